@@ -1,0 +1,1 @@
+//! Configuration files: TOML with overrides, unknown keys refused by name.

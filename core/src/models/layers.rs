@@ -1,0 +1,241 @@
+//! Convolution, batch normalisation and linear layers with PyTorch's field names, shapes and defaults.
+//!
+//! N images in the batch, C channels, H and W in pixels.
+
+use burn::module::{Flag, Module, Param, RunningState};
+use burn::tensor::{Device, Tensor, TensorData};
+use scrl_ops::{Conv2dOptions, batch_norm_inference, batch_norm_train, conv2d};
+
+use crate::random::{Rng, RngExt, standard_normal};
+
+/// Samples a parameter from the normal distribution with mean 0 and this standard deviation.
+pub fn normal_parameter<const D: usize>(
+    shape: [usize; D],
+    std: f64,
+    rng: &mut Rng,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let values = (0..shape.iter().product()).map(|_| standard_normal(rng) * std as f32).collect();
+    parameter_from(values, shape, device)
+}
+
+/// Samples a parameter uniformly from `[-bound, bound]`.
+pub fn uniform_parameter<const D: usize>(
+    shape: [usize; D],
+    bound: f64,
+    rng: &mut Rng,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let bound = bound as f32;
+    let values = (0..shape.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
+    parameter_from(values, shape, device)
+}
+
+/// A trainable parameter with every element equal to `value`.
+pub fn constant_parameter<const D: usize>(shape: [usize; D], value: f32, device: &Device) -> Param<Tensor<D>> {
+    parameter_from(vec![value; shape.iter().product()], shape, device)
+}
+
+fn parameter_from<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+/// How a layer's weights start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with variance `2 / fan_out` (He et al. 2015; torchvision's ResNet convolutions).
+    KaimingNormalFanOut,
+    /// Uniform in `±√(3 / fan_in)` (Caffe2's "Xavier", detectron2's `c2_xavier_fill`).
+    C2Xavier,
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Uniform in `±1/√fan_in` for weight and bias: PyTorch's default of `Linear` and `Conv2d`.
+    TorchDefault,
+}
+
+impl Init {
+    fn weight<const D: usize>(
+        self,
+        shape: [usize; D],
+        fan_in: usize,
+        fan_out: usize,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Param<Tensor<D>> {
+        match self {
+            Init::KaimingNormalFanOut => normal_parameter(shape, (2.0 / fan_out as f64).sqrt(), rng, device),
+            Init::C2Xavier => uniform_parameter(shape, (3.0 / fan_in as f64).sqrt(), rng, device),
+            Init::Normal(std) => normal_parameter(shape, std, rng, device),
+            Init::TorchDefault => uniform_parameter(shape, (1.0 / fan_in as f64).sqrt(), rng, device),
+        }
+    }
+
+    fn bias(self, size: usize, fan_in: usize, rng: &mut Rng, device: &Device) -> Param<Tensor<1>> {
+        match self {
+            Init::TorchDefault => uniform_parameter([size], (1.0 / fan_in as f64).sqrt(), rng, device),
+            _ => constant_parameter([size], 0.0, device),
+        }
+    }
+}
+
+/// What [`Conv2d::init`] needs; square kernel, stride and zero padding in pixels.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv2dConfig {
+    pub channels: [usize; 2],
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+    pub bias: bool,
+    pub init: Init,
+}
+
+impl Conv2dConfig {
+    /// `[in, out]` channels, stride 1, "same" padding for odd kernels, no bias, Kaiming initialisation.
+    pub fn new(channels: [usize; 2], kernel: usize) -> Self {
+        Self { channels, kernel, stride: 1, padding: kernel / 2, bias: false, init: Init::KaimingNormalFanOut }
+    }
+
+    pub fn stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
+    pub fn bias(self) -> Self {
+        Self { bias: true, ..self }
+    }
+
+    pub fn init_with(self, init: Init) -> Self {
+        Self { init, ..self }
+    }
+
+    pub fn init(&self, rng: &mut Rng, device: &Device) -> Conv2d {
+        let [channels_in, channels_out] = self.channels;
+        let area = self.kernel * self.kernel;
+        let (fan_in, fan_out) = (channels_in * area, channels_out * area);
+        let shape = [channels_out, channels_in, self.kernel, self.kernel];
+        Conv2d {
+            weight: self.init.weight(shape, fan_in, fan_out, rng, device),
+            bias: self.bias.then(|| self.init.bias(channels_out, fan_in, rng, device)),
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+}
+
+/// Convolution with a square kernel.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[channels_out, channels_in, kernel, kernel]`
+    pub weight: Param<Tensor<4>>,
+    /// `[channels_out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv2d {
+    /// `[N, channels_in, H, W]` to `[N, channels_out, H', W']`.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let options = Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2] };
+        conv2d(input, self.weight.val(), self.bias.as_ref().map(Param::val), options)
+    }
+}
+
+/// Batch normalisation of `[N, C]` or `[N, C, H, W]`.
+///
+/// Trains (normalises by the batch, updates the running statistics) when its input is on an autodiff device and
+/// the layer is not frozen. The running variance is the unbiased one, as PyTorch's.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    /// Scale, `[C]`.
+    pub weight: Param<Tensor<1>>,
+    /// Shift, `[C]`.
+    pub bias: Param<Tensor<1>>,
+    /// `[C]`
+    pub running_mean: RunningState<Tensor<1>>,
+    /// `[C]`
+    pub running_var: RunningState<Tensor<1>>,
+    training: Param<Flag>,
+    epsilon: f64,
+    momentum: f64,
+}
+
+impl BatchNorm {
+    /// Scale 1, shift 0, epsilon 1e-5, momentum 0.1: PyTorch's defaults.
+    pub fn init(channels: usize, device: &Device) -> Self {
+        let frozen = device.clone().without_autodiff();
+        let statistics = |value: f32| {
+            let tensor = Tensor::full([channels], value, &frozen);
+            RunningState::new(if device.is_autodiff() { Tensor::from_inner(tensor) } else { tensor })
+        };
+        Self {
+            weight: constant_parameter([channels], 1.0, device),
+            bias: constant_parameter([channels], 0.0, device),
+            running_mean: statistics(0.0),
+            running_var: statistics(1.0),
+            training: Param::from_bool(true),
+            epsilon: 1e-5,
+            momentum: 0.1,
+        }
+    }
+
+    /// Whether this input makes the layer use batch statistics.
+    pub fn trains_on<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        input.device().is_autodiff() && self.training.is_enabled()
+    }
+
+    /// Same shape out as in.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        if !self.trains_on(&input) {
+            return batch_norm_inference(
+                input,
+                self.weight.val(),
+                self.bias.val(),
+                self.running_mean.value_sync(),
+                self.running_var.value_sync(),
+                self.epsilon,
+            );
+        }
+        let dims = input.dims();
+        let samples = (dims.iter().product::<usize>() / dims[1]) as f64;
+        let result = batch_norm_train(input, self.weight.val(), self.bias.val(), self.epsilon);
+        let unbiased = if samples > 1.0 { samples / (samples - 1.0) } else { 1.0 };
+        self.update(&self.running_mean, result.mean, 1.0);
+        self.update(&self.running_var, result.variance, unbiased);
+        result.output
+    }
+
+    fn update(&self, running: &RunningState<Tensor<1>>, batch: Tensor<1>, factor: f64) {
+        let old = running.value_sync().mul_scalar(1.0 - self.momentum);
+        running.update(old.add(batch.detach().mul_scalar(factor * self.momentum)).detach());
+        // A record reads the value without synchronising; the second read stores the update now.
+        running.value_sync();
+    }
+}
+
+/// Fully connected layer.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`, as in PyTorch.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    pub fn init(features: [usize; 2], bias: bool, init: Init, rng: &mut Rng, device: &Device) -> Self {
+        let [inputs, outputs] = features;
+        Self {
+            weight: init.weight([outputs, inputs], inputs, outputs, rng, device),
+            bias: bias.then(|| init.bias(outputs, inputs, rng, device)),
+        }
+    }
+
+    /// `[N, in]` to `[N, out]`.
+    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        let output = input.matmul(self.weight.val().transpose());
+        match &self.bias {
+            Some(bias) => output + bias.val().unsqueeze(),
+            None => output,
+        }
+    }
+}

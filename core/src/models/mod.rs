@@ -1,0 +1,9 @@
+//! Networks shared by pretraining and transfer, with torchvision's field names, so that module paths equal
+//! the keys of its state dicts.
+
+pub mod layers;
+pub mod parameters;
+mod resnet;
+
+pub use layers::{BatchNorm, Conv2d, Linear};
+pub use resnet::{Arch, Features, ResNet, ResNetConfig};

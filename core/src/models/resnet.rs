@@ -1,0 +1,233 @@
+//! ResNet v1.5 (He et al., arXiv 1512.03385, with the stride in the 3×3 of a bottleneck as torchvision has it).
+//!
+//! N images in the batch; a feature map C*k* has stride 2^*k* relative to the input.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, activation::relu, module::max_pool2d};
+use serde::{Deserialize, Serialize};
+
+use super::layers::{BatchNorm, Conv2d, Conv2dConfig};
+use crate::random::Rng;
+
+/// Depth of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+}
+
+impl Arch {
+    pub const ALL: [Arch; 4] = [Arch::ResNet18, Arch::ResNet34, Arch::ResNet50, Arch::ResNet101];
+
+    /// torchvision's name, for example `resnet50`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::ResNet18 => "resnet18",
+            Arch::ResNet34 => "resnet34",
+            Arch::ResNet50 => "resnet50",
+            Arch::ResNet101 => "resnet101",
+        }
+    }
+
+    fn blocks(self) -> [usize; 4] {
+        match self {
+            Arch::ResNet18 => [2, 2, 2, 2],
+            Arch::ResNet34 | Arch::ResNet50 => [3, 4, 6, 3],
+            Arch::ResNet101 => [3, 4, 23, 3],
+        }
+    }
+
+    /// Output channels of a block per inner channel: 4 for bottlenecks, 1 for basic blocks.
+    fn expansion(self) -> usize {
+        match self {
+            Arch::ResNet18 | Arch::ResNet34 => 1,
+            Arch::ResNet50 | Arch::ResNet101 => 4,
+        }
+    }
+}
+
+impl std::fmt::Display for Arch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which ResNet: its depth and its width.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResNetConfig {
+    pub arch: Arch,
+    /// Factor on every channel count; 1 is the published network, 0.25 to 0.5 suit small machines.
+    #[serde(default = "one")]
+    pub width: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl ResNetConfig {
+    pub fn new(arch: Arch) -> Self {
+        Self { arch, width: 1.0 }
+    }
+
+    /// Channels of the stem: 64 at width 1.
+    pub fn stem_channels(&self) -> usize {
+        ((64.0 * self.width).round() as usize).max(8)
+    }
+
+    /// Channels of C2, C3, C4 and C5: 256, 512, 1024 and 2048 for ResNet-50.
+    pub fn channels(&self) -> [usize; 4] {
+        [1, 2, 4, 8].map(|factor| self.stem_channels() * factor * self.arch.expansion())
+    }
+
+    pub fn init(&self, rng: &mut Rng, device: &Device) -> ResNet {
+        let stem = self.stem_channels();
+        let mut inputs = stem;
+        let mut stage = |index: usize, stride: usize| {
+            let inner = stem << index;
+            let outputs = inner * self.arch.expansion();
+            let blocks = (0..self.arch.blocks()[index])
+                .map(|block| {
+                    let stride = if block == 0 { stride } else { 1 };
+                    let built = Block::init(self.arch, [inputs, inner, outputs], stride, rng, device);
+                    inputs = outputs;
+                    built
+                })
+                .collect();
+            blocks
+        };
+        let (layer1, layer2, layer3, layer4) = (stage(0, 1), stage(1, 2), stage(2, 2), stage(3, 2));
+        ResNet {
+            conv1: Conv2dConfig { padding: 3, ..Conv2dConfig::new([3, stem], 7).stride(2) }.init(rng, device),
+            bn1: BatchNorm::init(stem, device),
+            layer1,
+            layer2,
+            layer3,
+            layer4,
+        }
+    }
+}
+
+/// The four feature maps of a ResNet, strides 4, 8, 16 and 32.
+#[derive(Clone, Debug)]
+pub struct Features {
+    pub c2: Tensor<4>,
+    pub c3: Tensor<4>,
+    pub c4: Tensor<4>,
+    pub c5: Tensor<4>,
+}
+
+/// A ResNet without its classifier.
+#[derive(Module, Debug)]
+pub struct ResNet {
+    pub conv1: Conv2d,
+    pub bn1: BatchNorm,
+    pub layer1: Vec<Block>,
+    pub layer2: Vec<Block>,
+    pub layer3: Vec<Block>,
+    pub layer4: Vec<Block>,
+}
+
+impl ResNet {
+    /// `[N, 3, H, W]` to the four feature maps; C*k* is `[N, channels, ⌈H/2^k⌉, ⌈W/2^k⌉]`.
+    pub fn forward(&self, images: Tensor<4>) -> Features {
+        let stem = relu(self.bn1.forward(self.conv1.forward(images)));
+        let stem = max_pool2d(stem, [3, 3], [2, 2], [1, 1], [1, 1], false);
+        let c2 = forward_stage(&self.layer1, stem);
+        let c3 = forward_stage(&self.layer2, c2.clone());
+        let c4 = forward_stage(&self.layer3, c3.clone());
+        let c5 = forward_stage(&self.layer4, c4.clone());
+        Features { c2, c3, c4, c5 }
+    }
+
+    /// Freezes the first `stages` of stem, C2, C3, C4, C5 (detectron2's `FREEZE_AT`): their parameters get no
+    /// gradient and their batch norms use running statistics.
+    pub fn freeze_at(mut self, stages: usize) -> Self {
+        if stages >= 1 {
+            self.conv1 = self.conv1.freeze();
+            self.bn1 = self.bn1.freeze();
+        }
+        let freeze = |layer: Vec<Block>, stage: usize| if stages >= stage { layer.freeze() } else { layer };
+        self.layer1 = freeze(self.layer1, 2);
+        self.layer2 = freeze(self.layer2, 3);
+        self.layer3 = freeze(self.layer3, 4);
+        self.layer4 = freeze(self.layer4, 5);
+        self
+    }
+
+    /// Turns every batch norm into a frozen one: running statistics, no gradients (FrozenBatchNorm).
+    pub fn freeze_batch_norm(mut self) -> Self {
+        self.bn1 = self.bn1.freeze();
+        let freeze = |layer: Vec<Block>| layer.into_iter().map(Block::freeze_batch_norm).collect();
+        self.layer1 = freeze(self.layer1);
+        self.layer2 = freeze(self.layer2);
+        self.layer3 = freeze(self.layer3);
+        self.layer4 = freeze(self.layer4);
+        self
+    }
+}
+
+fn forward_stage(blocks: &[Block], input: Tensor<4>) -> Tensor<4> {
+    blocks.iter().fold(input, |x, block| block.forward(x))
+}
+
+/// A basic block (two 3×3) or, with `conv3`, a bottleneck (1×1, 3×3, 1×1).
+#[derive(Module, Debug)]
+pub struct Block {
+    pub conv1: Conv2d,
+    pub bn1: BatchNorm,
+    pub conv2: Conv2d,
+    pub bn2: BatchNorm,
+    pub conv3: Option<Conv2d>,
+    pub bn3: Option<BatchNorm>,
+    pub downsample: Option<(Conv2d, BatchNorm)>,
+}
+
+impl Block {
+    fn init(arch: Arch, channels: [usize; 3], stride: usize, rng: &mut Rng, device: &Device) -> Self {
+        let [inputs, inner, outputs] = channels;
+        let bottleneck = arch.expansion() > 1;
+        let (conv1, conv2) = if bottleneck {
+            (Conv2dConfig::new([inputs, inner], 1), Conv2dConfig::new([inner, inner], 3).stride(stride))
+        } else {
+            (Conv2dConfig::new([inputs, inner], 3).stride(stride), Conv2dConfig::new([inner, inner], 3))
+        };
+        Self {
+            conv1: conv1.init(rng, device),
+            bn1: BatchNorm::init(inner, device),
+            conv2: conv2.init(rng, device),
+            bn2: BatchNorm::init(inner, device),
+            conv3: bottleneck.then(|| Conv2dConfig::new([inner, outputs], 1).init(rng, device)),
+            bn3: bottleneck.then(|| BatchNorm::init(outputs, device)),
+            downsample: (stride != 1 || inputs != outputs).then(|| {
+                let conv = Conv2dConfig::new([inputs, outputs], 1).stride(stride);
+                (conv.init(rng, device), BatchNorm::init(outputs, device))
+            }),
+        }
+    }
+
+    fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let identity = match &self.downsample {
+            Some((conv, norm)) => norm.forward(conv.forward(input.clone())),
+            None => input.clone(),
+        };
+        let mut x = relu(self.bn1.forward(self.conv1.forward(input)));
+        x = self.bn2.forward(self.conv2.forward(x));
+        if let (Some(conv), Some(norm)) = (&self.conv3, &self.bn3) {
+            x = norm.forward(conv.forward(relu(x)));
+        }
+        relu(x + identity)
+    }
+
+    fn freeze_batch_norm(mut self) -> Self {
+        self.bn1 = self.bn1.freeze();
+        self.bn2 = self.bn2.freeze();
+        self.bn3 = self.bn3.map(Module::freeze);
+        self.downsample = self.downsample.map(|(conv, norm)| (conv, norm.freeze()));
+        self
+    }
+}

@@ -1,0 +1,5 @@
+//! Geometry on the host.
+
+mod boxes;
+
+pub use boxes::{BoxXyxy, Rect, Size};

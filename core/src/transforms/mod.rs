@@ -1,0 +1,1 @@
+//! Image transforms: pure functions of an image and a random stream.

@@ -1,0 +1,14 @@
+//! Operators of detection and convolution with hand-written backward passes, as Burn backend extensions.
+//!
+//! Every operator has a reference composed of Burn's own operators; it is the path of every backend
+//! without a kernel of its own and what ONNX capture records. The `flex` (CPU) backend has kernels.
+
+mod batch_norm;
+mod conv2d;
+mod nms;
+mod roi_align;
+
+pub use batch_norm::{BatchNormOutput, batch_norm_inference, batch_norm_train};
+pub use conv2d::{Conv2dOptions, conv2d};
+pub use nms::{batched_nms, nms};
+pub use roi_align::{RoiAlignOptions, roi_align, roi_align_reference};
