@@ -71,8 +71,8 @@ pub fn load<M: Module>(module: M, tensors: &TensorMap) -> (M, LoadReport) {
                 return param;
             };
             let expected = param.shape().to_vec();
-            if expected[..] != data.shape[..] {
-                self.report.mismatched.push((path, expected, data.shape.to_vec()));
+            if expected[..] != data.shape()[..] {
+                self.report.mismatched.push((path, expected, data.shape().to_vec()));
                 return param;
             }
             self.report.loaded.push(path);

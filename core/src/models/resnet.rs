@@ -3,7 +3,7 @@
 //! N images in the batch; a feature map C*k* has stride 2^*k* relative to the input.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation::relu, module::max_pool2d};
+use burn::tensor::{Device, Tensor, activation::relu, module::max_pool2d, ops::MaxPoolOptions};
 use serde::{Deserialize, Serialize};
 
 use super::layers::{BatchNorm, Conv2d, Conv2dConfig};
@@ -136,7 +136,7 @@ impl ResNet {
     /// `[N, 3, H, W]` to the four feature maps; C*k* is `[N, channels, ⌈H/2^k⌉, ⌈W/2^k⌉]`.
     pub fn forward(&self, images: Tensor<4>) -> Features {
         let stem = relu(self.bn1.forward(self.conv1.forward(images)));
-        let stem = max_pool2d(stem, [3, 3], [2, 2], [1, 1], [1, 1], false);
+        let stem = max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]));
         let c2 = forward_stage(&self.layer1, stem);
         let c3 = forward_stage(&self.layer2, c2.clone());
         let c4 = forward_stage(&self.layer3, c3.clone());
