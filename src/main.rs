@@ -1,1 +1,45 @@
-fn main() {}
+//! `scrl`: self-supervised pretraining that makes object detectors better, end to end.
+
+#![recursion_limit = "256"]
+
+mod benchmark;
+mod cli;
+mod commands;
+mod device;
+mod logging;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use commands::Ending;
+
+/// Exit code of an interrupted command, as shells use it for SIGINT.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(cli.quiet);
+    match run(cli) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(commands::exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Ending> {
+    let monitor = progress::monitor(cli.quiet)?;
+    match cli.command {
+        Command::Synth(args) => commands::synth::run(args),
+        Command::Pretrain(args) => commands::pretrain::run(args, monitor),
+        Command::Transfer(args) => commands::transfer::run(args, monitor),
+        Command::Evaluate(args) => commands::evaluate::run(args, monitor),
+        Command::Export(args) => commands::export::run(args),
+        Command::Benchmark(args) => commands::benchmark::run(args, monitor),
+    }
+}

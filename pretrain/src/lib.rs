@@ -1,1 +1,16 @@
+//! Self-supervised pretraining by SCRL (Roh et al., CVPR 2021, arXiv 2103.06122) with its baselines: BYOL and
+//! supervised classification, on one data path.
 
+pub mod augment;
+pub mod box_generator;
+pub mod config;
+pub mod ema;
+pub mod error;
+pub mod heads;
+pub mod loss;
+pub mod methods;
+pub mod train;
+
+pub use config::{MethodKind, PretrainConfig};
+pub use error::PretrainError;
+pub use train::train;

@@ -1,1 +1,9 @@
 //! Checkpoints and weight files.
+
+mod error;
+mod pytorch;
+mod safetensors;
+pub mod state;
+pub mod weights;
+
+pub use error::CheckpointError;

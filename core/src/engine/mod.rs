@@ -1,1 +1,18 @@
 //! What surrounds a training loop: run directory, events, progress, interrupts.
+
+pub(crate) mod atomic;
+mod error;
+pub mod events;
+pub mod meters;
+pub mod monitor;
+pub mod run;
+pub mod run_dir;
+mod tensorboard;
+
+pub use error::RunError;
+pub(crate) use error::disk_advice;
+pub use events::Events;
+pub use meters::Throughput;
+pub use monitor::{Interrupt, Monitor, Progress};
+pub use run::TrainEnd;
+pub use run_dir::{OpenMode, RunDir};

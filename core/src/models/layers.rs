@@ -128,8 +128,10 @@ pub struct Conv2d {
     pub weight: Param<Tensor<4>>,
     /// `[channels_out]`
     pub bias: Option<Param<Tensor<1>>>,
-    stride: usize,
-    padding: usize,
+    /// Pixels between neighbouring windows, both directions.
+    pub stride: usize,
+    /// Zeros added on each side, in pixels.
+    pub padding: usize,
 }
 
 impl Conv2d {
@@ -155,7 +157,8 @@ pub struct BatchNorm {
     /// `[C]`
     pub running_var: RunningState<Tensor<1>>,
     training: Param<Flag>,
-    epsilon: f64,
+    /// Added to the variance.
+    pub epsilon: f64,
     momentum: f64,
 }
 

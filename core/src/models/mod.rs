@@ -6,4 +6,4 @@ pub mod parameters;
 mod resnet;
 
 pub use layers::{BatchNorm, Conv2d, Linear};
-pub use resnet::{Arch, Features, ResNet, ResNetConfig};
+pub use resnet::{Arch, Block, Features, ResNet, ResNetConfig};

@@ -1,12 +1,32 @@
 //! Two-dimensional convolution.
+//!
+//! N images in the batch, C channels in, O channels out, H×W input pixels, KH×KW kernel.
 
-use burn::tensor::{Tensor, module, ops::ConvOptions};
+mod autodiff;
+mod backend;
+#[cfg(feature = "flex")]
+mod flex;
+
+use backend::Conv2dOps;
+use burn::{
+    backend::Dispatch,
+    tensor::{Tensor, ops::ConvOptions},
+};
 
 /// Stride and zero padding of [`conv2d`], as `[vertical, horizontal]`, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
+    /// Pixels from one window to the next.
     pub stride: [usize; 2],
+    /// Rows or columns of zeros on either side.
     pub padding: [usize; 2],
+}
+
+impl Conv2dOptions {
+    /// The same in Burn's terms: no dilation, one group.
+    fn burn(self) -> ConvOptions<2> {
+        ConvOptions::new(self.stride, self.padding, [1, 1], 1)
+    }
 }
 
 /// Convolves `input` with `weight` (cross-correlation, as every deep-learning library does).
@@ -16,11 +36,36 @@ pub struct Conv2dOptions {
 /// - `weight`: `[channels_out, channels_in, kernel_height, kernel_width]`
 /// - `bias`: `[channels_out]`
 /// - output: `[batch, channels_out, (height + 2·padding − kernel) / stride + 1, …]`
+///
+/// # Panics
+/// If the channels of input, weight and bias disagree, a stride is zero, or the kernel is larger than the
+/// padded input.
 pub fn conv2d(
     input: Tensor<4>,
     weight: Tensor<4>,
     bias: Option<Tensor<1>>,
     options: Conv2dOptions,
 ) -> Tensor<4> {
-    module::conv2d(input, weight, bias, ConvOptions::new(options.stride, options.padding, [1, 1], 1))
+    check(input.dims(), weight.dims(), bias.as_ref().map(|bias| bias.dims()), options);
+    let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::biased_convolution(input, weight, bias.into_dispatch(), options),
+        None => Dispatch::convolution(input, weight, options),
+    })
+}
+
+fn check(input: [usize; 4], weight: [usize; 4], bias: Option<[usize; 1]>, options: Conv2dOptions) {
+    let [_, channels, height, width] = input;
+    let [channels_out, weight_channels, kernel_height, kernel_width] = weight;
+    assert_eq!(channels, weight_channels, "conv2d: the input has {channels} channels, the weight {weight:?}");
+    if let Some([length]) = bias {
+        assert_eq!(length, channels_out, "conv2d: the bias has {length} values, the weight {weight:?}");
+    }
+    let [stride_y, stride_x] = options.stride;
+    assert!(stride_y > 0 && stride_x > 0, "conv2d: the stride is {:?}, it must not be 0", options.stride);
+    let padded = [height + 2 * options.padding[0], width + 2 * options.padding[1]];
+    assert!(
+        (1..=padded[0]).contains(&kernel_height) && (1..=padded[1]).contains(&kernel_width),
+        "conv2d: the kernel of weight {weight:?} does not fit into the padded input, {padded:?}"
+    );
 }

@@ -1,0 +1,293 @@
+//! COCO's instances files.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::DataError;
+use super::detection::{Category, DetectionDataset, DetectionImage, DetectionObject};
+use crate::structures::BoxXyxy;
+
+#[derive(Deserialize)]
+struct Instances {
+    images: Vec<ImageRecord>,
+    annotations: Vec<AnnotationRecord>,
+    categories: Vec<CategoryRecord>,
+}
+
+#[derive(Deserialize)]
+struct ImageRecord {
+    id: u64,
+    file_name: String,
+    width: f64,
+    height: f64,
+}
+
+#[derive(Deserialize)]
+struct AnnotationRecord {
+    image_id: u64,
+    category_id: u64,
+    /// `[x, y, width, height]` in pixels.
+    bbox: [f64; 4],
+    area: Option<f64>,
+    #[serde(default)]
+    iscrowd: Flag,
+}
+
+#[derive(Deserialize)]
+struct CategoryRecord {
+    id: u64,
+    name: String,
+}
+
+/// COCO writes 0 and 1; other tools write false and true.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Flag {
+    Number(u64),
+    Bool(bool),
+}
+
+impl Default for Flag {
+    fn default() -> Self {
+        Self::Bool(false)
+    }
+}
+
+impl Flag {
+    fn is_set(&self) -> bool {
+        !matches!(self, Self::Number(0) | Self::Bool(false))
+    }
+}
+
+/// Reads an instances file whose images lie in `images`.
+///
+/// Categories are sorted by id, and objects refer to them by position, so ids may have gaps. Boxes are clipped to their
+/// image; those that have no area then are left out and counted in [`DetectionDataset::dropped`]. A missing `area` is the
+/// box's. Images without annotations are kept.
+///
+/// # Errors
+/// When the file cannot be read, is no such JSON, contradicts itself (an id used twice, or never defined), or names
+/// images that are not in the folder.
+pub fn load(annotations: &Path, images: &Path) -> Result<DetectionDataset, DataError> {
+    let text = std::fs::read(annotations).map_err(|reason| DataError::read(annotations, reason))?;
+    let records: Instances =
+        serde_json::from_slice(&text).map_err(|e| DataError::invalid(annotations, json_reason(&e)))?;
+    drop(text);
+    let dataset = assemble(records, annotations, images)?;
+    check_files(&dataset, annotations, images)?;
+    Ok(dataset)
+}
+
+fn json_reason(error: &serde_json::Error) -> String {
+    format!("{error}; expected COCO instances: an object with `images`, `annotations` and `categories`")
+}
+
+fn assemble(records: Instances, annotations: &Path, folder: &Path) -> Result<DetectionDataset, DataError> {
+    let invalid = |reason: String| DataError::invalid(annotations, reason);
+    let categories = categories(records.categories).map_err(invalid)?;
+    let index: HashMap<u64, usize> = categories.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
+    let (mut images, position) = image_list(records.images, folder).map_err(invalid)?;
+    let mut dropped = 0;
+    for record in records.annotations {
+        let image = position.get(&record.image_id).map(|&i| &mut images[i]);
+        let image = image.ok_or_else(|| {
+            invalid(format!(
+                "an annotation belongs to image {}, which `images` does not list",
+                record.image_id
+            ))
+        })?;
+        let category = *index.get(&record.category_id).ok_or_else(|| {
+            invalid(format!(
+                "an annotation has category {}, which `categories` does not list",
+                record.category_id
+            ))
+        })?;
+        match object(&record, category, image) {
+            Some(object) => image.objects.push(object),
+            None => dropped += 1,
+        }
+    }
+    let name = annotations.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(DetectionDataset { name, images, categories, dropped })
+}
+
+fn categories(records: Vec<CategoryRecord>) -> Result<Vec<Category>, String> {
+    let mut names = BTreeMap::new();
+    for CategoryRecord { id, name } in records {
+        if let Some(other) = names.insert(id, name.clone()) {
+            return Err(format!("category id {id} is used twice, for `{other}` and `{name}`"));
+        }
+    }
+    if names.is_empty() {
+        return Err("`categories` is empty".to_owned());
+    }
+    Ok(names.into_iter().map(|(id, name)| Category { id, name }).collect())
+}
+
+/// The images in the file's order, and where each id is among them.
+fn image_list(
+    records: Vec<ImageRecord>,
+    folder: &Path,
+) -> Result<(Vec<DetectionImage>, HashMap<u64, usize>), String> {
+    if records.is_empty() {
+        return Err("`images` is empty".to_owned());
+    }
+    let mut images = Vec::with_capacity(records.len());
+    let mut position = HashMap::with_capacity(records.len());
+    for record in records {
+        if position.insert(record.id, images.len()).is_some() {
+            return Err(format!("image id {} is used twice", record.id));
+        }
+        images.push(DetectionImage {
+            id: record.id,
+            path: folder.join(&record.file_name),
+            width: side(record.width, &record.file_name)?,
+            height: side(record.height, &record.file_name)?,
+            file_name: record.file_name,
+            objects: Vec::new(),
+        });
+    }
+    Ok((images, position))
+}
+
+fn side(value: f64, name: &str) -> Result<u32, String> {
+    let valid = value >= 1.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
+    valid.then_some(value as u32).ok_or_else(|| format!("image `{name}` has a width or height of {value}"))
+}
+
+/// The object with its box clipped to the image; `None` when nothing is left of it.
+fn object(record: &AnnotationRecord, category: usize, image: &DetectionImage) -> Option<DetectionObject> {
+    let [x, y, width, height] = record.bbox;
+    let (right, bottom) = (f64::from(image.width), f64::from(image.height));
+    let bbox = BoxXyxy::new(
+        x.clamp(0.0, right) as f32,
+        y.clamp(0.0, bottom) as f32,
+        (x + width).clamp(0.0, right) as f32,
+        (y + height).clamp(0.0, bottom) as f32,
+    );
+    let area = record.area.unwrap_or(width * height) as f32;
+    let positive = bbox.width() > 0.0 && bbox.height() > 0.0;
+    positive.then(|| DetectionObject {
+        bbox,
+        category,
+        crowd: record.iscrowd.is_set(),
+        difficult: false,
+        area,
+    })
+}
+
+fn check_files(dataset: &DetectionDataset, annotations: &Path, images: &Path) -> Result<(), DataError> {
+    let mut absent = dataset.images.iter().filter(|image| !image.path.is_file());
+    let Some(first) = absent.next() else { return Ok(()) };
+    Err(DataError::MissingImages {
+        annotations: annotations.to_path_buf(),
+        images: images.to_path_buf(),
+        missing: 1 + absent.count(),
+        total: dataset.images.len(),
+        first: first.file_name.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"{
+        "info": {"year": 2024}, "licenses": [],
+        "images": [
+            {"id": 9, "file_name": "b.jpg", "width": 20, "height": 10, "license": 3},
+            {"id": 4, "file_name": "a.jpg", "width": 30.0, "height": 30}
+        ],
+        "categories": [{"id": 90, "name": "zebra", "supercategory": "animal"}, {"id": 3, "name": "car"}],
+        "annotations": [
+            {"id": 1, "image_id": 9, "category_id": 90, "bbox": [1.5, 2, 3, 4], "area": 7.25, "iscrowd": 0, "segmentation": []},
+            {"id": 2, "image_id": 9, "category_id": 3, "bbox": [15, 5, 10, 10], "iscrowd": 1},
+            {"id": 3, "image_id": 9, "category_id": 3, "bbox": [5, 5, 0, 2], "area": 0},
+            {"id": 4, "image_id": 9, "category_id": 3, "bbox": [25, 5, 4, 2], "area": 8}
+        ]
+    }"#;
+
+    fn load_text(text: &str, files: &[&str]) -> Result<DetectionDataset, DataError> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let annotations = folder.path().join("instances_test.json");
+        std::fs::write(&annotations, text).expect("a file");
+        for file in files {
+            std::fs::write(folder.path().join(file), b"").expect("a file");
+        }
+        load(&annotations, folder.path())
+    }
+
+    fn error_of(text: &str, files: &[&str]) -> String {
+        load_text(text, files).expect_err("an error").to_string()
+    }
+
+    #[test]
+    fn categories_become_contiguous_and_boxes_corners() {
+        let set = load_text(SMALL, &["a.jpg", "b.jpg"]).expect("a data set");
+        assert_eq!(set.name, "instances_test");
+        let names: Vec<_> = set.categories.iter().map(|c| (c.id, c.name.as_str())).collect();
+        assert_eq!(names, [(3, "car"), (90, "zebra")]);
+        let image = &set.images[0];
+        assert_eq!((image.id, image.width, image.height, image.file_name.as_str()), (9, 20, 10, "b.jpg"));
+        let first = DetectionObject {
+            bbox: BoxXyxy::new(1.5, 2.0, 4.5, 6.0),
+            category: 1,
+            crowd: false,
+            difficult: false,
+            area: 7.25,
+        };
+        assert_eq!(image.objects[0], first);
+    }
+
+    #[test]
+    fn boxes_are_clipped_and_those_without_area_are_counted() {
+        let set = load_text(SMALL, &["a.jpg", "b.jpg"]).expect("a data set");
+        let clipped = &set.images[0].objects[1];
+        assert_eq!(clipped.bbox, BoxXyxy::new(15.0, 5.0, 20.0, 10.0));
+        assert!(clipped.crowd);
+        assert_eq!(clipped.area, 100.0, "a missing area is width times height");
+        assert_eq!((set.images[0].objects.len(), set.dropped), (2, 2));
+    }
+
+    #[test]
+    fn an_image_without_annotations_is_kept() {
+        let set = load_text(SMALL, &["a.jpg", "b.jpg"]).expect("a data set");
+        assert_eq!(set.images[1].id, 4);
+        assert!(set.images[1].objects.is_empty());
+    }
+
+    #[test]
+    fn missing_images_are_counted_and_the_first_is_named() {
+        let error = error_of(SMALL, &["a.jpg"]);
+        assert!(error.contains("1 of 2 images") && error.contains("the first is `b.jpg`"), "{error}");
+    }
+
+    #[test]
+    fn malformed_json_names_the_file_and_the_position() {
+        for text in
+            ["{\n  \"images\": [}", "[]", "{\"images\": []}", "", &SMALL.replace("[1.5, 2, 3, 4]", "[1.5]")]
+        {
+            let error = error_of(text, &[]);
+            assert!(error.contains("instances_test.json") && error.contains("line "), "{error}");
+        }
+        let missing = load(Path::new("no/such.json"), Path::new("no")).expect_err("no file").to_string();
+        assert!(missing.contains("no/such.json"), "{missing}");
+    }
+
+    #[test]
+    fn files_that_contradict_themselves_are_refused() {
+        let cases = [
+            (SMALL.replace("\"image_id\": 9", "\"image_id\": 8"), "image 8"),
+            (SMALL.replace("\"category_id\": 3", "\"category_id\": 5"), "category 5"),
+            (SMALL.replace("\"id\": 4, \"file", "\"id\": 9, \"file"), "image id 9 is used twice"),
+            (SMALL.replace("\"id\": 90", "\"id\": 3"), "category id 3 is used twice"),
+            (SMALL.replace("\"width\": 20", "\"width\": 0"), "`b.jpg` has a width or height of 0"),
+        ];
+        for (text, reason) in cases {
+            let error = error_of(&text, &["a.jpg", "b.jpg"]);
+            assert!(error.contains(reason), "{error} should say {reason}");
+        }
+    }
+}

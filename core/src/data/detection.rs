@@ -1,0 +1,144 @@
+//! Images with boxes, whatever format they came from.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use crate::random::{RngCore, stream};
+use crate::structures::BoxXyxy;
+
+/// The purpose of the random stream that ranks images for [`DetectionDataset::subset`].
+const SUBSET: u64 = u64::from_be_bytes(*b"subset__");
+
+/// A class of objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Category {
+    /// The number that the annotation file gives the class.
+    pub id: u64,
+    /// The name that is shown to people.
+    pub name: String,
+}
+
+/// One annotated object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectionObject {
+    /// In pixels of the image, clipped to it, with positive sides.
+    pub bbox: BoxXyxy,
+    /// Index into [`DetectionDataset::categories`], from 0.
+    pub category: usize,
+    /// A box around a group that nobody counted; no training target, ignored in evaluation (COCO's `iscrowd`).
+    pub crowd: bool,
+    /// An object that VOC's evaluation ignores.
+    pub difficult: bool,
+    /// Area of the object, square pixels: of its mask where the annotations say so, else of its box.
+    pub area: f32,
+}
+
+/// One image and its objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectionImage {
+    /// The number that the annotation file gives the image, unique in the data set.
+    pub id: u64,
+    /// Where the image lies.
+    pub path: PathBuf,
+    /// Its name in the annotations.
+    pub file_name: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Its objects; empty for an image of background.
+    pub objects: Vec<DetectionObject>,
+}
+
+/// A set of images with boxes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectionDataset {
+    /// A short name for reports.
+    pub name: String,
+    /// In the order of the annotation file.
+    pub images: Vec<DetectionImage>,
+    /// In the order of their ids.
+    pub categories: Vec<Category>,
+    /// Boxes left out for having no area inside their image.
+    pub dropped: usize,
+}
+
+impl DetectionDataset {
+    /// A random share of the images, in their order here.
+    ///
+    /// With the same seed, the images of a smaller fraction are among those of a larger one: an image's rank depends
+    /// on the seed and its id alone. `fraction` is limited to `[0, 1]`, the number of images is rounded, and one image is
+    /// kept at least (none of an empty set). Categories and `dropped` stay as they are.
+    pub fn subset(&self, fraction: f64, seed: u64) -> Self {
+        let share = (fraction.clamp(0.0, 1.0) * self.images.len() as f64).round() as usize;
+        let mut ranked: Vec<(u64, u64)> =
+            self.images.iter().map(|i| (stream(seed, &[SUBSET, i.id]).next_u64(), i.id)).collect();
+        ranked.sort_unstable();
+        let kept: HashSet<u64> = ranked.iter().take(share.max(1)).map(|&(_, id)| id).collect();
+        Self {
+            name: self.name.clone(),
+            images: self.images.iter().filter(|i| kept.contains(&i.id)).cloned().collect(),
+            categories: self.categories.clone(),
+            dropped: self.dropped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(images: u64) -> DetectionDataset {
+        let image = |id| DetectionImage {
+            id,
+            path: PathBuf::from(format!("{id}.jpg")),
+            file_name: format!("{id}.jpg"),
+            width: 10,
+            height: 10,
+            objects: Vec::new(),
+        };
+        DetectionDataset {
+            name: "test".to_owned(),
+            images: (0..images).map(|i| image(1000 - 3 * i)).collect(),
+            categories: vec![Category { id: 1, name: "cell".to_owned() }],
+            dropped: 0,
+        }
+    }
+
+    fn ids(dataset: &DetectionDataset) -> Vec<u64> {
+        dataset.images.iter().map(|i| i.id).collect()
+    }
+
+    #[test]
+    fn a_smaller_subset_lies_inside_a_larger_one_and_keeps_the_order() {
+        let all = dataset(200);
+        let mut larger = ids(&all);
+        for fraction in [0.5, 0.1, 0.02] {
+            let smaller = ids(&all.subset(fraction, 7));
+            assert_eq!(smaller.len(), (200.0 * fraction) as usize);
+            assert!(smaller.iter().all(|id| larger.contains(id)));
+            assert!(smaller.is_sorted_by(|a, b| a > b), "the order of the data set is kept");
+            larger = smaller;
+        }
+    }
+
+    #[test]
+    fn a_subset_depends_on_the_seed_and_not_on_the_order_of_the_images() {
+        let all = dataset(100);
+        let mut reversed = all.clone();
+        reversed.images.reverse();
+        let mut same = ids(&reversed.subset(0.2, 1));
+        same.reverse();
+        assert_eq!(ids(&all.subset(0.2, 1)), same);
+        assert_ne!(ids(&all.subset(0.2, 1)), ids(&all.subset(0.2, 2)));
+    }
+
+    #[test]
+    fn a_subset_has_one_image_at_least_and_all_of_them_at_most() {
+        let all = dataset(5);
+        assert_eq!(all.subset(0.0, 0).images.len(), 1);
+        assert_eq!(all.subset(0.01, 0).images.len(), 1);
+        assert_eq!(all.subset(1.0, 0), all);
+        assert_eq!(dataset(0).subset(0.5, 0).images.len(), 0);
+    }
+}

@@ -1,0 +1,67 @@
+//! The convolution as a backend extension.
+
+use super::Conv2dOptions;
+use burn::{
+    backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor},
+    tensor::Shape,
+};
+
+/// Convolution and its gradients. The default bodies are Burn's operators.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Capture,
+    Autodiff,
+)]
+pub(crate) trait Conv2dOps: Backend {
+    /// `[N, C, H, W]` and `[O, C, KH, KW]` to `[N, O, H', W']`.
+    fn convolution(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(input, weight, None, options.burn())
+    }
+
+    /// The same plus a bias, `[O]`.
+    fn biased_convolution(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(input, weight, Some(bias), options.burn())
+    }
+
+    /// Gradient of the input, `[N, C, H, W]`; the values of `input` are not read.
+    fn convolution_input_gradient(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        output_gradient: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_x_backward(input, weight, output_gradient, options.burn())
+    }
+
+    /// Gradient of the weight, `[O, C, KH, KW]`; the values of `weight` are not read.
+    fn convolution_weight_gradient(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        output_gradient: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_weight_backward(input, weight, output_gradient, options.burn())
+    }
+
+    /// Gradient of the bias, `[O]`: the sum over images and pixels.
+    fn convolution_bias_gradient(output_gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let channels = output_gradient.shape()[1];
+        Self::float_reshape(Self::float_sum_dims(output_gradient, &[0, 2, 3]), Shape::new([channels]))
+    }
+}
+
+// Graph capture records the standard operator, which is what an exporter knows.
+impl Conv2dOps for burn::backend::Capture {}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl Conv2dOps for burn::backend::Cube {}

@@ -1,0 +1,112 @@
+//! `Y = W · patches(X) + b`.
+
+use super::{
+    geometry::{Geometry, Tile},
+    patches::patches,
+    product::{Destination, Matrix, multiply},
+    scratch::{take, with_scratch},
+};
+use crate::cpu::DisjointMut;
+use rayon::prelude::*;
+
+/// Elements of a tile of patches: 3/4 MiB, so that it stays in the second-level cache.
+const PATCH_ELEMENTS: usize = 192 * 1024;
+/// Pixels below which a product spends more time on packing the weight than on arithmetic.
+const MIN_PIXELS: usize = 196;
+/// Tiles that are wanted at least for the sake of threads, where the image has so many pixels.
+const MIN_TILES: usize = 32;
+
+/// Computes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`.
+pub(super) fn forward(
+    geometry: &Geometry,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    output: &mut [f32],
+) {
+    forward_with(geometry, input, Matrix::rows(weight, geometry.depth()), bias, output);
+}
+
+/// [`forward`] with the weight as any `[O, C · taps]` matrix.
+pub(super) fn forward_with(
+    geometry: &Geometry,
+    input: &[f32],
+    weight: Matrix<'_>,
+    bias: Option<&[f32]>,
+    output: &mut [f32],
+) {
+    let geometry = geometry.flattened();
+    let output = DisjointMut::new(output);
+    geometry.tiles(tile_pixels(&geometry)).into_par_iter().for_each(|tile| {
+        with_scratch(|scratch| {
+            let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);
+            if tile.images.len() == 1 {
+                one_image(&geometry, weight, patches, bias, &tile, output);
+            } else {
+                several_images(&geometry, weight, patches, bias, &tile, output, &mut scratch.panel);
+            }
+        });
+    });
+}
+
+fn tile_pixels(geometry: &Geometry) -> usize {
+    let total = geometry.batch * geometry.output_plane();
+    let pixels = if geometry.is_pointwise() {
+        (total / MIN_TILES).clamp(2 * MIN_PIXELS, 4096)
+    } else {
+        (PATCH_ELEMENTS / geometry.depth().max(1)).max(MIN_PIXELS)
+    };
+    pixels.min(total.div_ceil(4))
+}
+
+/// Writes the product to its place in the output.
+fn one_image(
+    geometry: &Geometry,
+    weight: Matrix<'_>,
+    patches: Matrix<'_>,
+    bias: Option<&[f32]>,
+    tile: &Tile,
+    output: DisjointMut<'_>,
+) {
+    let (plane, pixels) = (geometry.output_plane(), geometry.pixels(tile));
+    let offset = tile.images.start * geometry.channels_out * plane + tile.rows.start * geometry.output[1];
+    let sizes = [geometry.channels_out, pixels, geometry.depth()];
+    // SAFETY: tiles do not overlap, and this one is handled by this thread alone.
+    unsafe {
+        multiply(sizes, weight, patches, Destination { data: output, offset, row_stride: plane }, false);
+    }
+    for (channel, bias) in bias.unwrap_or_default().iter().enumerate() {
+        let start = offset + channel * plane;
+        // SAFETY: as above.
+        let row = unsafe { output.part(start..start + pixels) };
+        row.iter_mut().for_each(|value| *value += bias);
+    }
+}
+
+/// Writes the product of small images side by side to a buffer, then copies each image to its place.
+fn several_images(
+    geometry: &Geometry,
+    weight: Matrix<'_>,
+    patches: Matrix<'_>,
+    bias: Option<&[f32]>,
+    tile: &Tile,
+    output: DisjointMut<'_>,
+    buffer: &mut Vec<f32>,
+) {
+    let (plane, pixels) = (geometry.output_plane(), geometry.pixels(tile));
+    let panel = take(buffer, geometry.channels_out * pixels);
+    let sizes = [geometry.channels_out, pixels, geometry.depth()];
+    let destination = Destination { data: DisjointMut::new(panel), offset: 0, row_stride: pixels };
+    // SAFETY: the buffer belongs to this thread.
+    unsafe { multiply(sizes, weight, patches, destination, false) };
+    for (index, image) in tile.images.clone().enumerate() {
+        for channel in 0..geometry.channels_out {
+            let source = &panel[channel * pixels + index * plane..][..plane];
+            let start = (image * geometry.channels_out + channel) * plane;
+            // SAFETY: tiles do not overlap, and this one is handled by this thread alone.
+            let target = unsafe { output.part(start..start + plane) };
+            let bias = bias.map_or(0.0, |bias| bias[channel]);
+            target.iter_mut().zip(source).for_each(|(target, source)| *target = source + bias);
+        }
+    }
+}

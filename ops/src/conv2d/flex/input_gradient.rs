@@ -1,0 +1,106 @@
+//! Gradient of the input.
+
+use super::{
+    forward::forward_with,
+    geometry::{Geometry, Tile, even_parts},
+    patches::{panel, scatter_patches},
+    product::{Destination, Matrix, multiply},
+    scratch::{Scratch, take, with_scratch},
+};
+use crate::cpu::DisjointMut;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Elements of a tile of patches.
+const PATCH_ELEMENTS: usize = 192 * 1024;
+/// Rows of a product below which it is not worth its packing.
+const MIN_ROWS: usize = 256;
+
+/// Computes the gradient of the input, `[N, C, H, W]`, which comes filled with zeros, from that of the output.
+pub(super) fn input_gradient(
+    geometry: &Geometry,
+    weight: &[f32],
+    output_gradient: &[f32],
+    gradient: &mut [f32],
+) {
+    let padding_fits = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
+    if geometry.is_pointwise() {
+        let weight = Matrix::rows(weight, geometry.channels_in).transposed();
+        forward_with(&mirrored(geometry), output_gradient, weight, None, gradient);
+    } else if geometry.stride == [1, 1] && padding_fits {
+        let weight = turned(geometry, weight);
+        let weight = Matrix::rows(&weight, geometry.channels_out * geometry.taps());
+        forward_with(&mirrored(geometry), output_gradient, weight, None, gradient);
+    } else {
+        scatter(geometry, weight, output_gradient, gradient);
+    }
+}
+
+/// The convolution from output gradient to input gradient, for a stride of one.
+fn mirrored(geometry: &Geometry) -> Geometry {
+    Geometry {
+        channels_in: geometry.channels_out,
+        channels_out: geometry.channels_in,
+        input: geometry.output,
+        output: geometry.input,
+        padding: [0, 1].map(|axis| geometry.kernel[axis] - 1 - geometry.padding[axis]),
+        ..*geometry
+    }
+}
+
+/// The weight with its channels exchanged and each kernel turned by half a turn: `[C, O, KH, KW]`.
+fn turned(geometry: &Geometry, weight: &[f32]) -> Vec<f32> {
+    let taps = geometry.taps();
+    let mut turned = vec![0.0; weight.len()];
+    let row = geometry.channels_out * taps;
+    turned.par_chunks_exact_mut(row).enumerate().for_each(|(channel, row)| {
+        for (out, target) in row.chunks_exact_mut(taps).enumerate() {
+            let source = &weight[(out * geometry.channels_in + channel) * taps..][..taps];
+            target.iter_mut().zip(source.iter().rev()).for_each(|(target, source)| *target = *source);
+        }
+    });
+    turned
+}
+
+/// Any stride: patches of gradients, `Wᵀ · dY`, are added to where the patches were taken from.
+/// A task owns some channels of one image.
+fn scatter(geometry: &Geometry, weight: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
+    let gradient = DisjointMut::new(gradient);
+    let blocks = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()));
+    let tasks: Vec<_> =
+        blocks.flat_map(|block| (0..geometry.batch).map(move |image| (image, block.clone()))).collect();
+    tasks.into_par_iter().for_each(|(image, channels)| {
+        let plane = geometry.input_plane();
+        let start = (image * geometry.channels_in + channels.start) * plane;
+        // SAFETY: no two tasks have the same channel of the same image.
+        let target = unsafe { gradient.part(start..start + channels.len() * plane) };
+        with_scratch(|scratch| {
+            scatter_channels(geometry, weight, output_gradient, image, &channels, target, scratch);
+        });
+    });
+}
+
+fn scatter_channels(
+    geometry: &Geometry,
+    weight: &[f32],
+    output_gradient: &[f32],
+    image: usize,
+    channels: &Range<usize>,
+    target: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let taps = geometry.taps();
+    let depth = channels.len() * taps;
+    let weight = Matrix::rows(&weight[channels.start * taps..], geometry.depth()).transposed();
+    let rows = (PATCH_ELEMENTS / (depth * geometry.output[1])).max(1);
+    for rows in even_parts(geometry.output[0], rows) {
+        let tile = Tile { images: image..image + 1, rows };
+        let pixels = geometry.pixels(&tile);
+        let gradients = panel(geometry, output_gradient, &tile, &mut scratch.panel);
+        let patches = take(&mut scratch.patches, depth * pixels);
+        let destination = Destination { data: DisjointMut::new(patches), offset: 0, row_stride: pixels };
+        // SAFETY: the buffer belongs to this thread.
+        unsafe { multiply([depth, pixels, geometry.channels_out], weight, gradients, destination, false) };
+        scatter_patches(geometry, patches, &tile.rows, target);
+    }
+}

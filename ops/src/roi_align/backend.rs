@@ -1,0 +1,80 @@
+//! The backend extension of RoIAlign.
+
+use burn::backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn_autodiff::{
+    Autodiff,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind, unary},
+};
+
+use super::{RoiAlignOptions, composed};
+
+/// RoIAlign and its gradient on a backend; the default bodies are composed of standard operators.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Capture,
+    Autodiff,
+)]
+pub trait RoiAlignOps: Backend {
+    /// Pools `features`, `[batch, channels, height, width]`, in `boxes`, `[rois, 5]`.
+    fn roi_align(
+        features: FloatTensor<Self>,
+        boxes: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        composed::forward::<Self>(features, boxes, &options)
+    }
+
+    /// Gradient of the features, of `features_shape`, from the gradient of the output of [`Self::roi_align`].
+    fn roi_align_backward(
+        grad: FloatTensor<Self>,
+        boxes: FloatTensor<Self>,
+        features_shape: [usize; 4],
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        composed::backward::<Self>(grad, boxes, features_shape, &options)
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl RoiAlignOps for burn::backend::Cube {}
+
+impl RoiAlignOps for burn::backend::Capture {}
+
+impl<B: Backend + RoiAlignOps, C: CheckpointStrategy> RoiAlignOps for Autodiff<B, C> {
+    fn roi_align(
+        features: FloatTensor<Self>,
+        boxes: FloatTensor<Self>,
+        options: RoiAlignOptions,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct RoiAlign;
+
+        impl<B: Backend + RoiAlignOps> Backward<B, 1> for RoiAlign {
+            type State = (FloatTensor<B>, [usize; 4], RoiAlignOptions);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let (boxes, shape, options) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |grad| {
+                    B::roi_align_backward(grad, boxes, shape, options)
+                });
+            }
+        }
+
+        let shape = features.shape().dims();
+        let guard = features.node();
+        let boxes = boxes.into_primitive();
+        let output = B::roi_align(features.into_primitive(), boxes.clone(), options);
+        match RoiAlign.prepare::<C>([guard]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((boxes, shape, options), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The settings of a pretraining run, as read from TOML; the defaults are SCRL's 200-epoch recipe.
+
+use scrl_core::models::{Arch, ResNetConfig};
+use scrl_core::solver::{OptimizerConfig, OptimizerKind};
+use serde::{Deserialize, Serialize};
+
+use crate::augment::AugmentConfig;
+use crate::box_generator::BoxConfig;
+use crate::error::PretrainError;
+
+/// What is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodKind {
+    /// Spatially consistent representation learning: boxes matched in two views.
+    Scrl,
+    /// Bootstrap your own latent (Grill et al. 2020): whole views.
+    Byol,
+    /// Classification of labelled images.
+    Supervised,
+}
+
+impl MethodKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodKind::Scrl => "scrl",
+            MethodKind::Byol => "byol",
+            MethodKind::Supervised => "supervised",
+        }
+    }
+}
+
+/// The feature map whose boxes are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolLevel {
+    /// Stride 16, for small views.
+    C4,
+    /// Stride 32, the published choice.
+    C5,
+}
+
+/// How the target network starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetInit {
+    /// Equal to the online network.
+    Copy,
+    /// By its own random draw, as the official code does.
+    Independent,
+}
+
+/// A pretraining run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainConfig {
+    pub method: MethodKind,
+    #[serde(default)]
+    pub seed: u64,
+    pub model: ResNetConfig,
+    #[serde(default)]
+    pub data: DataConfig,
+    #[serde(default)]
+    pub augment: AugmentConfig,
+    #[serde(default)]
+    pub boxes: BoxConfig,
+    #[serde(default)]
+    pub heads: HeadsConfig,
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    pub schedule: ScheduleConfig,
+    #[serde(default)]
+    pub ema: EmaConfig,
+    #[serde(default)]
+    pub supervised: SupervisedConfig,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// How images are read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Threads that decode and augment.
+    pub threads: usize,
+    /// Batches prepared ahead.
+    pub prefetch: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { threads: 2, prefetch: 2 }
+    }
+}
+
+/// Sizes of projector and predictor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadsConfig {
+    pub hidden: usize,
+    pub output: usize,
+    /// Feature map that is pooled.
+    pub pool_level: PoolLevel,
+}
+
+impl Default for HeadsConfig {
+    fn default() -> Self {
+        Self { hidden: 4096, output: 256, pool_level: PoolLevel::C5 }
+    }
+}
+
+/// Length and learning rate of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    pub epochs: u64,
+    /// Images (pairs of views) a step.
+    pub batch_size: usize,
+    /// Learning rate for a batch of 256; the effective rate is `base_lr · batch_size / 256`.
+    pub base_lr: f64,
+    /// Epochs of linear warm-up from zero; fractions are allowed.
+    #[serde(default)]
+    pub warmup_epochs: f64,
+}
+
+/// The moving average that makes the target network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// Momentum at the first step; it rises to 1 along a cosine.
+    pub base: f64,
+    pub target_init: TargetInit,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { base: 0.97, target_init: TargetInit::Copy }
+    }
+}
+
+/// Settings of method `supervised`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisedConfig {
+    /// Share of the target spread evenly over all classes (Szegedy et al. 2016).
+    pub label_smoothing: f64,
+}
+
+/// How often a run reports and saves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Steps between two `train` events.
+    pub interval: u64,
+    /// Steps between two checkpoints within an epoch; 0 saves at the end of epochs alone.
+    pub checkpoint_steps: u64,
+    /// Epochs between two checkpoints that are kept; 0 keeps the last one alone.
+    pub keep_epochs: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { interval: 10, checkpoint_steps: 0, keep_epochs: 0 }
+    }
+}
+
+impl PretrainConfig {
+    /// Refuses settings that cannot work.
+    pub fn validate(self) -> Result<Self, PretrainError> {
+        let positive = |key, value: f64| check(key, value, value > 0.0, "must be above zero");
+        positive("schedule.epochs", self.schedule.epochs as f64)?;
+        positive("schedule.base_lr", self.schedule.base_lr)?;
+        check(
+            "schedule.batch_size",
+            self.schedule.batch_size,
+            self.schedule.batch_size >= 2,
+            "batch normalisation needs at least 2 images a batch",
+        )?;
+        check(
+            "schedule.warmup_epochs",
+            self.schedule.warmup_epochs,
+            (0.0..=self.schedule.epochs as f64).contains(&self.schedule.warmup_epochs),
+            "must lie between 0 and schedule.epochs",
+        )?;
+        check("ema.base", self.ema.base, (0.0..=1.0).contains(&self.ema.base), "must lie in 0..=1")?;
+        check(
+            "augment.view_size",
+            self.augment.view_size,
+            self.augment.view_size >= 32,
+            "must be at least the backbone's stride of 32 pixels",
+        )?;
+        check("boxes.count", self.boxes.count, self.boxes.count >= 1, "must be at least 1")?;
+        positive("boxes.min_size", self.boxes.min_size as f64)?;
+        check(
+            "boxes.min_size",
+            self.boxes.min_size,
+            self.boxes.min_size < self.augment.view_size as f32,
+            "must be smaller than augment.view_size, or no box fits",
+        )?;
+        positive("heads.hidden", self.heads.hidden as f64)?;
+        positive("heads.output", self.heads.output as f64)?;
+        positive("log.interval", self.log.interval as f64)?;
+        positive("model.width", self.model.width)?;
+        let smoothing = self.supervised.label_smoothing;
+        check("supervised.label_smoothing", smoothing, (0.0..1.0).contains(&smoothing), "must lie in 0..1")?;
+        Ok(self)
+    }
+
+    /// Learning rate after scaling by the batch size.
+    pub fn effective_lr(&self) -> f64 {
+        self.schedule.base_lr * self.schedule.batch_size as f64 / 256.0
+    }
+
+    /// The published 200-epoch recipe with another backbone, epochs and batch size.
+    pub fn recipe(method: MethodKind, arch: Arch, epochs: u64, batch_size: usize) -> Self {
+        let optimizer = OptimizerConfig { kind: OptimizerKind::Lars, weight_decay: 1e-6, ..Default::default() };
+        Self {
+            method,
+            seed: 0,
+            model: ResNetConfig::new(arch),
+            data: DataConfig::default(),
+            augment: AugmentConfig::default(),
+            boxes: BoxConfig::default(),
+            heads: HeadsConfig::default(),
+            optimizer,
+            schedule: ScheduleConfig { epochs, batch_size, base_lr: 0.45, warmup_epochs: 0.0 },
+            ema: EmaConfig::default(),
+            supervised: SupervisedConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+fn check(
+    key: &'static str,
+    value: impl std::fmt::Display,
+    valid: bool,
+    reason: &str,
+) -> Result<(), PretrainError> {
+    match valid {
+        true => Ok(()),
+        false => Err(PretrainError::Config { key, value: value.to_string(), reason: reason.to_string() }),
+    }
+}

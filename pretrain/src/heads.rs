@@ -1,0 +1,29 @@
+//! Projector and predictor.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, activation::relu};
+use scrl_core::models::layers::{BatchNorm, Init, Linear};
+use scrl_core::random::Rng;
+
+/// Linear, batch norm, ReLU, linear without bias: the head of BYOL and SCRL.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    linear1: Linear,
+    norm: BatchNorm,
+    linear2: Linear,
+}
+
+impl Mlp {
+    pub fn init(inputs: usize, hidden: usize, outputs: usize, rng: &mut Rng, device: &Device) -> Self {
+        Self {
+            linear1: Linear::init([inputs, hidden], true, Init::TorchDefault, rng, device),
+            norm: BatchNorm::init(hidden, device),
+            linear2: Linear::init([hidden, outputs], false, Init::TorchDefault, rng, device),
+        }
+    }
+
+    /// `[samples, inputs]` to `[samples, outputs]`.
+    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        self.linear2.forward(relu(self.norm.forward(self.linear1.forward(input))))
+    }
+}

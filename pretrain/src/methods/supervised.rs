@@ -1,0 +1,70 @@
+//! Supervised classification: the backbone, global average pooling and a linear classifier.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use scrl_core::models::ResNet;
+use scrl_core::models::layers::{Init, Linear};
+use scrl_core::models::parameters::{TensorMap, collect};
+use scrl_core::random::Rng;
+use scrl_core::solver::Optimizer;
+
+use super::{Sample, StepReport, StepSettings, byol, load_network, stack_views};
+use crate::config::PretrainConfig;
+use crate::error::PretrainError;
+use crate::loss::cross_entropy;
+
+/// Backbone and classifier.
+#[derive(Module, Debug)]
+pub struct Classifier {
+    pub encoder: ResNet,
+    pub fc: Linear,
+}
+
+/// The network of supervised pretraining.
+pub struct Supervised {
+    pub network: Classifier,
+    label_smoothing: f64,
+    device: Device,
+}
+
+impl Supervised {
+    pub fn init(
+        config: &PretrainConfig,
+        classes: usize,
+        encoder: Option<ResNet>,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Self {
+        let channels = config.model.channels()[3];
+        let network = Classifier {
+            encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)),
+            fc: Linear::init([channels, classes], true, Init::TorchDefault, rng, device),
+        };
+        Self { network, label_smoothing: config.supervised.label_smoothing, device: device.clone() }
+    }
+
+    /// # Panics
+    /// When a sample has no label; the caller checks the data set first.
+    pub fn step(&mut self, batch: &[Sample], settings: StepSettings, optimizer: &mut Optimizer) -> StepReport {
+        let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
+        let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch.len()]), &self.device);
+        let features = self.network.encoder.forward(stack_views(batch, 0, &self.device)).c5;
+        let logits = self.network.fc.forward(byol::pool(features));
+        let loss = cross_entropy(logits, labels, self.label_smoothing);
+        let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
+        self.network = optimizer.step(settings.lr, self.network.clone(), gradients);
+        StepReport { loss: loss.inner(), boxes: batch.len(), without_boxes: 0 }
+    }
+
+    pub fn tensors(&self) -> Vec<(&'static str, TensorMap)> {
+        vec![("classifier", collect(&self.network))]
+    }
+
+    pub fn load(mut self, tensors: &BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
+        self.network = load_network(self.network, "classifier", tensors)?;
+        Ok(self)
+    }
+}

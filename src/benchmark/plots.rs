@@ -1,0 +1,100 @@
+//! The report's plots, as SVG.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+
+use super::report::Results;
+use super::run::train_events;
+
+/// Colours that remain distinct for colour-blind readers (Okabe and Ito).
+const COLORS: [RGBColor; 5] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+];
+
+/// A named curve.
+pub struct Curve {
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
+}
+
+/// AP against the share of labels, one curve per init, as `ap.svg`.
+pub fn label_efficiency(results: &Results, out: &Path) -> Result<String> {
+    let curves = results.inits().into_iter().map(|init| Curve {
+        name: init.name().to_string(),
+        points: results
+            .fractions()
+            .into_iter()
+            .filter_map(|f| Some((100.0 * f, 100.0 * results.ap(init, f)?.mean)))
+            .collect(),
+    });
+    draw(&out.join("ap.svg"), "Detection AP", "labelled images, %", "AP, %", &curves.collect::<Vec<_>>())?;
+    Ok("ap.svg".into())
+}
+
+/// A field of the `train` events of several runs, as `name.svg`.
+pub fn training_curves(
+    runs: &[(String, std::path::PathBuf)],
+    field: &str,
+    title: &str,
+    out: &Path,
+    file: &str,
+) -> Result<String> {
+    let mut curves = Vec::new();
+    for (name, run) in runs {
+        curves.push(Curve { name: name.clone(), points: read_curve(&run.join("metrics.jsonl"), field)? });
+    }
+    draw(&out.join(file), title, "step", field, &curves)?;
+    Ok(file.to_string())
+}
+
+fn read_curve(path: &Path, field: &str) -> Result<Vec<(f64, f64)>> {
+    let events = train_events(path)?;
+    Ok(events.iter().filter_map(|event| Some((event["step"].as_f64()?, event[field].as_f64()?))).collect())
+}
+
+fn draw(path: &Path, title: &str, x_label: &str, y_label: &str, curves: &[Curve]) -> Result<()> {
+    let points = || curves.iter().flat_map(|curve| curve.points.iter());
+    let range = |pick: fn(&(f64, f64)) -> f64| {
+        let (low, high) = points().map(pick).fold((0.0f64, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
+        if high > low { low..high * 1.05 } else { low..low + 1.0 }
+    };
+    let (x_range, y_range) = (range(|p| p.0), range(|p| p.1));
+    let failed = |error| anyhow!("cannot draw `{}`: {error}", path.display());
+    let root = SVGBackend::new(path, (720, 420)).into_drawing_area();
+    root.fill(&WHITE).map_err(|e| failed(e.to_string()))?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 22))
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(56)
+        .build_cartesian_2d(x_range, y_range)
+        .map_err(|e| failed(e.to_string()))?;
+    chart
+        .configure_mesh()
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(|e| failed(e.to_string()))?;
+    for (curve, color) in curves.iter().zip(COLORS.iter().cycle()) {
+        let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2)).point_size(3);
+        chart
+            .draw_series(line)
+            .map_err(|e| failed(e.to_string()))?
+            .label(&curve.name)
+            .legend(|(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], color.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()
+        .map_err(|e| failed(e.to_string()))?;
+    root.present().map_err(|e| failed(e.to_string()))
+}

@@ -1,0 +1,38 @@
+//! One thin function a command.
+
+pub mod benchmark;
+pub mod evaluate;
+pub mod export;
+pub mod pretrain;
+pub mod synth;
+pub mod transfer;
+
+use anyhow::Result;
+use scrl_core::config::ConfigError;
+use scrl_core::engine::{OpenMode, RunDir};
+
+use crate::cli::RunArgs;
+
+/// How a command ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Done,
+    Interrupted,
+}
+
+/// 2 for a wrong configuration, as for a wrong command line; 1 for any other failure.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<ConfigError>()) { 2 } else { 1 }
+}
+
+/// Opens the run directory and its log.
+fn open_run(args: &RunArgs) -> Result<RunDir> {
+    let mode = match (args.resume, args.overwrite) {
+        (true, _) => OpenMode::Resume,
+        (false, true) => OpenMode::Overwrite,
+        (false, false) => OpenMode::New,
+    };
+    let run = RunDir::open(&args.out, mode)?;
+    crate::logging::open_run_log(&run.file("log.txt"))?;
+    Ok(run)
+}

@@ -1,0 +1,31 @@
+//! `scrl pretrain`
+
+use anyhow::Result;
+use scrl_core::config;
+use scrl_core::data::image_folder::ImageFolder;
+use scrl_core::engine::{Monitor, TrainEnd};
+use scrl_pretrain::{PretrainConfig, train};
+
+use super::{Ending, open_run};
+use crate::cli::PretrainArgs;
+use crate::device;
+
+pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
+    let device = device::parse(&args.run.device)?;
+    let settings = config::load::<PretrainConfig>(&args.config, &args.run.overrides)?.validate()?;
+    let data = ImageFolder::scan(&args.data)?;
+    let run = open_run(&args.run)?;
+    run.write_config(&config::to_toml(&settings))?;
+    let outcome =
+        train(&settings, &data, args.init.as_deref(), &run, args.run.resume, &device, &mut monitor)?;
+    match outcome {
+        TrainEnd::Finished => {
+            println!("weights: {}", run.weights().join("backbone.safetensors").display());
+            Ok(Ending::Done)
+        }
+        TrainEnd::Interrupted { step } => {
+            eprintln!("interrupted after step {step}; go on with --resume");
+            Ok(Ending::Interrupted)
+        }
+    }
+}

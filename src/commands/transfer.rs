@@ -1,0 +1,31 @@
+//! `scrl transfer`
+
+use anyhow::Result;
+use scrl_core::config;
+use scrl_core::engine::Monitor;
+use scrl_transfer::{InitWeights, TransferConfig, TransferOutcome, train};
+
+use super::{Ending, open_run};
+use crate::cli::TransferArgs;
+use crate::device;
+
+pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
+    let device = device::parse(&args.run.device)?;
+    let mut settings = config::load::<TransferConfig>(&args.config, &args.run.overrides)?;
+    if let Some(data) = &args.data {
+        settings = settings.with_data_dir(data)?;
+    }
+    let init = InitWeights::parse(&args.init)?;
+    let run = open_run(&args.run)?;
+    run.write_config(&config::to_toml(&settings))?;
+    match train(&settings, &init, &run, args.run.resume, &device, &mut monitor)? {
+        TransferOutcome::Finished { metrics, .. } => {
+            println!("{}", serde_json::to_string_pretty(&metrics.summary())?);
+            Ok(Ending::Done)
+        }
+        TransferOutcome::Interrupted { step } => {
+            eprintln!("interrupted after iteration {step}; go on with --resume");
+            Ok(Ending::Interrupted)
+        }
+    }
+}

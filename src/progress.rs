@@ -1,0 +1,76 @@
+//! The progress bar and Ctrl-C.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use scrl_core::engine::{Interrupt, Monitor, Progress};
+
+/// How often a line is printed where there is no terminal to draw a bar on.
+const LINE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A monitor that reacts to Ctrl-C and, unless `quiet`, shows progress on standard error.
+pub fn monitor(quiet: bool) -> Result<Monitor> {
+    let interrupt = Interrupt::new();
+    let requested = interrupt.clone();
+    ctrlc::set_handler(move || {
+        if requested.is_requested() {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once");
+        requested.request();
+    })
+    .context("cannot react to Ctrl-C")?;
+    let progress: Box<dyn Progress> = match (quiet, std::io::stderr().is_terminal()) {
+        (true, _) => return Ok(Monitor { interrupt, ..Monitor::silent() }),
+        (false, true) => Box::new(Bar(ProgressBar::hidden())),
+        (false, false) => Box::new(Lines { title: String::new(), total: 0, last: Instant::now() }),
+    };
+    Ok(Monitor { interrupt, progress })
+}
+
+/// A bar with the estimated time left.
+struct Bar(ProgressBar);
+
+impl Progress for Bar {
+    fn start(&mut self, total: u64, done: u64, title: &str) {
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} eta {eta} {msg}")
+            .expect("the template is valid");
+        self.0 = ProgressBar::new(total).with_style(style).with_prefix(title.to_string()).with_position(done);
+        self.0.reset_eta();
+    }
+
+    fn update(&mut self, done: u64, message: &str) {
+        self.0.set_position(done);
+        self.0.set_message(message.to_string());
+    }
+
+    fn finish(&mut self, message: &str) {
+        self.0.finish_with_message(message.to_string());
+    }
+}
+
+/// A line now and then, for logs.
+struct Lines {
+    title: String,
+    total: u64,
+    last: Instant,
+}
+
+impl Progress for Lines {
+    fn start(&mut self, total: u64, _done: u64, title: &str) {
+        (self.title, self.total, self.last) = (title.to_string(), total, Instant::now());
+    }
+
+    fn update(&mut self, done: u64, message: &str) {
+        if self.last.elapsed() >= LINE_INTERVAL {
+            eprintln!("{} {done}/{}: {message}", self.title, self.total);
+            self.last = Instant::now();
+        }
+    }
+
+    fn finish(&mut self, message: &str) {
+        eprintln!("{}: {message}", self.title);
+    }
+}

@@ -1,0 +1,449 @@
+//! A transfer run's config file.
+
+use std::path::Path;
+
+use scrl_core::config;
+use scrl_core::data::error::DataError;
+use scrl_core::solver::{OptimizerConfig, OptimizerKind, WarmupMultiStep};
+use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data::{DataSource, Interpolation, Mapper, Preprocessing};
+use crate::detection::{DetectorConfig, Norm};
+use crate::error::TransferError;
+
+/// The published recipe that a config follows or departs from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// MoCo's R50-FPN recipe on COCO: 90,000 iterations of 16 images.
+    #[default]
+    Coco1x,
+    /// Twice as long.
+    Coco2x,
+    /// Its counterpart on VOC 2007 and 2012: 18,000 iterations.
+    Voc,
+}
+
+/// Everything that defines a transfer run; the default is [`Protocol::Coco1x`] with detectron2's own detector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferConfig {
+    /// The recipe to compare with: differences from it are logged.
+    pub protocol: Protocol,
+    pub seed: u64,
+    /// Optimizer steps.
+    pub iterations: u64,
+    /// Images a step.
+    pub batch_size: usize,
+    /// Share of the training images, in `(0, 1]`.
+    pub fraction: f64,
+    /// Which images `fraction` keeps; smaller fractions are subsets of larger ones.
+    pub subset_seed: u64,
+    /// Short sides in training, in pixels; one is drawn for each image.
+    pub min_sizes: Vec<u32>,
+    /// Limit of the long side in training, in pixels.
+    pub max_size: u32,
+    /// Short side in evaluation.
+    pub test_min_size: u32,
+    /// Limit of the long side in evaluation.
+    pub test_max_size: u32,
+    pub interpolation: Interpolation,
+    /// Probability of mirroring a training image.
+    pub flip: f64,
+    /// Normalisation of RGB values in `[0, 1]`.
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+    /// Images a batch in evaluation.
+    pub eval_batch_size: usize,
+    /// Iterations between evaluations; 0 for one at the end.
+    pub eval_every: u64,
+    /// Iterations between log lines.
+    pub log_every: u64,
+    /// Iterations between checkpoints; 0 for one at the end.
+    pub checkpoint_every: u64,
+    /// Threads that decode images; 0 for one a processor core.
+    pub threads: usize,
+    /// Batches that are prepared ahead.
+    pub prefetch: usize,
+    pub data: DataConfig,
+    pub solver: SolverConfig,
+    /// The detector; `num_classes` comes from the data.
+    pub model: DetectorConfig,
+}
+
+/// Training and evaluation data; `--data` fills both in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    pub train: Option<DataSource>,
+    pub val: Option<DataSource>,
+}
+
+/// SGD and its schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SolverConfig {
+    /// Learning rate after the warm-up, for this batch size.
+    pub lr: f64,
+    pub momentum: f64,
+    /// Not applied to biases and normalisation.
+    pub weight_decay: f64,
+    /// Iterations of linear warm-up.
+    pub warmup_iterations: u64,
+    /// Learning rate of the first iteration as a factor of `lr`.
+    pub warmup_factor: f64,
+    /// Where the learning rate falls: iterations, or shares of the run.
+    pub milestones: Vec<Milestone>,
+    /// Factor at each milestone.
+    pub gamma: f64,
+}
+
+/// A point of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Milestone {
+    Iteration(u64),
+    /// Of all iterations, in `(0, 1)`.
+    Share(f64),
+}
+
+impl Milestone {
+    fn iteration(self, iterations: u64) -> u64 {
+        match self {
+            Milestone::Iteration(iteration) => iteration,
+            Milestone::Share(share) => (share * iterations as f64).round() as u64,
+        }
+    }
+}
+
+impl Default for SolverConfig {
+    fn default() -> Self {
+        Self {
+            lr: 0.02,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            warmup_iterations: 1000,
+            warmup_factor: 0.001,
+            milestones: vec![Milestone::Iteration(60_000), Milestone::Iteration(80_000)],
+            gamma: 0.1,
+        }
+    }
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Coco1x,
+            seed: 0,
+            iterations: 90_000,
+            batch_size: 16,
+            fraction: 1.0,
+            subset_seed: 0,
+            min_sizes: (640..=800).step_by(32).collect(),
+            max_size: 1333,
+            test_min_size: 800,
+            test_max_size: 1333,
+            interpolation: Interpolation::Bilinear,
+            flip: 0.5,
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+            eval_batch_size: 1,
+            eval_every: 0,
+            log_every: 20,
+            checkpoint_every: 1000,
+            threads: 0,
+            prefetch: 4,
+            data: DataConfig::default(),
+            solver: SolverConfig::default(),
+            model: DetectorConfig::default(),
+        }
+    }
+}
+
+impl Protocol {
+    /// The recipe's values, without data.
+    pub fn config(self) -> TransferConfig {
+        let milestones = |steps: [u64; 2]| steps.map(Milestone::Iteration).to_vec();
+        let base = TransferConfig {
+            protocol: self,
+            model: DetectorConfig { fpn_norm: true, ..Default::default() },
+            ..Default::default()
+        };
+        match self {
+            Protocol::Coco1x => base,
+            Protocol::Coco2x => TransferConfig {
+                iterations: 180_000,
+                solver: SolverConfig { milestones: milestones([120_000, 160_000]), ..base.solver },
+                ..base
+            },
+            Protocol::Voc => TransferConfig {
+                iterations: 18_000,
+                min_sizes: (480..=800).step_by(32).collect(),
+                solver: SolverConfig {
+                    milestones: milestones([12_000, 16_000]),
+                    warmup_iterations: 100,
+                    ..base.solver
+                },
+                ..base
+            },
+        }
+    }
+}
+
+impl TransferConfig {
+    /// Fills in the data sources from a folder in VOC or COCO layout; see [`DataSource::detect`].
+    ///
+    /// # Errors
+    /// When the folder has neither layout.
+    pub fn with_data_dir(mut self, folder: &Path) -> Result<Self, DataError> {
+        let given = [self.data.train.as_ref(), self.data.val.as_ref()];
+        let [train, val] = DataSource::detect(folder, given)?;
+        self.data = DataConfig { train: Some(train), val: Some(val) };
+        Ok(self)
+    }
+
+    /// Finds values that no run can use.
+    ///
+    /// # Errors
+    /// Names the first such value and what is expected of it.
+    pub fn validate(&self) -> Result<(), TransferError> {
+        let solver = &self.solver;
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        let sizes = !self.min_sizes.is_empty() && self.min_sizes.iter().all(|&size| size > 0);
+        let ascending = self.schedule().milestones.is_sorted();
+        let checks = [
+            (self.iterations > 0, "iterations", self.iterations.to_string(), "at least 1"),
+            (self.batch_size > 0, "batch_size", self.batch_size.to_string(), "at least 1"),
+            (self.eval_batch_size > 0, "eval_batch_size", self.eval_batch_size.to_string(), "at least 1"),
+            (self.log_every > 0, "log_every", self.log_every.to_string(), "at least 1"),
+            (positive(self.fraction) && self.fraction <= 1.0, "fraction", self.fraction.to_string(), "above 0 and at most 1"),
+            ((0.0..=1.0).contains(&self.flip), "flip", self.flip.to_string(), "between 0 and 1"),
+            (sizes, "min_sizes", format!("{:?}", self.min_sizes), "one or more positive numbers"),
+            (self.max_size > 0, "max_size", self.max_size.to_string(), "positive"),
+            (self.test_min_size > 0, "test_min_size", self.test_min_size.to_string(), "positive"),
+            (self.test_max_size > 0, "test_max_size", self.test_max_size.to_string(), "positive"),
+            (self.std.iter().all(|&v| v > 0.0), "std", format!("{:?}", self.std), "positive"),
+            (positive(solver.lr), "solver.lr", solver.lr.to_string(), "positive and finite"),
+            ((0.0..1.0).contains(&solver.momentum), "solver.momentum", solver.momentum.to_string(), "from 0 to below 1"),
+            (solver.weight_decay >= 0.0, "solver.weight_decay", solver.weight_decay.to_string(), "0 or more"),
+            (solver.milestones.iter().all(valid), "solver.milestones", format!("{:?}", solver.milestones), "iterations, or shares of the run between 0 and 1"),
+            (ascending, "solver.milestones", format!("{:?}", self.schedule().milestones), "ascending"),
+        ];
+        if let Some((_, key, value, expected)) = checks.into_iter().find(|(valid, ..)| !valid) {
+            return Err(TransferError::Config { key, value, expected: expected.into() });
+        }
+        Ok(self.model.validate()?)
+    }
+
+    /// Refuses to freeze layers that hold random numbers.
+    ///
+    /// # Errors
+    /// When the model is frozen in part.
+    pub fn check_random_init(&self) -> Result<(), TransferError> {
+        let expected = |value: &str| format!("{value} with --init random: random layers must not be frozen");
+        if self.model.freeze_at > 0 {
+            let value = self.model.freeze_at.to_string();
+            return Err(TransferError::Config { key: "model.freeze_at", value, expected: expected("0") });
+        }
+        if self.model.norm == Norm::FrozenBatchNorm {
+            let value = "frozen_batch_norm".into();
+            return Err(TransferError::Config { key: "model.norm", value, expected: expected("batch_norm") });
+        }
+        Ok(())
+    }
+
+    /// A source that the run needs.
+    pub(crate) fn source<'a>(
+        &self,
+        key: &'static str,
+        source: &'a Option<DataSource>,
+    ) -> Result<&'a DataSource, TransferError> {
+        source.as_ref().ok_or_else(|| TransferError::Config {
+            key,
+            value: "not set".into(),
+            expected: "a COCO or VOC source; give one in the config or pass --data DIR".into(),
+        })
+    }
+
+    /// The learning rate over the run.
+    pub fn schedule(&self) -> WarmupMultiStep {
+        let solver = &self.solver;
+        WarmupMultiStep {
+            base_lr: solver.lr,
+            warmup_steps: solver.warmup_iterations,
+            warmup_factor: solver.warmup_factor,
+            milestones: solver.milestones.iter().map(|m| m.iteration(self.iterations)).collect(),
+            gamma: solver.gamma,
+        }
+    }
+
+    /// SGD, its decay sparing biases and normalisation.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        OptimizerConfig {
+            kind: OptimizerKind::Sgd,
+            momentum: self.solver.momentum,
+            weight_decay: self.solver.weight_decay,
+            ..Default::default()
+        }
+    }
+
+    /// How the detector wants its images in evaluation.
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing {
+            min_size: self.test_min_size,
+            max_size: self.test_max_size,
+            interpolation: self.interpolation,
+            mean: self.mean,
+            std: self.std,
+        }
+    }
+
+    /// How training images are prepared.
+    pub fn mapper(&self) -> Mapper {
+        let preprocessing = Preprocessing { max_size: self.max_size, ..self.preprocessing() };
+        Mapper { min_sizes: self.min_sizes.clone(), flip: self.flip, preprocessing }
+    }
+
+    /// What a resumed run must agree on: a hash of everything that the weights depend on.
+    pub fn fingerprint(&self) -> String {
+        let neutral = Self::default();
+        config::hash(&Self {
+            protocol: neutral.protocol,
+            eval_batch_size: neutral.eval_batch_size,
+            eval_every: neutral.eval_every,
+            log_every: neutral.log_every,
+            checkpoint_every: neutral.checkpoint_every,
+            threads: neutral.threads,
+            prefetch: neutral.prefetch,
+            data: neutral.data,
+            ..self.clone()
+        })
+    }
+
+    /// Where this config departs from its protocol, one line a value, with the learning rate that linear scaling
+    /// gives for another batch size.
+    pub fn differences(&self) -> Vec<String> {
+        let skipped = [
+            "seed", "subset_seed", "eval_batch_size", "eval_every", "log_every", "checkpoint_every", "threads", "prefetch",
+            "data", "model.num_classes",
+        ];
+        let protocol = self.protocol.config();
+        let mut lines = Vec::new();
+        compare("", &json(self), &json(&protocol), &skipped, &mut lines);
+        if self.batch_size != protocol.batch_size {
+            let scaled = protocol.solver.lr * self.batch_size as f64 / protocol.batch_size as f64;
+            lines.push(format!("solver.lr = {} where linear scaling to this batch size gives {scaled}", self.solver.lr));
+        }
+        lines
+    }
+}
+
+fn valid(milestone: &Milestone) -> bool {
+    match milestone {
+        Milestone::Iteration(_) => true,
+        Milestone::Share(share) => *share > 0.0 && *share < 1.0,
+    }
+}
+
+fn json(config: &TransferConfig) -> Value {
+    serde_json::to_value(config).unwrap_or(Value::Null)
+}
+
+/// Lists the leaves in which two values of one form differ.
+fn compare(path: &str, ours: &Value, theirs: &Value, skipped: &[&str], lines: &mut Vec<String>) {
+    if skipped.contains(&path) || ours == theirs {
+        return;
+    }
+    match (ours, theirs) {
+        (Value::Object(ours), Value::Object(theirs)) => {
+            for (key, value) in ours {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&path, value, theirs.get(key).unwrap_or(&Value::Null), skipped, lines);
+            }
+        }
+        _ => lines.push(format!("{path} = {ours} (protocol: {theirs})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> TransferConfig {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_protocols_differ_from_themselves_in_nothing() {
+        for protocol in [Protocol::Coco1x, Protocol::Coco2x, Protocol::Voc] {
+            assert_eq!(protocol.config().differences(), [""; 0]);
+            protocol.config().validate().unwrap();
+        }
+        let voc = Protocol::Voc.config();
+        assert_eq!((voc.min_sizes[0], voc.min_sizes.len(), voc.iterations), (480, 11, 18_000));
+    }
+
+    #[test]
+    fn differences_name_key_value_and_protocol() {
+        let config = read("batch_size = 4\n[solver]\nlr = 0.01\n[model]\nfpn_norm = true\nnum_classes = 3");
+        let lines = config.differences();
+        assert!(lines.contains(&"batch_size = 4 (protocol: 16)".to_string()), "{lines:?}");
+        assert!(lines.contains(&"solver.lr = 0.01 (protocol: 0.02)".to_string()));
+        assert!(lines.last().unwrap().ends_with("gives 0.005"), "{lines:?}");
+        assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn milestones_are_iterations_or_shares_of_the_run() {
+        let config = read("iterations = 300\n[solver]\nmilestones = [0.5, 200]\nwarmup_iterations = 0");
+        assert_eq!(config.schedule().milestones, [150, 200]);
+        assert!((config.schedule().lr(150) - 0.002).abs() < 1e-12);
+        let error = |text| read(text).validate().unwrap_err().to_string();
+        assert!(error("[solver]\nmilestones = [1.5]").contains("solver.milestones"));
+        assert!(error("[solver]\nmilestones = [20, 10]").contains("ascending"));
+        assert!(error("fraction = 0.0").contains("fraction is 0"));
+        assert!(error("[model]\nanchor_sizes = [1.0]").contains("anchor_sizes"));
+    }
+
+    #[test]
+    fn random_layers_are_never_frozen() {
+        read("").check_random_init().unwrap();
+        assert!(read("[model]\nfreeze_at = 2").check_random_init().unwrap_err().to_string().contains("freeze_at is 2"));
+        assert!(read("[model]\nnorm = \"frozen_batch_norm\"").check_random_init().is_err());
+    }
+
+    #[test]
+    fn a_config_survives_its_own_toml_and_unknown_keys_do_not() {
+        let mut config = Protocol::Voc.config();
+        config.data.train = Some(DataSource::Voc { root: "kit".into(), split: "trainval".into() });
+        assert_eq!(read(&config::to_toml(&config)), config);
+        assert!(toml::from_str::<TransferConfig>("iteration = 3").is_err());
+    }
+
+    #[test]
+    fn the_fingerprint_follows_what_changes_the_weights() {
+        let config = TransferConfig::default();
+        let same = TransferConfig { threads: 3, log_every: 1, ..config.clone() };
+        assert_eq!(config.fingerprint(), same.fingerprint());
+        assert_ne!(config.fingerprint(), TransferConfig { seed: 1, ..config.clone() }.fingerprint());
+    }
+
+    #[test]
+    fn every_recipe_of_the_project_is_valid() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/transfer");
+        let recipes: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(recipes.len() >= 4);
+        for path in recipes {
+            let config: TransferConfig = config::load(&path, &[]).unwrap();
+            config.validate().unwrap();
+        }
+        let named = |name: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/transfer").join(name);
+            config::load::<TransferConfig>(&path, &[]).unwrap().differences()
+        };
+        assert_eq!(named("coco_1x.toml"), [""; 0]);
+        assert_eq!(named("voc.toml"), [""; 0]);
+    }
+}

@@ -1,0 +1,12 @@
+//! Detection data: sources, decoding to network inputs, batches.
+
+pub mod batch;
+pub mod loader;
+pub mod mapper;
+pub mod source;
+pub mod voc;
+
+pub use batch::{Batch, BatchPlan, collate};
+pub use loader::{TrainingLoader, TrainingLoaderOptions};
+pub use mapper::{Interpolation, Mapper, Preprocessing, Sample};
+pub use source::DataSource;

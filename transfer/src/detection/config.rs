@@ -1,0 +1,278 @@
+use burn::tensor::Device;
+use scrl_core::models::{Arch, ResNetConfig};
+use scrl_core::random::Rng;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::faster_rcnn::FasterRcnn;
+
+/// Pyramid levels P2 to P6, strides 4 to 64.
+pub const LEVELS: usize = 5;
+
+/// Whose numbers the detector uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// The transfer protocol of MoCo and SCRL.
+    #[default]
+    Detectron2,
+    /// For weights that were trained with torchvision.
+    Torchvision,
+}
+
+impl Variant {
+    /// The constants in which the variants differ.
+    pub fn numerics(self) -> Numerics {
+        match self {
+            Variant::Detectron2 => Numerics {
+                round_anchors: false,
+                strides_from_grid: false,
+                aligned: true,
+                sampling_ratio: 0,
+                smooth_l1_beta: 0.0,
+                rpn_loss_per_sample: false,
+                min_proposal_size: 0.0,
+                min_detection_size: 0.0,
+            },
+            Variant::Torchvision => Numerics {
+                round_anchors: true,
+                strides_from_grid: true,
+                aligned: false,
+                sampling_ratio: 2,
+                smooth_l1_beta: 1.0 / 9.0,
+                rpn_loss_per_sample: true,
+                min_proposal_size: 1e-3,
+                min_detection_size: 1e-2,
+            },
+        }
+    }
+}
+
+/// The constants in which detectron2 and torchvision differ; see [`Variant::numerics`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Numerics {
+    /// Anchor corners at the grid's origin are rounded to whole pixels.
+    pub round_anchors: bool,
+    /// An anchor stride is image size divided by grid size, which is below 64 for a P6 of odd P5; else 4 to 64.
+    pub strides_from_grid: bool,
+    /// RoIAlign's half-pixel shift.
+    pub aligned: bool,
+    /// RoIAlign's sampling points per cell and axis; 0 is adaptive.
+    pub sampling_ratio: i32,
+    /// Where the box losses turn from quadratic to linear; 0 is plain L1.
+    pub smooth_l1_beta: f64,
+    /// RPN losses are divided by the number of sampled anchors, else by `rpn_batch` times the number of images.
+    pub rpn_loss_per_sample: bool,
+    /// Proposals need at least this width and height, in pixels, and always a positive one.
+    pub min_proposal_size: f32,
+    /// Detections need at least this width and height, in pixels, and always a positive one.
+    pub min_detection_size: f32,
+}
+
+/// What the backbone's batch norms do in fine-tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Norm {
+    /// They train: statistics of the batch, trained scale and shift.
+    #[default]
+    BatchNorm,
+    /// Running statistics, fixed scale and shift.
+    FrozenBatchNorm,
+}
+
+/// Everything that defines the detector; the default is detectron2's R50-FPN for COCO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DetectorConfig {
+    pub arch: Arch,
+    /// Factor on the backbone's channels.
+    pub width: f64,
+    pub variant: Variant,
+    /// Foreground classes.
+    pub num_classes: usize,
+    pub fpn_channels: usize,
+    /// Outputs of each of the box head's two fully connected layers.
+    pub box_head_dim: usize,
+    /// Side of the square anchor of each level P2 to P6, in pixels.
+    pub anchor_sizes: Vec<f32>,
+    /// Height divided by width.
+    pub anchor_ratios: Vec<f32>,
+    /// Side of the box that is pooled from P4, in pixels; half of it is pooled from P3.
+    pub canonical_box_size: f32,
+    /// Detections score above this.
+    pub box_score_threshold: f32,
+    /// A detection is dropped when its IoU with a better one of its class is above this.
+    pub box_nms: f32,
+    pub detections_per_image: usize,
+    /// Best anchors of each level before suppression, in training.
+    pub rpn_pre_nms_train: usize,
+    pub rpn_pre_nms_test: usize,
+    /// Best proposals of an image after suppression, in training; torchvision's number is 2000.
+    pub rpn_post_nms_train: usize,
+    pub rpn_post_nms_test: usize,
+    pub rpn_nms: f32,
+    /// Anchors of an image in the loss.
+    pub rpn_batch: usize,
+    pub rpn_positive_fraction: f64,
+    /// Regions of an image in the loss.
+    pub roi_batch: usize,
+    pub roi_positive_fraction: f64,
+    /// Factors on a region's `dx, dy, dw, dh`.
+    pub box_weights: [f32; 4],
+    /// How many of stem, C2, C3, C4, C5 are frozen, counted from the stem.
+    pub freeze_at: usize,
+    pub norm: Norm,
+    /// Batch norm instead of a bias after each convolution of the pyramid.
+    pub fpn_norm: bool,
+}
+
+impl Default for DetectorConfig {
+    fn default() -> Self {
+        Self {
+            arch: Arch::ResNet50,
+            width: 1.0,
+            variant: Variant::Detectron2,
+            num_classes: 80,
+            fpn_channels: 256,
+            box_head_dim: 1024,
+            anchor_sizes: vec![32.0, 64.0, 128.0, 256.0, 512.0],
+            anchor_ratios: vec![0.5, 1.0, 2.0],
+            canonical_box_size: 224.0,
+            box_score_threshold: 0.05,
+            box_nms: 0.5,
+            detections_per_image: 100,
+            rpn_pre_nms_train: 2000,
+            rpn_pre_nms_test: 1000,
+            rpn_post_nms_train: 1000,
+            rpn_post_nms_test: 1000,
+            rpn_nms: 0.7,
+            rpn_batch: 256,
+            rpn_positive_fraction: 0.5,
+            roi_batch: 512,
+            roi_positive_fraction: 0.25,
+            box_weights: [10.0, 10.0, 5.0, 5.0],
+            freeze_at: 0,
+            norm: Norm::BatchNorm,
+            fpn_norm: false,
+        }
+    }
+}
+
+/// A detector that cannot be built.
+#[derive(Debug, Error)]
+pub enum DetectorConfigError {
+    #[error("anchor_sizes has {0} entries, the pyramid has 5 levels; give one size for each of P2 to P6")]
+    AnchorSizes(usize),
+    #[error("{name} is {value}, but must be {expected}")]
+    Value { name: &'static str, value: String, expected: &'static str },
+}
+
+impl DetectorConfig {
+    /// torchvision's `fasterrcnn_resnet50_fpn`: its variant, 2000 proposals in training and frozen batch norms.
+    pub fn torchvision() -> Self {
+        Self {
+            variant: Variant::Torchvision,
+            rpn_post_nms_train: 2000,
+            norm: Norm::FrozenBatchNorm,
+            ..Self::default()
+        }
+    }
+
+    /// The backbone's config.
+    pub fn backbone(&self) -> ResNetConfig {
+        ResNetConfig { arch: self.arch, width: self.width }
+    }
+
+    /// Anchors at each position of each level.
+    pub fn anchors_per_cell(&self) -> usize {
+        self.anchor_ratios.len()
+    }
+
+    /// Builds the detector on `device` with detectron2's initial weights, frozen as the config says.
+    ///
+    /// # Panics
+    /// When [`Self::validate`] has an error to report.
+    pub fn init(&self, rng: &mut Rng, device: &Device) -> FasterRcnn {
+        if let Err(error) = self.validate() {
+            panic!("invalid detector config: {error}");
+        }
+        FasterRcnn::init(self, rng, device)
+    }
+
+    /// Finds values with which a detector cannot be built or trained.
+    ///
+    /// # Errors
+    /// Names the first such value and what is expected of it.
+    pub fn validate(&self) -> Result<(), DetectorConfigError> {
+        if self.anchor_sizes.len() != LEVELS {
+            return Err(DetectorConfigError::AnchorSizes(self.anchor_sizes.len()));
+        }
+        let positive =
+            |values: &[f32]| !values.is_empty() && values.iter().all(|v| *v > 0.0 && v.is_finite());
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let checks = [
+            (positive(&self.anchor_sizes), "anchor_sizes", format!("{:?}", self.anchor_sizes), POSITIVE),
+            (positive(&self.anchor_ratios), "anchor_ratios", format!("{:?}", self.anchor_ratios), POSITIVE),
+            (positive(&self.box_weights), "box_weights", format!("{:?}", self.box_weights), POSITIVE),
+            (
+                positive(&[self.canonical_box_size]),
+                "canonical_box_size",
+                self.canonical_box_size.to_string(),
+                POSITIVE,
+            ),
+            (self.width > 0.0, "width", self.width.to_string(), POSITIVE),
+            (self.num_classes > 0, "num_classes", "0".into(), "at least 1"),
+            (self.fpn_channels > 0, "fpn_channels", "0".into(), "at least 1"),
+            (self.box_head_dim > 0, "box_head_dim", "0".into(), "at least 1"),
+            (self.rpn_batch > 0, "rpn_batch", "0".into(), "at least 1"),
+            (self.roi_batch > 0, "roi_batch", "0".into(), "at least 1"),
+            (
+                share(self.rpn_positive_fraction),
+                "rpn_positive_fraction",
+                self.rpn_positive_fraction.to_string(),
+                SHARE,
+            ),
+            (
+                share(self.roi_positive_fraction),
+                "roi_positive_fraction",
+                self.roi_positive_fraction.to_string(),
+                SHARE,
+            ),
+            (
+                self.freeze_at <= 5,
+                "freeze_at",
+                self.freeze_at.to_string(),
+                "0 (nothing) to 5 (the whole backbone)",
+            ),
+        ];
+        match checks.into_iter().find(|(valid, ..)| !valid) {
+            Some((_, name, value, expected)) => Err(DetectorConfigError::Value { name, value, expected }),
+            None => Ok(()),
+        }
+    }
+}
+
+const POSITIVE: &str = "positive and finite";
+const SHARE: &str = "between 0 and 1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_file_overrides_single_values_and_rejects_unknown_ones() {
+        let config: DetectorConfig = toml::from_str("num_classes = 3\nvariant = \"torchvision\"").unwrap();
+        assert_eq!((config.num_classes, config.variant), (3, Variant::Torchvision));
+        assert_eq!(config.rpn_batch, 256);
+        assert!(toml::from_str::<DetectorConfig>("classes = 3").is_err());
+    }
+
+    #[test]
+    fn validation_names_the_value_that_is_wrong() {
+        assert!(DetectorConfig::default().validate().is_ok());
+        let sizes = DetectorConfig { anchor_sizes: vec![32.0], ..Default::default() };
+        assert!(sizes.validate().unwrap_err().to_string().contains("anchor_sizes has 1 entries"));
+        let share = DetectorConfig { roi_positive_fraction: 1.5, ..Default::default() };
+        assert!(share.validate().unwrap_err().to_string().contains("roi_positive_fraction is 1.5"));
+    }
+}

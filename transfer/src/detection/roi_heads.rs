@@ -1,0 +1,205 @@
+use burn::module::Module;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
+use scrl_core::models::Linear;
+use scrl_core::models::layers::Init;
+use scrl_core::random::Rng;
+use scrl_core::structures::BoxXyxy;
+
+use super::box_coder::BoxCoder;
+use super::config::DetectorConfig;
+use super::faster_rcnn::Target;
+use super::losses::{box_loss, classification_loss};
+use super::matcher::{Match, Matcher};
+use super::pooler::{POOLED, Pooler, Roi};
+use super::sampler::{Sampler, image_streams};
+
+/// Classifies and refines proposals.
+#[derive(Module, Debug)]
+pub struct RoiHeads {
+    pub box_head: BoxHead,
+    pub box_predictor: BoxPredictor,
+}
+
+/// Two fully connected layers on the pooled features.
+#[derive(Module, Debug)]
+pub struct BoxHead {
+    pub fc6: Linear,
+    pub fc7: Linear,
+}
+
+/// Class logits and class-specific deltas; column 0 is the background.
+#[derive(Module, Debug)]
+pub struct BoxPredictor {
+    /// To K + 1 logits.
+    pub cls_score: Linear,
+    /// To (K + 1) · 4 deltas, four a class.
+    pub bbox_pred: Linear,
+}
+
+/// What the predictor says about each region.
+pub(super) struct BoxPredictions {
+    /// `[R, K + 1]`
+    pub logits: Tensor<2>,
+    /// `[R, (K + 1) · 4]`
+    pub deltas: Tensor<2>,
+}
+
+/// The head's losses with the number of regions in them, all and foreground.
+pub(super) struct RoiLosses {
+    pub classifier: Tensor<1>,
+    pub boxes: Tensor<1>,
+    pub rois: usize,
+    pub foreground: usize,
+}
+
+impl RoiHeads {
+    /// Box head with Caffe2's Xavier weights; predictors normal with standard deviations 0.01 and 0.001.
+    pub fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
+        let (dim, classes) = (config.box_head_dim, config.num_classes + 1);
+        let pooled = config.fpn_channels * POOLED * POOLED;
+        let mut linear = |features: [usize; 2], init: Init| Linear::init(features, true, init, rng, device);
+        Self {
+            box_head: BoxHead {
+                fc6: linear([pooled, dim], Init::C2Xavier),
+                fc7: linear([dim, dim], Init::C2Xavier),
+            },
+            box_predictor: BoxPredictor {
+                cls_score: linear([dim, classes], Init::Normal(0.01)),
+                bbox_pred: linear([dim, classes * 4], Init::Normal(0.001)),
+            },
+        }
+    }
+
+    /// `features` from P2 on; `rois` must not be empty.
+    pub(super) fn predict(&self, features: &[Tensor<4>], rois: &[Roi], pooler: Pooler) -> BoxPredictions {
+        let pooled = pooler.forward(features, rois).flatten(1, 3);
+        let hidden = relu(self.box_head.fc7.forward(relu(self.box_head.fc6.forward(pooled))));
+        BoxPredictions {
+            logits: self.box_predictor.cls_score.forward(hidden.clone()),
+            deltas: self.box_predictor.bbox_pred.forward(hidden),
+        }
+    }
+
+    /// The losses of a random sample of each image's proposals and targets.
+    pub(super) fn losses(
+        &self,
+        features: &[Tensor<4>],
+        proposals: Vec<Vec<BoxXyxy>>,
+        targets: &[Target],
+        config: &DetectorConfig,
+        rng: &mut Rng,
+    ) -> RoiLosses {
+        let sample = RoiSample::draw(proposals, targets, config, rng);
+        let foreground = sample.foreground.len();
+        if sample.rois.is_empty() {
+            let zero = Tensor::zeros([1], &features[0].device());
+            return RoiLosses { classifier: zero.clone(), boxes: zero, rois: 0, foreground };
+        }
+        let predictions = self.predict(features, &sample.rois, Pooler::new(config));
+        let boxes = sample.box_loss(predictions.deltas, config);
+        RoiLosses {
+            classifier: classification_loss(predictions.logits, &sample.classes),
+            boxes: boxes.div_scalar(sample.rois.len() as f64),
+            rois: sample.rois.len(),
+            foreground,
+        }
+    }
+}
+
+/// Regions for the loss. `classes` has the background as 0; `foreground` are the rows of the others, whose
+/// deltas should be `deltas`.
+#[derive(Default)]
+struct RoiSample {
+    rois: Vec<Roi>,
+    classes: Vec<usize>,
+    foreground: Vec<usize>,
+    deltas: Vec<[f32; 4]>,
+}
+
+impl RoiSample {
+    fn draw(
+        proposals: Vec<Vec<BoxXyxy>>,
+        targets: &[Target],
+        config: &DetectorConfig,
+        rng: &mut Rng,
+    ) -> Self {
+        let streams = image_streams(rng, targets.len());
+        let samples: Vec<Self> = (proposals, targets, streams)
+            .into_par_iter()
+            .enumerate()
+            .map(|(image, (proposals, target, mut rng))| {
+                Self::of_image(image, proposals, target, config, &mut rng)
+            })
+            .collect();
+        let mut all = Self::default();
+        for sample in samples {
+            let start = all.rois.len();
+            all.rois.extend(sample.rois);
+            all.classes.extend(sample.classes);
+            all.foreground.extend(sample.foreground.into_iter().map(|row| start + row));
+            all.deltas.extend(sample.deltas);
+        }
+        all
+    }
+
+    /// The targets themselves are proposals too, so that there is foreground from the first step on.
+    fn of_image(
+        image: usize,
+        mut proposals: Vec<BoxXyxy>,
+        target: &Target,
+        config: &DetectorConfig,
+        rng: &mut Rng,
+    ) -> Self {
+        proposals.extend(target.boxes.iter().filter(|b| b.area() > 0.0));
+        let matches = Matcher::PROPOSALS.assign(&proposals, &target.boxes);
+        let sampler = Sampler { batch: config.roi_batch, positive_fraction: config.roi_positive_fraction };
+        let drawn = sampler.draw(&matches, rng);
+        let coder = BoxCoder { weights: config.box_weights };
+        let mut sample = Self::default();
+        for index in drawn.positive.into_iter().chain(drawn.negative) {
+            let bbox = proposals[index];
+            let class = match matches[index] {
+                Match::Target(matched) => {
+                    sample.foreground.push(sample.rois.len());
+                    sample.deltas.push(coder.encode(&bbox, &target.boxes[matched]));
+                    target.labels[matched] + 1
+                }
+                _ => 0,
+            };
+            sample.rois.push(Roi { image, bbox });
+            sample.classes.push(class);
+        }
+        sample
+    }
+
+    /// Summed over the foreground, by each region's own class; `deltas` is `[R, (K + 1) · 4]`.
+    fn box_loss(&self, deltas: Tensor<2>, config: &DetectorConfig) -> Tensor<1> {
+        let columns = config.num_classes + 1;
+        let deltas = deltas.reshape([self.rois.len() * columns, 4]);
+        let rows: Vec<usize> = self.foreground.iter().map(|&row| row * columns + self.classes[row]).collect();
+        box_loss(deltas, &rows, &self.deltas, config.variant.numerics().smooth_l1_beta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scrl_core::random::stream;
+
+    use super::*;
+
+    #[test]
+    fn targets_join_the_proposals_and_classes_shift_by_the_background() {
+        let target = Target { boxes: vec![BoxXyxy::new(0.0, 0.0, 10.0, 10.0)], labels: vec![4] };
+        let proposals =
+            vec![vec![BoxXyxy::new(50.0, 50.0, 60.0, 60.0)], vec![BoxXyxy::new(1.0, 1.0, 9.0, 9.0)]];
+        let empty = Target { boxes: Vec::new(), labels: Vec::new() };
+        let config = DetectorConfig::default();
+        let sample = RoiSample::draw(proposals, &[target, empty], &config, &mut stream(0, &[]));
+        assert_eq!(sample.classes, [5, 0, 0]);
+        assert_eq!(sample.foreground, [0]);
+        assert_eq!(sample.deltas, [[0.0; 4]]);
+        assert_eq!(sample.rois.iter().map(|roi| roi.image).collect::<Vec<_>>(), [0, 0, 1]);
+    }
+}

@@ -1,0 +1,184 @@
+//! Runs a detector over images; boxes come back in pixels of the original image.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use scrl_core::data::detection::{Category, DetectionDataset};
+use scrl_core::data::loader::{LoaderOptions, load_batches};
+use scrl_core::data::sampler;
+use scrl_core::engine::Monitor;
+use scrl_core::structures::Size;
+use scrl_core::transforms::RgbImage;
+
+use crate::data::{Batch, Mapper, Preprocessing, Sample, collate};
+use crate::detection::{Detection, FasterRcnn, Target};
+use crate::error::TransferError;
+use crate::evaluation::{DetectionMetrics, ImageDetections, evaluate_detections};
+use crate::weights::load_detector;
+
+/// How images are fed to the detector.
+#[derive(Clone, Copy, Debug)]
+pub struct EvaluateOptions {
+    pub batch_size: usize,
+    /// Threads that decode images; 0 for one a processor core.
+    pub threads: usize,
+    /// Batches ahead.
+    pub prefetch: usize,
+}
+
+impl Default for EvaluateOptions {
+    fn default() -> Self {
+        Self { batch_size: 1, threads: 0, prefetch: 4 }
+    }
+}
+
+/// Detections and what they are worth.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    pub detections: Vec<ImageDetections>,
+    pub metrics: DetectionMetrics,
+}
+
+/// Evaluates a detector's weight file, or a transfer run's, on a data set of the same classes.
+///
+/// `None` when the monitor asked to stop.
+///
+/// # Errors
+/// When the detector or an image cannot be read, or the classes differ.
+pub fn evaluate_weights(
+    weights: &Path,
+    dataset: &Arc<DetectionDataset>,
+    options: EvaluateOptions,
+    device: &Device,
+    monitor: &mut Monitor,
+) -> Result<Option<Evaluation>, TransferError> {
+    let detector = load_detector(weights, device)?;
+    check_classes(&detector.metadata.categories, &dataset.categories)?;
+    evaluate_model(&detector.model, dataset, &detector.metadata.preprocessing, options, device, monitor)
+}
+
+/// Evaluates a detector without autodiff (`model.valid()`); `None` when the monitor asked to stop.
+///
+/// # Errors
+/// When an image cannot be read.
+pub fn evaluate_model(
+    model: &FasterRcnn,
+    dataset: &Arc<DetectionDataset>,
+    preprocessing: &Preprocessing,
+    options: EvaluateOptions,
+    device: &Device,
+    monitor: &mut Monitor,
+) -> Result<Option<Evaluation>, TransferError> {
+    let Some(detections) = detect_dataset(model, dataset, preprocessing, options, device, monitor)? else {
+        return Ok(None);
+    };
+    let metrics = evaluate_detections(dataset, &detections)?;
+    Ok(Some(Evaluation { detections, metrics }))
+}
+
+/// Detections in every image of a data set, in its order; `None` when the monitor asked to stop.
+///
+/// # Errors
+/// When an image cannot be read.
+pub fn detect_dataset(
+    model: &FasterRcnn,
+    dataset: &Arc<DetectionDataset>,
+    preprocessing: &Preprocessing,
+    options: EvaluateOptions,
+    device: &Device,
+    monitor: &mut Monitor,
+) -> Result<Option<Vec<ImageDetections>>, TransferError> {
+    let total = dataset.images.len();
+    let batches = sampler::batches(total, options.batch_size, false, None);
+    let loader = LoaderOptions { seed: 0, epoch: 0, threads: options.threads, prefetch: options.prefetch };
+    let (source, mapper) = (Arc::clone(dataset), Mapper::test(preprocessing.clone()));
+    let sample = move |index: usize, rng: &mut _| mapper.map(index, &source.images[index], rng);
+    let mut results = Vec::with_capacity(total);
+    monitor.progress.start(total as u64, 0, "evaluation");
+    for samples in load_batches(batches, loader, Arc::new(sample)) {
+        if monitor.interrupt.is_requested() {
+            monitor.progress.finish("interrupted");
+            return Ok(None);
+        }
+        let found = detect_batch(model, collate(samples?, device));
+        results.extend(found.into_iter().map(|(index, detections)| ImageDetections {
+            image_id: dataset.images[index].id,
+            detections,
+        }));
+        monitor.progress.update(results.len() as u64, "");
+    }
+    monitor.progress.finish("");
+    Ok(Some(results))
+}
+
+/// Detections in one image, best first.
+pub fn detect_image(
+    model: &FasterRcnn,
+    image: &RgbImage,
+    preprocessing: &Preprocessing,
+    device: &Device,
+) -> Vec<Detection> {
+    let source = Size { width: image.width(), height: image.height() };
+    let (pixels, size) = preprocessing.apply(image);
+    let sample = Sample { index: 0, pixels, size, source, target: Target::default() };
+    let found = detect_batch(model, collate(vec![sample], device));
+    found.into_iter().next().map(|(_, detections)| detections).unwrap_or_default()
+}
+
+/// Data set index and detections of each image of a batch.
+fn detect_batch(model: &FasterRcnn, batch: Batch) -> Vec<(usize, Vec<Detection>)> {
+    let Batch { images, sizes, indices, sources, .. } = batch;
+    let found = model.detect(images, &sizes);
+    let places = sizes.into_iter().zip(sources).zip(indices);
+    let restore = |(found, ((size, source), index))| (index, to_source(found, size, source));
+    found.into_iter().zip(places).map(restore).collect()
+}
+
+/// From pixels of the network's input to pixels of the image file, limited to it.
+pub fn to_source(detections: Vec<Detection>, size: Size, source: Size) -> Vec<Detection> {
+    let (width, height) = (source.width as f32, source.height as f32);
+    let (x, y) = (width / size.width as f32, height / size.height as f32);
+    let restored = detections.into_iter().map(|found| Detection {
+        bbox: found.bbox.scale(x, y).clip(width, height),
+        ..found
+    });
+    restored.filter(|found| found.bbox.area() > 0.0).collect()
+}
+
+/// Refuses a data set whose classes are not the detector's, in the same order.
+///
+/// # Errors
+/// When a name differs or the numbers of classes do.
+pub fn check_classes(detector: &[Category], data: &[Category]) -> Result<(), TransferError> {
+    let names = |list: &[Category]| list.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+    let (train, val) = (names(detector), names(data));
+    if train == val { Ok(()) } else { Err(TransferError::Classes { train, val }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use scrl_core::structures::BoxXyxy;
+
+    use super::*;
+
+    #[test]
+    fn boxes_return_to_the_original_image_and_inside_it() {
+        let found = |bbox| Detection { bbox, class: 2, score: 0.5 };
+        let (size, source) = (Size { width: 200, height: 50 }, Size { width: 100, height: 100 });
+        let restored = to_source(
+            vec![found(BoxXyxy::new(20.0, 10.0, 210.0, 40.0)), found(BoxXyxy::new(201.0, 0.0, 210.0, 9.0))],
+            size,
+            source,
+        );
+        assert_eq!(restored, [found(BoxXyxy::new(10.0, 20.0, 100.0, 80.0))]);
+    }
+
+    #[test]
+    fn a_data_set_of_other_classes_is_refused_by_their_names() {
+        let category = |name: &str| Category { id: 1, name: name.into() };
+        check_classes(&[category("cat")], &[category("cat")]).unwrap();
+        let message = check_classes(&[category("cat")], &[category("dog")]).unwrap_err().to_string();
+        assert!(message.contains("cat") && message.contains("dog"), "{message}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Detection metrics on a data set: COCO's and VOC's, each under its own name. All figures are in `[0, 1]`.
+
+use std::path::{Path, PathBuf};
+
+use scrl_core::data::detection::DetectionDataset;
+use serde::{Deserialize, Serialize};
+
+use crate::detection::Detection;
+
+pub mod coco;
+pub mod results;
+pub mod voc;
+
+pub use coco::{ClassAp, CocoMetrics, evaluate_coco, evaluate_files};
+pub use results::{CocoResult, read_results, to_coco_results, write_results};
+pub use voc::{VocClassAp, VocMetrics, evaluate_voc};
+
+/// What was found in one image; boxes in pixels of the original image, best score first or in any order.
+#[derive(Clone, Debug)]
+pub struct ImageDetections {
+    /// [`DetectionImage::id`](scrl_core::data::detection::DetectionImage) of the image.
+    pub image_id: u64,
+    /// `class` indexes [`DetectionDataset::categories`].
+    pub detections: Vec<Detection>,
+}
+
+/// Both families of metrics of one evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectionMetrics {
+    #[serde(flatten)]
+    pub coco: CocoMetrics,
+    #[serde(flatten)]
+    pub voc: VocMetrics,
+}
+
+impl DetectionMetrics {
+    /// The headline figures by name, in the order of a report; `None` where the data has nothing to measure.
+    pub fn summary(&self) -> [(&'static str, Option<f64>); 8] {
+        let (coco, voc) = (&self.coco, &self.voc);
+        [
+            ("AP", coco.ap),
+            ("AP50", coco.ap50),
+            ("AP75", coco.ap75),
+            ("APs", coco.ap_small),
+            ("APm", coco.ap_medium),
+            ("APl", coco.ap_large),
+            ("VOC07_mAP", voc.eleven_points),
+            ("VOC_mAP", voc.area),
+        ]
+    }
+}
+
+/// COCO and VOC metrics of detections; images without an entry in `results` count as images without detections.
+///
+/// # Errors
+/// When a detection names an image or a class that the data set does not have, or its score is not finite.
+pub fn evaluate_detections(
+    ground_truth: &DetectionDataset,
+    results: &[ImageDetections],
+) -> Result<DetectionMetrics, EvaluationError> {
+    Ok(DetectionMetrics {
+        coco: evaluate_coco(ground_truth, results)?,
+        voc: evaluate_voc(ground_truth, results)?,
+    })
+}
+
+/// Why detections could not be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    #[error("`{path}` cannot be read or written: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("`{path}` is not the JSON expected here ({expected}): {source}")]
+    Json { path: PathBuf, expected: &'static str, source: serde_json::Error },
+    #[error("detections name image {0}, which the ground truth does not have; evaluate them on their own data set")]
+    UnknownImage(u64),
+    #[error("detections name class {class}, the ground truth has {classes} classes; evaluate on the data set of this model")]
+    UnknownClass { class: usize, classes: usize },
+    #[error("a detection in image {image} has a score or box that is not finite; its model has diverged")]
+    NonFinite { image: u64 },
+    #[error("the COCO evaluation failed: {0}")]
+    Engine(#[from] hotcoco::Error),
+}
+
+impl EvaluationError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn json(path: &Path, expected: &'static str, source: serde_json::Error) -> Self {
+        Self::Json { path: path.to_path_buf(), expected, source }
+    }
+}
+
+/// Refuses what no metric could be computed from.
+fn check(ground_truth: &DetectionDataset, results: &[ImageDetections]) -> Result<(), EvaluationError> {
+    let known: std::collections::HashSet<u64> = ground_truth.images.iter().map(|image| image.id).collect();
+    let classes = ground_truth.categories.len();
+    for image in results {
+        if !known.contains(&image.image_id) {
+            return Err(EvaluationError::UnknownImage(image.image_id));
+        }
+        for found in &image.detections {
+            if found.class >= classes {
+                return Err(EvaluationError::UnknownClass { class: found.class, classes });
+            }
+            if !found.score.is_finite() || found.bbox.to_array().iter().any(|v| !v.is_finite()) {
+                return Err(EvaluationError::NonFinite { image: image.image_id });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Detections in COCO's results format: a JSON list of `{image_id, category_id, bbox: [x, y, w, h], score}`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use scrl_core::data::detection::DetectionDataset;
+use scrl_core::structures::BoxXyxy;
+use serde::{Deserialize, Serialize};
+
+use super::{EvaluationError, ImageDetections};
+use crate::detection::Detection;
+
+/// One detection as COCO writes it: the data set's own ids, box as left, top, width and height in pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CocoResult {
+    pub image_id: u64,
+    pub category_id: u64,
+    pub bbox: [f64; 4],
+    pub score: f64,
+}
+
+/// Detections with the data set's original category ids.
+///
+/// # Panics
+/// When a class index is not one of the data set's.
+pub fn to_coco_results(dataset: &DetectionDataset, results: &[ImageDetections]) -> Vec<CocoResult> {
+    let rows = results.iter().flat_map(|image| image.detections.iter().map(|found| (image.image_id, found)));
+    rows.map(|(image_id, found)| CocoResult {
+        image_id,
+        category_id: dataset.categories[found.class].id,
+        bbox: xywh(&found.bbox),
+        score: f64::from(found.score),
+    })
+    .collect()
+}
+
+/// The box as COCO has it; the side is computed in double precision, so that reading gives the corners back.
+pub(super) fn xywh(bbox: &BoxXyxy) -> [f64; 4] {
+    let [x1, y1, x2, y2] = bbox.to_array().map(f64::from);
+    [x1, y1, x2 - x1, y2 - y1]
+}
+
+/// Writes a results file.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_results(
+    path: &Path,
+    dataset: &DetectionDataset,
+    results: &[ImageDetections],
+) -> Result<(), EvaluationError> {
+    let file = File::create(path).map_err(|e| EvaluationError::io(path, e))?;
+    let mut writer = BufWriter::new(file);
+    serde_json::to_writer(&mut writer, &to_coco_results(dataset, results))
+        .map_err(|e| EvaluationError::io(path, e.into()))?;
+    writer.flush().map_err(|e| EvaluationError::io(path, e))
+}
+
+/// Reads a results file into class indices and corners, grouped by image in the order of first appearance.
+///
+/// Detections of categories that the data set lacks are left out, with a log line.
+///
+/// # Errors
+/// When the file cannot be read or is not a results file.
+pub fn read_results(path: &Path, dataset: &DetectionDataset) -> Result<Vec<ImageDetections>, EvaluationError> {
+    let classes: HashMap<u64, usize> =
+        dataset.categories.iter().enumerate().map(|(index, category)| (category.id, index)).collect();
+    let mut positions: HashMap<u64, usize> = HashMap::new();
+    let mut images: Vec<ImageDetections> = Vec::new();
+    let mut dropped = 0;
+    for row in read_rows(path)? {
+        let Some(&class) = classes.get(&row.category_id) else {
+            dropped += 1;
+            continue;
+        };
+        let position = *positions.entry(row.image_id).or_insert_with(|| {
+            images.push(ImageDetections { image_id: row.image_id, detections: Vec::new() });
+            images.len() - 1
+        });
+        images[position].detections.push(detection(&row, class));
+    }
+    if dropped > 0 {
+        tracing::warn!(dropped, "detections of categories that the ground truth lacks");
+    }
+    Ok(images)
+}
+
+fn detection(row: &CocoResult, class: usize) -> Detection {
+    let [x, y, width, height] = row.bbox;
+    let [x1, y1, x2, y2] = [x, y, x + width, y + height].map(|v| v as f32);
+    Detection { bbox: BoxXyxy::new(x1, y1, x2, y2), class, score: row.score as f32 }
+}
+
+pub(super) fn read_rows(path: &Path) -> Result<Vec<CocoResult>, EvaluationError> {
+    let text = std::fs::read(path).map_err(|e| EvaluationError::io(path, e))?;
+    serde_json::from_slice(&text).map_err(|e| EvaluationError::json(path, "a list of COCO results", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use scrl_core::data::detection::Category;
+
+    use super::*;
+
+    #[test]
+    fn written_results_come_back_with_their_boxes_scores_and_categories() {
+        let category = |id, name: &str| Category { id, name: name.into() };
+        let dataset = DetectionDataset {
+            name: "two".into(),
+            images: Vec::new(),
+            categories: vec![category(18, "dog"), category(44, "bottle")],
+            dropped: 0,
+        };
+        let found = Detection { bbox: BoxXyxy::new(0.1, 7.3, 101.7, 33.33), class: 1, score: 0.7 };
+        let results = vec![ImageDetections { image_id: 9, detections: vec![found] }];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.json");
+        write_results(&path, &dataset, &results).unwrap();
+        assert_eq!(read_rows(&path).unwrap()[0].category_id, 44);
+        let back = read_results(&path, &dataset).unwrap();
+        assert_eq!((back.len(), back[0].image_id, back[0].detections.len()), (1, 9, 1));
+        let read = &back[0].detections[0];
+        assert_eq!((read.class, read.score), (1, 0.7));
+        assert_eq!(read.bbox, BoxXyxy::new(0.1, 7.3, 101.7, 33.33));
+    }
+}

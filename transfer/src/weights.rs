@@ -1,0 +1,235 @@
+//! The detector's weight file, and the weights that a run starts from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use scrl_core::checkpoint::CheckpointError;
+use scrl_core::checkpoint::weights::{load_backbone, read_tensors, write_safetensors};
+use scrl_core::data::detection::Category;
+use scrl_core::models::parameters::{self, LoadReport, TensorMap};
+use scrl_core::random::stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::TransferConfig;
+use crate::data::Preprocessing;
+use crate::detection::{DetectorConfig, FasterRcnn};
+use crate::error::TransferError;
+
+/// Name of the detector in a run's `weights` folder.
+pub const DETECTOR_FILE: &str = "detector.safetensors";
+
+/// Value of the metadata key `scrl.kind`.
+const KIND: &str = "detector";
+
+/// The purpose of the random stream of initial weights.
+const INIT: u64 = u64::from_be_bytes(*b"det_init");
+
+/// The layers whose size depends on the number of classes.
+const PREDICTOR: &str = "roi_heads.box_predictor.";
+
+/// What a run starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitWeights {
+    /// Nothing: detectron2's random initialisation.
+    Random,
+    /// A pretrained backbone; pyramid and heads are random. A weight file or a pretraining run's directory.
+    Backbone(PathBuf),
+    /// A whole detector, of the same or other classes. A weight file or a transfer run's directory.
+    Detector(PathBuf),
+}
+
+impl InitWeights {
+    /// From the text of `--init`: `random`, or a path whose content says what it is.
+    ///
+    /// # Errors
+    /// When the path cannot be read.
+    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
+        if text == "random" {
+            return Ok(Self::Random);
+        }
+        let path = PathBuf::from(text);
+        let in_run = path.join("weights").join(DETECTOR_FILE);
+        if in_run.is_file() {
+            return Ok(Self::Detector(path));
+        }
+        if path.is_dir() {
+            return Ok(Self::Backbone(path));
+        }
+        let (tensors, metadata) = read_tensors(&path)?;
+        let detector = is_detector(&metadata) || tensors.keys().any(|key| key.starts_with("roi_heads."));
+        Ok(if detector { Self::Detector(path) } else { Self::Backbone(path) })
+    }
+
+    /// For reports: `random`, or the path.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Random => "random".into(),
+            Self::Backbone(path) | Self::Detector(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// A new detector, on `device`, with these weights.
+///
+/// # Errors
+/// When the weights cannot be read or are of another network than the config's, or random layers are frozen.
+pub fn init_detector(
+    config: &TransferConfig,
+    init: &InitWeights,
+    device: &Device,
+) -> Result<FasterRcnn, TransferError> {
+    if *init == InitWeights::Random {
+        config.check_random_init()?;
+    }
+    let model = config.model.init(&mut stream(config.seed, &[INIT]), device);
+    match init {
+        InitWeights::Random => Ok(model),
+        InitWeights::Backbone(path) => with_backbone(model, config, path, device),
+        InitWeights::Detector(path) => with_detector(model, path),
+    }
+}
+
+fn with_backbone(
+    model: FasterRcnn,
+    config: &TransferConfig,
+    path: &Path,
+    device: &Device,
+) -> Result<FasterRcnn, TransferError> {
+    let (backbone, found, metadata) = load_backbone(path, device)?;
+    let expected = config.model.backbone();
+    if found != expected {
+        return Err(TransferError::Backbone { path: path.to_path_buf(), found, expected });
+    }
+    if (metadata.mean, metadata.std) != (config.mean, config.std) {
+        tracing::warn!(
+            pretraining = ?(metadata.mean, metadata.std), transfer = ?(config.mean, config.std),
+            "the backbone was pretrained with another normalisation; set mean and std to its values"
+        );
+    }
+    tracing::info!(path = %path.display(), method = metadata.method, epoch = metadata.epoch, "backbone loaded");
+    Ok(model.with_backbone(backbone))
+}
+
+/// Takes over a detector's tensors; the predictor of other classes stays random.
+fn with_detector(model: FasterRcnn, path: &Path) -> Result<FasterRcnn, TransferError> {
+    let file = detector_file(path);
+    let (tensors, _) = read_tensors(&file)?;
+    let (model, report) = parameters::load(model, &tensors);
+    let fits = |keys: &[String]| keys.iter().all(|key| key.ends_with(".num_batches_tracked"));
+    let only_predictor = report.mismatched.iter().all(|(key, ..)| key.starts_with(PREDICTOR));
+    if !report.missing.is_empty() || !fits(&report.unused) || !only_predictor {
+        return Err(TransferError::Detector { path: file, reason: explain(&report) });
+    }
+    if !report.mismatched.is_empty() {
+        tracing::info!("the detector has other classes: its box predictor starts from random weights");
+    }
+    Ok(model)
+}
+
+fn explain(report: &LoadReport) -> String {
+    let list = |keys: Vec<&String>| match keys.as_slice() {
+        [] => "none".to_string(),
+        [first] => format!("`{first}`"),
+        [first, rest @ ..] => format!("`{first}` and {} more", rest.len()),
+    };
+    format!(
+        "missing: {}; left over: {}; of another shape: {}",
+        list(report.missing.iter().collect()),
+        list(report.unused.iter().collect()),
+        list(report.mismatched.iter().map(|(key, ..)| key).collect()),
+    )
+}
+
+/// What a detector's weight file says about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectorMetadata {
+    pub config: DetectorConfig,
+    /// Names and original ids of the classes, in the order of the detector's class indices.
+    pub categories: Vec<Category>,
+    /// How its input is to be prepared.
+    pub preprocessing: Preprocessing,
+}
+
+/// A detector read from a file.
+#[derive(Clone, Debug)]
+pub struct LoadedDetector {
+    pub model: FasterRcnn,
+    pub metadata: DetectorMetadata,
+}
+
+/// Writes a detector's tensors under torchvision's keys, with its metadata.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn save_detector(
+    path: &Path,
+    model: &FasterRcnn,
+    metadata: &DetectorMetadata,
+) -> Result<(), CheckpointError> {
+    write_safetensors(path, &parameters::collect(model), &metadata.to_map())
+}
+
+/// Reads a detector from a weight file or a transfer run's directory, onto `device`.
+///
+/// # Errors
+/// When the file cannot be read, was not written by [`save_detector`], or lacks tensors.
+pub fn load_detector(path: &Path, device: &Device) -> Result<LoadedDetector, TransferError> {
+    let file = detector_file(path);
+    let (tensors, map) = read_tensors(&file)?;
+    let wrong = |reason: String| TransferError::Detector { path: file.clone(), reason };
+    let metadata = DetectorMetadata::from_map(&map).map_err(&wrong)?;
+    metadata.config.validate()?;
+    let model = metadata.config.init(&mut stream(0, &[INIT]), device);
+    Ok(LoadedDetector { model: restore(model, &tensors).map_err(wrong)?, metadata })
+}
+
+/// The model with exactly these tensors, or what does not fit.
+pub(crate) fn restore(model: FasterRcnn, tensors: &TensorMap) -> Result<FasterRcnn, String> {
+    let (model, report) = parameters::load(model, tensors);
+    if report.is_complete() { Ok(model) } else { Err(explain(&report)) }
+}
+
+fn detector_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("weights").join(DETECTOR_FILE) } else { path.to_path_buf() }
+}
+
+fn is_detector(metadata: &BTreeMap<String, String>) -> bool {
+    metadata.get("scrl.kind").is_some_and(|kind| kind == KIND)
+}
+
+impl DetectorMetadata {
+    fn to_map(&self) -> BTreeMap<String, String> {
+        let categories: Vec<(u64, &str)> = self.categories.iter().map(|c| (c.id, c.name.as_str())).collect();
+        let entries = [
+            ("kind", KIND.to_string()),
+            ("config", json(&self.config)),
+            ("categories", json(&categories)),
+            ("preprocessing", json(&self.preprocessing)),
+        ];
+        entries.into_iter().map(|(key, value)| (format!("scrl.{key}"), value)).collect()
+    }
+
+    fn from_map(map: &BTreeMap<String, String>) -> Result<Self, String> {
+        if !is_detector(map) {
+            return Err("it has no metadata of a detector; it was not written by a transfer run".into());
+        }
+        let categories: Vec<(u64, String)> = entry(map, "categories")?;
+        Ok(Self {
+            config: entry(map, "config")?,
+            categories: categories.into_iter().map(|(id, name)| Category { id, name }).collect(),
+            preprocessing: entry(map, "preprocessing")?,
+        })
+    }
+}
+
+/// Plain structs with string keys always have a JSON form.
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn entry<T: DeserializeOwned>(map: &BTreeMap<String, String>, key: &str) -> Result<T, String> {
+    let text = map.get(&format!("scrl.{key}")).ok_or_else(|| format!("its metadata has no `scrl.{key}`"))?;
+    serde_json::from_str(text).map_err(|e| format!("its metadata `scrl.{key}` cannot be understood: {e}"))
+}
