@@ -3,6 +3,8 @@
 //!
 //! The caller's types carry `#[serde(deny_unknown_fields)]`; without it a misspelt key is ignored.
 
+mod explain;
+
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use explain::{Origin, explain, place_in_file};
 
 /// Why a configuration could not be loaded.
 ///
@@ -176,7 +180,7 @@ impl<'a> Override<'a> {
                 DeValue::Table(inner) => table = inner,
                 other => {
                     let key = self.path[..=depth].join(".");
-                    let problem = format!("`{key}` is a {}, not a table", other.type_str());
+                    let problem = format!("`{key}` holds a value ({}), not a table", other.type_str());
                     return Err(ConfigError::MalformedOverride { text: self.text.into(), problem });
                 }
             }
@@ -203,106 +207,6 @@ fn entry<'t, 'a>(table: &'t mut DeTable<'a>, key: &'a str) -> &'t mut Spanned<De
     table
         .entry(Spanned::new(0..0, Cow::Borrowed(key)))
         .or_insert_with(|| Spanned::new(0..0, DeValue::Table(DeTable::new())))
-}
-
-/// What a configuration was made from.
-struct Origin<'a> {
-    path: &'a Path,
-    text: &'a str,
-    overrides: &'a [Override<'a>],
-}
-
-impl Origin<'_> {
-    /// Where the key at `path` was set.
-    fn place(&self, path: &[&str], span: Option<std::ops::Range<usize>>) -> String {
-        // Spans of overridden values point into the override, not into the file.
-        match self.overrides.iter().rev().find(|setting| setting.touches(path)) {
-            Some(setting) if self.owns(setting, path) => format!("override `{}`", setting.text),
-            _ => place_in_file(self.path, self.text, span.filter(|span| span.end > 0)),
-        }
-    }
-
-    /// An override owns what it set and, above that, tables that the file does not have.
-    fn owns(&self, setting: &Override<'_>, path: &[&str]) -> bool {
-        setting.path.len() <= path.len() || !file_has(self.text, path)
-    }
-}
-
-fn file_has(text: &str, path: &[&str]) -> bool {
-    let Ok(table) = text.parse::<toml::Table>() else { return false };
-    let Some((first, rest)) = path.split_first() else { return true };
-    let start = table.get(*first);
-    rest.iter().fold(start, |value, part| value.and_then(|value| value.get(part))).is_some()
-}
-
-fn place_in_file(path: &Path, text: &str, span: Option<std::ops::Range<usize>>) -> String {
-    match span {
-        Some(span) => {
-            let end = span.start.min(text.len());
-            let line = 1 + text.as_bytes()[..end].iter().filter(|&&byte| byte == b'\n').count();
-            format!("{}:{line}", path.display())
-        }
-        None => path.display().to_string(),
-    }
-}
-
-/// Turns serde's message into an error that says where and how to mend it.
-fn explain(error: &toml::de::Error, origin: &Origin<'_>) -> ConfigError {
-    let message = error.message();
-    let shown = error.to_string();
-    let parent = shown.lines().rev().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
-    let parents: Vec<&str> = parent.map(|path| path.split('.').collect()).unwrap_or_default();
-    let quoted = quoted(message);
-    let full = |last: &str| parents.iter().copied().chain([last]).collect::<Vec<_>>().join(".");
-    let name = |known: &str| if parents.is_empty() { known.to_string() } else { full(known) };
-
-    if message.starts_with("unknown field")
-        && let Some((field, known)) = quoted.split_first()
-    {
-        let path: Vec<&str> = parents.iter().copied().chain([*field]).collect();
-        let known: Vec<String> = known.iter().map(|known| name(known)).collect();
-        return ConfigError::UnknownKey {
-            key: full(field),
-            place: origin.place(&path, error.span()),
-            hint: hint(&full(field), &known, "known keys"),
-        };
-    }
-    if message.starts_with("missing field")
-        && let Some(field) = quoted.first()
-    {
-        return ConfigError::MissingKey { key: full(field), place: origin.path.display().to_string() };
-    }
-    let key = if parents.is_empty() { "(the whole file)".to_string() } else { parents.join(".") };
-    let place = origin.place(&parents, error.span());
-    if message.starts_with("unknown variant")
-        && let Some((value, known)) = quoted.split_first()
-    {
-        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
-        return ConfigError::UnknownValue { key, place, value: value.to_string(), hint: hint(value, &known, "known values") };
-    }
-    let typed = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
-    match typed.and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((found, expected)) => {
-            ConfigError::WrongType { key, place, found: found.into(), expected: expected.into() }
-        }
-        None => ConfigError::Invalid { key, place, message: message.to_string() },
-    }
-}
-
-/// The parts of a serde message between backticks.
-fn quoted(message: &str) -> Vec<&str> {
-    message.split('`').skip(1).step_by(2).collect()
-}
-
-fn hint(found: &str, known: &[String], title: &str) -> String {
-    let plain = |text: &str| text.replace(['_', '-'], "").to_lowercase();
-    let score = |known: &String| strsim::normalized_damerau_levenshtein(&plain(found), &plain(known));
-    let nearest = known.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
-    match nearest {
-        Some(nearest) if score(nearest) >= 0.6 => format!("did you mean `{nearest}`?"),
-        Some(_) => format!("{title}: {}", known.join(", ")),
-        None => "it takes no keys".to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -376,10 +280,7 @@ mod tests {
             message("seed = 1\n[train]\nbatchsize = 3\n", &[]),
             "unknown key `train.batchsize` in configs/x.toml:3; did you mean `train.batch_size`?"
         );
-        assert_eq!(
-            message("sede = 1", &[]),
-            "unknown key `sede` in configs/x.toml:1; did you mean `seed`?"
-        );
+        assert_eq!(message("sede = 1", &[]), "unknown key `sede` in configs/x.toml:1; did you mean `seed`?");
         assert_eq!(
             message("[train]\nzzzz = 1", &[]),
             "unknown key `train.zzzz` in configs/x.toml:2; known keys: train.batch_size, train.lr, train.kind"
@@ -436,7 +337,7 @@ mod tests {
     fn malformed_overrides_are_refused() {
         assert!(message(GOOD, &["seed"]).contains("it has no `=`"));
         assert!(message(GOOD, &["train..lr=1"]).contains("a part of its key is empty"));
-        assert!(message(GOOD, &["seed.x=1"]).contains("`seed` is a integer, not a table"));
+        assert!(message(GOOD, &["seed.x=1"]).contains("`seed` holds a value (integer), not a table"));
     }
 
     #[test]

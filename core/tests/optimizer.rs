@@ -6,8 +6,8 @@ use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::checkpoint::weights::read_safetensors;
-use scrl_core::models::parameters::{self, TensorMap};
 use scrl_core::models::layers::{BatchNorm, Init, Linear};
+use scrl_core::models::parameters::{self, TensorMap};
 use scrl_core::random::stream;
 use scrl_core::solver::{Optimizer, OptimizerConfig, OptimizerKind};
 
@@ -186,7 +186,8 @@ fn frozen_parameters_and_running_statistics_are_left_alone() {
         head: Linear::init([4, 1], true, Init::TorchDefault, &mut rng, &device),
     };
     let mut optimizer = Optimizer::new(OptimizerConfig { weight_decay: 0.1, ..lars() });
-    let input = Tensor::<2>::from_data(TensorData::new((0..24).map(|i| (i as f32).sin()).collect(), [8, 3]), &device);
+    let input =
+        Tensor::<2>::from_data(TensorData::new((0..24).map(|i| (i as f32).sin()).collect(), [8, 3]), &device);
     let output = net.head.forward(net.norm.forward(net.frozen.forward(input)));
     let grads = GradientsParams::from_grads(output.square().mean().backward(), &net);
     let before = parameters::collect(&net);

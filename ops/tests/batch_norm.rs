@@ -135,7 +135,8 @@ fn statistics_that_are_tracked_get_their_gradients() {
     let device = Device::flex().autodiff();
     let gradient = |operator: &dyn Fn(Tensor<4>, [Tensor<1>; 4]) -> Tensor<4>| {
         let mean = noise([3], 5, &device).require_grad();
-        let parameters = [noise([3], 2, &device), noise([3], 3, &device), mean.clone(), noise([3], 6, &device) + 2.0];
+        let parameters =
+            [noise([3], 2, &device), noise([3], 3, &device), mean.clone(), noise([3], 6, &device) + 2.0];
         let output = operator(noise([2, 3, 4, 5], 1, &device), parameters);
         mean.grad(&output.sum().backward()).expect("gradient of the mean")
     };

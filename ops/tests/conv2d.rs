@@ -214,7 +214,8 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
 fn matches_pytorch_forward_and_backward() {
     let file = SafeTensors::deserialize(include_bytes!("fixtures/conv2d/conv2d.safetensors")).unwrap();
     let device = Device::flex().autodiff();
-    for (name, stride, padding) in [("pointwise", 1, 0), ("three", 1, 1), ("three_strided", 2, 1), ("stem", 2, 3)]
+    for (name, stride, padding) in
+        [("pointwise", 1, 0), ("three", 1, 1), ("three_strided", 2, 1), ("stem", 2, 3)]
     {
         let tensor = |part: &str| read::<4>(&file, &format!("{name}.{part}"), &device);
         let (input, weight) = (tensor("input").require_grad(), tensor("weight").require_grad());

@@ -40,7 +40,9 @@ pub enum CheckpointError {
         problem: String,
     },
     /// A file's content is not what was written.
-    #[error("checkpoint file `{path}` is damaged: its sha256 differs from the manifest's; resume from another checkpoint")]
+    #[error(
+        "checkpoint file `{path}` is damaged: its sha256 differs from the manifest's; resume from another checkpoint"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -1,6 +1,7 @@
 //! Checkpoints and weight files.
 
 mod error;
+mod metadata;
 mod pytorch;
 mod safetensors;
 pub mod state;

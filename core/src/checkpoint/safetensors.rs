@@ -47,7 +47,10 @@ pub(super) fn decode(
     let mut tensors = TensorMap::new();
     for (name, view) in SafeTensors::deserialize(bytes).map_err(problem)?.tensors() {
         let dtype = dtype_of(view.dtype()).ok_or_else(|| {
-            CheckpointError::format(path, format!("tensor `{name}` has the unsupported type {}", view.dtype()))
+            CheckpointError::format(
+                path,
+                format!("tensor `{name}` has the unsupported type {}", view.dtype()),
+            )
         })?;
         let data = host_tensor(view.data().to_vec(), view.shape(), dtype)
             .map_err(|error| CheckpointError::format(path, format!("tensor `{name}`: {error}")))?;
@@ -58,7 +61,8 @@ pub(super) fn decode(
 
 /// A host tensor from little-endian bytes, floats as f32.
 pub(super) fn host_tensor(bytes: Vec<u8>, shape: &[usize], dtype: DType) -> Result<TensorData, String> {
-    let data = TensorData::try_from_bytes_vec(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
+    let data =
+        TensorData::try_from_bytes_vec(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
     if dtype.is_float() && dtype != DType::F32 { Ok(data.convert::<f32>()) } else { Ok(data) }
 }
 
@@ -91,7 +95,8 @@ mod tests {
     fn tensors() -> TensorMap {
         let bits = [0.1f32, -0.0, f32::MIN_POSITIVE / 8.0, f32::INFINITY, f32::from_bits(0x7fc0_1234), 6.0];
         let tensor = TensorData::new(bits.to_vec(), [2, 3]);
-        [("layer1.0.weight".to_string(), tensor), ("bias".to_string(), TensorData::new(vec![1.5f32], [1]))].into()
+        [("layer1.0.weight".to_string(), tensor), ("bias".to_string(), TensorData::new(vec![1.5f32], [1]))]
+            .into()
     }
 
     #[test]

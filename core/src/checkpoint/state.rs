@@ -78,11 +78,13 @@ pub fn load<S: DeserializeOwned>(dir: &Path) -> Result<(BTreeMap<String, TensorM
         if let Some(stem) = file.name.strip_suffix(TENSORS) {
             tensors.insert(stem.to_string(), safetensors::decode(&bytes, &path)?.0);
         } else if file.name == STATE {
-            let value = serde_json::from_slice(&bytes).map_err(|error| CheckpointError::format(&path, error))?;
+            let value =
+                serde_json::from_slice(&bytes).map_err(|error| CheckpointError::format(&path, error))?;
             state = Some(value);
         }
     }
-    let problem = || CheckpointError::Incomplete { path: found.clone(), problem: format!("it has no {STATE}") };
+    let problem =
+        || CheckpointError::Incomplete { path: found.clone(), problem: format!("it has no {STATE}") };
     Ok((tensors, state.ok_or_else(problem)?))
 }
 
@@ -91,11 +93,7 @@ pub fn exists(dir: &Path) -> bool {
     find(dir).is_ok()
 }
 
-fn fill<S: Serialize>(
-    dir: &Path,
-    tensors: &[(&str, TensorMap)],
-    state: &S,
-) -> Result<(), CheckpointError> {
+fn fill<S: Serialize>(dir: &Path, tensors: &[(&str, TensorMap)], state: &S) -> Result<(), CheckpointError> {
     std::fs::create_dir(dir).map_err(CheckpointError::write(dir))?;
     let mut files = Vec::with_capacity(tensors.len() + 1);
     for (stem, map) in tensors {
@@ -181,7 +179,8 @@ fn complete(dir: &Path) -> Result<Manifest, CheckpointError> {
         return Err(CheckpointError::Missing { path: dir.into() });
     }
     let incomplete = |problem: String| CheckpointError::Incomplete { path: dir.into(), problem };
-    let bytes = std::fs::read(dir.join(MANIFEST)).map_err(|error| incomplete(format!("{MANIFEST}: {error}")))?;
+    let bytes =
+        std::fs::read(dir.join(MANIFEST)).map_err(|error| incomplete(format!("{MANIFEST}: {error}")))?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|error| incomplete(format!("{MANIFEST}: {error}")))?;
     for file in &manifest.files {
@@ -234,7 +233,10 @@ mod tests {
         save_step(&dir, 2);
         assert_eq!(load_step(&dir).unwrap(), 2);
         assert_eq!(names(dir.parent().unwrap()), ["last"]);
-        assert_eq!(names(&dir), ["manifest.json", "momentum.safetensors", "online.safetensors", "state.json"]);
+        assert_eq!(
+            names(&dir),
+            ["manifest.json", "momentum.safetensors", "online.safetensors", "state.json"]
+        );
     }
 
     #[test]

@@ -6,102 +6,19 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use super::error::CheckpointError;
+pub use super::metadata::BackboneMetadata;
 use super::{pytorch, safetensors};
 use crate::engine::atomic;
 use crate::models::parameters::{self, LoadReport, TensorMap};
 use crate::models::{Arch, ResNet, ResNetConfig};
 use crate::random;
 
-/// Where a backbone's weights come from and what images they expect.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BackboneMetadata {
-    /// Depth of the network.
-    pub arch: Arch,
-    /// Factor on its channels.
-    pub width: f64,
-    /// `scrl`, `byol`, `supervised`, or `unknown` for files of other programs.
-    pub method: String,
-    /// Passes over the training data.
-    pub epoch: f64,
-    /// Side of the training views in pixels.
-    pub image_size: u32,
-    /// Mean of the normalisation, RGB in `[0, 1]`.
-    pub mean: [f32; 3],
-    /// Standard deviation of the normalisation, RGB in `[0, 1]`.
-    pub std: [f32; 3],
-    /// Hash of the configuration that made them; empty for files of other programs.
-    pub config_hash: String,
-}
-
-impl BackboneMetadata {
-    /// What is assumed of a file without metadata: ImageNet's normalisation and 224-pixel images.
-    pub fn unknown(config: ResNetConfig) -> Self {
-        Self {
-            arch: config.arch,
-            width: config.width,
-            method: "unknown".to_string(),
-            epoch: 0.0,
-            image_size: 224,
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-            config_hash: String::new(),
-        }
-    }
-
-    fn to_map(&self) -> BTreeMap<String, String> {
-        let triple = |values: [f32; 3]| values.map(|value| value.to_string()).join(",");
-        let entries = [
-            ("arch", self.arch.name().to_string()),
-            ("width", self.width.to_string()),
-            ("method", self.method.clone()),
-            ("epoch", self.epoch.to_string()),
-            ("image_size", self.image_size.to_string()),
-            ("mean", triple(self.mean)),
-            ("std", triple(self.std)),
-            ("config_hash", self.config_hash.clone()),
-        ];
-        entries.into_iter().map(|(key, value)| (format!("scrl.{key}"), value)).collect()
-    }
-
-    /// `None` for a file of another program, an error naming the key for a broken entry.
-    fn from_map(map: &BTreeMap<String, String>) -> Result<Option<Self>, String> {
-        if !map.contains_key("scrl.arch") {
-            return Ok(None);
-        }
-        let arch = text(map, "arch")?;
-        let known = Arch::ALL.into_iter().find(|known| known.name() == arch);
-        Ok(Some(Self {
-            arch: known.ok_or_else(|| format!("metadata `scrl.arch` has the unknown value `{arch}`"))?,
-            width: number(map, "width")?,
-            method: text(map, "method")?.to_string(),
-            epoch: number(map, "epoch")?,
-            image_size: number(map, "image_size")?,
-            mean: triple(map, "mean")?,
-            std: triple(map, "std")?,
-            config_hash: text(map, "config_hash")?.to_string(),
-        }))
-    }
-}
-
-fn text<'a>(map: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str, String> {
-    map.get(&format!("scrl.{key}")).map(String::as_str).ok_or_else(|| format!("metadata `scrl.{key}` is missing"))
-}
-
-fn number<T: std::str::FromStr>(map: &BTreeMap<String, String>, key: &str) -> Result<T, String> {
-    let value = text(map, key)?;
-    value.parse().map_err(|_| format!("metadata `scrl.{key}` is `{value}`, expected a number"))
-}
-
-fn triple(map: &BTreeMap<String, String>, key: &str) -> Result<[f32; 3], String> {
-    let value = text(map, key)?;
-    let numbers: Option<Vec<f32>> = value.split(',').map(|part| part.trim().parse().ok()).collect();
-    numbers
-        .and_then(|numbers| numbers.try_into().ok())
-        .ok_or_else(|| format!("metadata `scrl.{key}` is `{value}`, expected three numbers"))
-}
-
 /// Writes a backbone, running statistics included, with torchvision's keys.
-pub fn save_backbone(path: &Path, backbone: &ResNet, metadata: &BackboneMetadata) -> Result<(), CheckpointError> {
+pub fn save_backbone(
+    path: &Path,
+    backbone: &ResNet,
+    metadata: &BackboneMetadata,
+) -> Result<(), CheckpointError> {
     write_safetensors(path, &parameters::collect(backbone), &metadata.to_map())
 }
 
@@ -168,7 +85,8 @@ pub fn read_tensors(path: &Path) -> Result<(TensorMap, BTreeMap<String, String>)
         }
         Some("safetensors") => read_safetensors(path),
         _ => {
-            let problem = "unsupported weight format; expected a .safetensors, .pth or .pt file or a run directory";
+            let problem =
+                "unsupported weight format; expected a .safetensors, .pth or .pt file or a run directory";
             std::fs::metadata(path).map_err(CheckpointError::read(path))?;
             Err(CheckpointError::format(path, problem))
         }
@@ -184,16 +102,23 @@ fn weights_file(path: &Path) -> Result<PathBuf, CheckpointError> {
     if file.is_file() {
         return Ok(file);
     }
-    let problem = "the directory has no weights/backbone.safetensors; give a pretraining run that has saved weights";
+    let problem =
+        "the directory has no weights/backbone.safetensors; give a pretraining run that has saved weights";
     Err(CheckpointError::format(path, problem))
 }
 
 /// Takes off what stands before `conv1.weight` where no network lies at the root and one lies deeper.
 fn without_prefix(tensors: TensorMap, path: &Path) -> TensorMap {
-    let is_root =
-        |prefix: &str| ["bn1.weight", "layer1.0.conv1.weight"].iter().all(|key| tensors.contains_key(&format!("{prefix}{key}")));
-    let prefixes: Vec<&str> =
-        tensors.keys().filter_map(|key| key.strip_suffix("conv1.weight")).filter(|prefix| is_root(prefix)).collect();
+    let is_root = |prefix: &str| {
+        ["bn1.weight", "layer1.0.conv1.weight"]
+            .iter()
+            .all(|key| tensors.contains_key(&format!("{prefix}{key}")))
+    };
+    let prefixes: Vec<&str> = tensors
+        .keys()
+        .filter_map(|key| key.strip_suffix("conv1.weight"))
+        .filter(|prefix| is_root(prefix))
+        .collect();
     match prefixes[..] {
         [prefix] if !prefix.is_empty() => {
             tracing::info!(path = %path.display(), prefix, "a prefix of the keys is left out");
@@ -228,7 +153,9 @@ fn infer_config(tensors: &TensorMap) -> Result<ResNetConfig, String> {
         ([3, 4, 6, 3], false) => Arch::ResNet34,
         ([3, 4, 6, 3], true) => Arch::ResNet50,
         ([3, 4, 23, 3], true) => Arch::ResNet101,
-        ([0, 0, 0, 0], _) => return Err("it has no keys like torchvision's `layer1.0.conv1.weight`".to_string()),
+        ([0, 0, 0, 0], _) => {
+            return Err("it has no keys like torchvision's `layer1.0.conv1.weight`".to_string());
+        }
         _ => {
             let kind = if bottleneck { "bottleneck" } else { "basic" };
             return Err(format!("its {blocks:?} {kind} blocks are none of resnet18, 34, 50 and 101"));
@@ -243,8 +170,11 @@ fn infer_config(tensors: &TensorMap) -> Result<ResNetConfig, String> {
 
 /// Up to five keys of each kind that does not fit.
 fn describe(report: &LoadReport) -> String {
-    let mismatched: Vec<String> =
-        report.mismatched.iter().map(|(key, expected, found)| format!("{key} {found:?} instead of {expected:?}")).collect();
+    let mismatched: Vec<String> = report
+        .mismatched
+        .iter()
+        .map(|(key, expected, found)| format!("{key} {found:?} instead of {expected:?}"))
+        .collect();
     [("missing", &report.missing), ("left over", &report.unused), ("of another shape", &mismatched)]
         .into_iter()
         .filter(|(_, keys)| !keys.is_empty())
@@ -289,7 +219,11 @@ mod tests {
         tensors
     }
 
-    fn write(name: &str, tensors: &TensorMap, metadata: &BTreeMap<String, String>) -> (tempfile::TempDir, PathBuf) {
+    fn write(
+        name: &str,
+        tensors: &TensorMap,
+        metadata: &BTreeMap<String, String>,
+    ) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         write_safetensors(&path, tensors, metadata).unwrap();
@@ -353,8 +287,14 @@ mod tests {
         tensors.insert("bn1.bias".to_string(), TensorData::new(vec![0.0f32; 3], [3]));
         let (_dir, path) = write("w.safetensors", &tensors, &BTreeMap::new());
         let error = message(&path);
-        assert!(error.contains("does not fit a resnet18 of width 0.25: 8 missing (layer4.1.bn1.weight, "), "{error}");
-        assert!(error.contains(", …); 1 left over (layer9.weight); 1 of another shape (bn1.bias [3]"), "{error}");
+        assert!(
+            error.contains("does not fit a resnet18 of width 0.25: 8 missing (layer4.1.bn1.weight, "),
+            "{error}"
+        );
+        assert!(
+            error.contains(", …); 1 left over (layer9.weight); 1 of another shape (bn1.bias [3]"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -362,7 +302,11 @@ mod tests {
         let mut tensors = torchvision_tensors(SMALL);
         tensors.retain(|key, _| !key.starts_with("layer3.1."));
         let (_dir, path) = write("w.safetensors", &tensors, &BTreeMap::new());
-        assert!(message(&path).contains("its [2, 2, 1, 2] basic blocks are none of resnet18"), "{}", message(&path));
+        assert!(
+            message(&path).contains("its [2, 2, 1, 2] basic blocks are none of resnet18"),
+            "{}",
+            message(&path)
+        );
         let (_dir, path) = write("w.safetensors", &TensorMap::new(), &BTreeMap::new());
         assert!(message(&path).contains("no keys like torchvision's"));
     }

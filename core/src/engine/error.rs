@@ -16,7 +16,9 @@ pub enum RunError {
         path: PathBuf,
     },
     /// A run to resume is not there.
-    #[error("run directory `{path}` does not exist, so there is nothing to resume; drop --resume or check --out")]
+    #[error(
+        "run directory `{path}` does not exist, so there is nothing to resume; drop --resume or check --out"
+    )]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -28,13 +30,15 @@ pub enum RunError {
         path: PathBuf,
     },
     /// A directory that no run made is never cleared.
-    #[error("`{path}` holds files but no run (no config.toml), so --overwrite will not clear it; choose another --out")]
+    #[error("`{path}` holds files but no run, so --overwrite will not clear it; choose another --out")]
     NotARun {
         /// The directory.
         path: PathBuf,
     },
     /// Another process holds the lock.
-    #[error("run directory `{path}` is in use by another process{holder}; wait for it to end or choose another --out")]
+    #[error(
+        "run directory `{path}` is in use by another process{holder}; wait for it to end or choose another --out"
+    )]
     InUse {
         /// The directory.
         path: PathBuf,

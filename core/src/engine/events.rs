@@ -65,11 +65,10 @@ impl Events {
             return Err(RunError::ReservedField { name: name.to_string() });
         }
         let line = Line { kind, step, epoch, fields: &fields };
-        let text = serde_json::to_string(&line).map_err(|error| RunError::io("write", &self.path)(error.into()))?;
+        let text =
+            serde_json::to_string(&line).map_err(|error| RunError::io("write", &self.path)(error.into()))?;
         // One write a line: a reader sees whole lines, and a crash can tear the last one alone.
-        self.metrics
-            .write_all(format!("{text}\n").as_bytes())
-            .map_err(RunError::io("write", &self.path))?;
+        self.metrics.write_all(format!("{text}\n").as_bytes()).map_err(RunError::io("write", &self.path))?;
         let scalars: Vec<(String, f64)> = fields
             .iter()
             .filter_map(|(name, value)| Some((format!("{kind}/{name}"), value.as_f64()?)))
@@ -128,8 +127,9 @@ mod tests {
 
     fn event_files(run: &RunDir) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<PathBuf> =
-            entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("events.")).collect();
+        let mut files: Vec<PathBuf> = entries
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("events."))
+            .collect();
         files.sort();
         files
     }
@@ -155,7 +155,9 @@ mod tests {
         let scalars: Vec<_> =
             summary.value.iter().map(|value| (value.tag.as_str(), value.simple_value)).collect();
         assert_eq!(scalars.len(), 2);
-        assert!(scalars.contains(&("train/loss", Some(0.5))) && scalars.contains(&("train/images", Some(64.0))));
+        assert!(
+            scalars.contains(&("train/loss", Some(0.5))) && scalars.contains(&("train/images", Some(64.0)))
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl RunDir {
             (OpenMode::New, Some(names)) if !names.is_empty() => {
                 return Err(RunError::NotEmpty { path: path.into() });
             }
-            (OpenMode::Overwrite, Some(names)) if !may_overwrite(names) => {
+            (OpenMode::Overwrite, Some(names)) if !may_overwrite(path, names) => {
                 return Err(RunError::NotARun { path: path.into() });
             }
             _ => {}
@@ -110,10 +110,18 @@ fn list(path: &Path) -> Result<Option<Vec<String>>, RunError> {
     Ok(Some(names))
 }
 
-/// Whether a run made this directory: it is empty, or every run's first file is there.
-fn may_overwrite(names: &[String]) -> bool {
-    let empty_layout = names.iter().all(|name| name == CHECKPOINTS || name == WEIGHTS);
-    empty_layout || names.iter().any(|name| name == CONFIG)
+/// Whether `--overwrite` may clear a directory: it is empty, or a run has locked it and has written its
+/// configuration or nothing but its own files.
+fn may_overwrite(path: &Path, names: &[String]) -> bool {
+    let ours = names.iter().any(|name| name == CONFIG) || names.iter().all(|name| is_own(name));
+    names.is_empty() || (ours && path.join(LOCK).is_file())
+}
+
+/// Whether runs write files or folders of this name.
+fn is_own(name: &str) -> bool {
+    const FILES: [&str; 6] =
+        [CONFIG, "metrics.jsonl", "log.txt", "report.html", "results.json", "metrics.json"];
+    FILES.contains(&name) || name == CHECKPOINTS || name == WEIGHTS || name.starts_with("events.")
 }
 
 fn lock(path: &Path) -> Result<File, RunError> {
@@ -142,24 +150,16 @@ fn lock(path: &Path) -> Result<File, RunError> {
     Ok(file)
 }
 
-/// Removes what a run writes.
+/// Removes what a run writes; the configuration goes last, so that a killed removal can be repeated.
 fn clear(path: &Path) -> Result<(), RunError> {
-    const OWN: [&str; 8] = [
-        CONFIG,
-        "metrics.jsonl",
-        "log.txt",
-        "report.html",
-        "report.json",
-        CHECKPOINTS,
-        WEIGHTS,
-        "evaluation",
-    ];
-    for name in list(path)?.unwrap_or_default() {
-        if OWN.contains(&name.as_str()) || name.starts_with("events.") {
-            let path = path.join(name);
-            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            removed.map_err(RunError::io("remove", &path))?;
-        }
+    let mut names = list(path)?.unwrap_or_default();
+    names.retain(|name| is_own(name));
+    names.sort_by_key(|name| name == CONFIG);
+    for name in names {
+        let path = path.join(name);
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.map_err(RunError::io("remove", &path))?;
     }
     Ok(())
 }
@@ -203,7 +203,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = RunDir::open(dir.path(), OpenMode::New).unwrap();
         let error = message(dir.path(), OpenMode::Resume);
-        assert!(error.contains(&format!("in use by another process (pid {})", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("in use by another process (pid {})", std::process::id())),
+            "{error}"
+        );
         assert!(message(dir.path(), OpenMode::Overwrite).contains("in use"));
         drop(first);
         RunDir::open(dir.path(), OpenMode::Resume).unwrap();
@@ -214,7 +217,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path(), OpenMode::New).unwrap();
         run.write_config("").unwrap();
-        for name in ["metrics.jsonl", "events.out.tfevents.1", "checkpoints/x", "notes.md"] {
+        for name in ["metrics.jsonl", "metrics.json", "events.out.tfevents.1", "checkpoints/x", "notes.md"] {
             std::fs::write(run.file(name), "x").unwrap();
         }
         drop(run);
@@ -231,6 +234,23 @@ mod tests {
         std::fs::write(dir.path().join("thesis.tex"), "x").unwrap();
         assert!(message(dir.path(), OpenMode::Overwrite).contains("holds files but no run"));
         assert!(dir.path().join("thesis.tex").exists());
+    }
+
+    #[test]
+    fn overwriting_refuses_a_folder_of_weights_without_a_run() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(WEIGHTS)).unwrap();
+        assert!(message(dir.path(), OpenMode::Overwrite).contains("holds files but no run"));
+    }
+
+    #[test]
+    fn a_run_that_died_before_its_config_can_be_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path(), OpenMode::New).unwrap();
+        std::fs::write(run.file("log.txt"), "x").unwrap();
+        drop(run);
+        let run = RunDir::open(dir.path(), OpenMode::Overwrite).unwrap();
+        assert!(!run.file("log.txt").exists());
     }
 
     #[test]

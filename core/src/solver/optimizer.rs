@@ -97,12 +97,20 @@ impl Optimizer {
     /// [`request_grad_norm`](Self::request_grad_norm) asked for it.
     pub fn step<M: Module>(&mut self, lr: f64, module: M, mut grads: GradientsParams) -> M {
         let lars = self.config.kind == OptimizerKind::Lars;
-        let norms = if lars || self.grad_norm_requested { read_norms(&module, &grads) } else { HashMap::new() };
+        let norms =
+            if lars || self.grad_norm_requested { read_norms(&module, &grads) } else { HashMap::new() };
         let known = lars || self.grad_norm_requested;
         self.last_grad_norm = known.then(|| norms.values().map(|norm| norm.grad.powi(2)).sum::<f64>().sqrt());
         self.grad_norm_requested = false;
         let buffers = &mut self.buffers;
-        module.map(&mut Update { path: Vec::new(), config: &self.config, lr, norms, grads: &mut grads, buffers })
+        module.map(&mut Update {
+            path: Vec::new(),
+            config: &self.config,
+            lr,
+            norms,
+            grads: &mut grads,
+            buffers,
+        })
     }
 
     /// Makes the next [`step`](Self::step) compute the norm of the whole gradient.
@@ -248,8 +256,7 @@ impl Update<'_> {
             OptimizerKind::Sgd => 1.0,
             OptimizerKind::Lars => self.norms.get(&id).map_or(1.0, |norms| trust_ratio(self.config, *norms)),
         };
-        let decayed =
-            if decay == 0.0 { grad } else { grad.add(weight.clone().mul_scalar(decay)) };
+        let decayed = if decay == 0.0 { grad } else { grad.add(weight.clone().mul_scalar(decay)) };
         if ratio == 1.0 { decayed } else { decayed.mul_scalar(ratio) }
     }
 }

@@ -62,7 +62,8 @@ impl WarmupMultiStep {
     /// The rate of the update with this number.
     pub fn lr(&self, step: u64) -> f64 {
         let passed = self.milestones.iter().filter(|&&milestone| milestone <= step).count();
-        let warmup = if step < self.warmup_steps { warmup(self.warmup_factor, step, self.warmup_steps) } else { 1.0 };
+        let warmup =
+            if step < self.warmup_steps { warmup(self.warmup_factor, step, self.warmup_steps) } else { 1.0 };
         self.base_lr * warmup * self.gamma.powi(passed as i32)
     }
 }
@@ -83,8 +84,13 @@ mod tests {
 
     #[test]
     fn cosine_warms_up_from_zero_and_ends_at_the_minimum() {
-        let schedule =
-            WarmupCosine { base_lr: 0.4, warmup_steps: 10, total_steps: 110, min_lr: 0.1, warmup_start_factor: 0.0 };
+        let schedule = WarmupCosine {
+            base_lr: 0.4,
+            warmup_steps: 10,
+            total_steps: 110,
+            min_lr: 0.1,
+            warmup_start_factor: 0.0,
+        };
         for (step, lr) in [(0, 0.0), (5, 0.2), (10, 0.4), (60, 0.25), (110, 0.1), (500, 0.1)] {
             assert_close(schedule.lr(step), lr);
         }
@@ -93,16 +99,26 @@ mod tests {
 
     #[test]
     fn cosine_without_warm_up_starts_at_the_base_rate() {
-        let schedule =
-            WarmupCosine { base_lr: 0.4, warmup_steps: 0, total_steps: 10, min_lr: 0.0, warmup_start_factor: 0.0 };
+        let schedule = WarmupCosine {
+            base_lr: 0.4,
+            warmup_steps: 0,
+            total_steps: 10,
+            min_lr: 0.0,
+            warmup_start_factor: 0.0,
+        };
         assert_close(schedule.lr(0), 0.4);
         assert_close(schedule.lr(5), 0.2);
     }
 
     #[test]
     fn a_run_of_warm_up_alone_never_divides_by_zero() {
-        let schedule =
-            WarmupCosine { base_lr: 1.0, warmup_steps: 5, total_steps: 5, min_lr: 0.0, warmup_start_factor: 0.2 };
+        let schedule = WarmupCosine {
+            base_lr: 1.0,
+            warmup_steps: 5,
+            total_steps: 5,
+            min_lr: 0.0,
+            warmup_start_factor: 0.2,
+        };
         assert_close(schedule.lr(0), 0.2);
         assert_close(schedule.lr(4), 0.84);
         assert!(schedule.lr(5).is_finite());
@@ -118,8 +134,15 @@ mod tests {
             gamma: 0.1,
         };
         let half = 0.02 * (0.001 * 0.5 + 0.5);
-        let expected =
-            [(0, 2e-5), (500, half), (1000, 0.02), (59_999, 0.02), (60_000, 2e-3), (80_000, 2e-4), (90_000, 2e-4)];
+        let expected = [
+            (0, 2e-5),
+            (500, half),
+            (1000, 0.02),
+            (59_999, 0.02),
+            (60_000, 2e-3),
+            (80_000, 2e-4),
+            (90_000, 2e-4),
+        ];
         for (step, lr) in expected {
             assert_close(schedule.lr(step), lr);
         }

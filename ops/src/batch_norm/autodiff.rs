@@ -24,12 +24,7 @@ impl<B: Backend + BatchNormOps> Backward<B, 3> for ByBatch {
     /// Input and weight.
     type State = (NodeId, NodeId, Statistics<FloatTensor<B>>);
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        gradients: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let (input, weight, statistics) = ops.state;
         let input = checkpointer.retrieve_node_output::<FloatTensor<B>>(input);
         let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
@@ -52,12 +47,7 @@ impl<B: Backend + BatchNormOps> Backward<B, 3> for ByStatistics {
     /// Input, kept only where the gradients of weight or bias are wanted, and weight.
     type State = (Option<NodeId>, NodeId, Statistics<FloatTensor<B>>);
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        gradients: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let (input, weight, Statistics { mean, variance, epsilon }) = ops.state;
         let input = input.map(|input| checkpointer.retrieve_node_output::<FloatTensor<B>>(input));
         let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);

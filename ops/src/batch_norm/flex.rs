@@ -81,28 +81,35 @@ fn by_batch(
     epsilon: f64,
 ) -> Vec<(f32, f32)> {
     let result = DisjointMut::new(result);
-    layout.for_each_channel(#[inline(always)]
-    |channel| {
-        // SAFETY: a channel's planes belong to its task; mutable parts are taken one at a time below.
-        let plane = |range: Range<usize>| match source {
-            Some(source) => &source[range],
-            None => unsafe { &*result.part(range) },
-        };
-        let sum: f64 = layout.planes(channel).map(|range| sum_terms(plane(range.clone()), plane(range), |x, _| x)).sum();
-        let mean = sum / layout.count();
-        let square = |x: f64, _: f64| (x - mean) * (x - mean);
-        let squares: f64 =
-            layout.planes(channel).map(|range| sum_terms(plane(range.clone()), plane(range), square)).sum();
-        let variance = squares / layout.count();
-        let scale = (f64::from(weight[channel]) * inverse_deviation(variance, epsilon)) as f32;
-        let (centre, shift) = (mean as f32, bias[channel]);
-        for range in layout.planes(channel) {
-            // SAFETY: as above.
-            let target = unsafe { result.part(range.clone()) };
-            map_plane(target, source.map(|source| &source[range]), |x| (x - centre) * scale + shift);
-        }
-        (mean as f32, variance as f32)
-    })
+    layout.for_each_channel(
+        #[inline(always)]
+        |channel| {
+            // SAFETY: a channel's planes belong to its task; mutable parts are taken one at a time below.
+            let plane = |range: Range<usize>| match source {
+                Some(source) => &source[range],
+                None => unsafe { &*result.part(range) },
+            };
+            let sum: f64 = layout
+                .planes(channel)
+                .map(|range| sum_terms(plane(range.clone()), plane(range), |x, _| x))
+                .sum();
+            let mean = sum / layout.count();
+            let square = |x: f64, _: f64| (x - mean) * (x - mean);
+            let squares: f64 = layout
+                .planes(channel)
+                .map(|range| sum_terms(plane(range.clone()), plane(range), square))
+                .sum();
+            let variance = squares / layout.count();
+            let scale = (f64::from(weight[channel]) * inverse_deviation(variance, epsilon)) as f32;
+            let (centre, shift) = (mean as f32, bias[channel]);
+            for range in layout.planes(channel) {
+                // SAFETY: as above.
+                let target = unsafe { result.part(range.clone()) };
+                map_plane(target, source.map(|source| &source[range]), |x| (x - centre) * scale + shift);
+            }
+            (mean as f32, variance as f32)
+        },
+    )
 }
 
 /// Gradients of weight and bias of each channel: `Σ dY · normalised X` and `Σ dY`.
@@ -134,35 +141,37 @@ fn by_batch_gradients(
     epsilon: f64,
 ) -> Vec<(f64, f64)> {
     let result = DisjointMut::new(result);
-    layout.for_each_channel(#[inline(always)]
-    |channel| {
-        // SAFETY: a channel's planes belong to its task; mutable parts are taken one at a time below.
-        let plane = |range: Range<usize>| match source {
-            Some(source) => &source[range],
-            None => unsafe { &*result.part(range) },
-        };
-        let inverse = inverse_deviation(f64::from(variance[channel]), epsilon);
-        let centre = mean[channel];
-        let sums = channel_gradients(layout, channel, input, plane, f64::from(centre), inverse);
-        let scale = f64::from(weight[channel]) * inverse;
-        let slope = (scale * inverse * sums.0 / layout.count()) as f32;
-        let offset = (scale * sums.1 / layout.count()) as f32;
-        let scale = scale as f32;
-        let term = |gradient: f32, x: f32| gradient * scale - (x - centre) * slope - offset;
-        for range in layout.planes(channel) {
-            // SAFETY: as above.
-            let target = unsafe { result.part(range.clone()) };
-            let x = &input[range.clone()];
-            match source {
-                Some(source) => {
-                    let terms = target.iter_mut().zip(&source[range]).zip(x);
-                    terms.for_each(|((target, gradient), x)| *target = term(*gradient, *x));
+    layout.for_each_channel(
+        #[inline(always)]
+        |channel| {
+            // SAFETY: a channel's planes belong to its task; mutable parts are taken one at a time below.
+            let plane = |range: Range<usize>| match source {
+                Some(source) => &source[range],
+                None => unsafe { &*result.part(range) },
+            };
+            let inverse = inverse_deviation(f64::from(variance[channel]), epsilon);
+            let centre = mean[channel];
+            let sums = channel_gradients(layout, channel, input, plane, f64::from(centre), inverse);
+            let scale = f64::from(weight[channel]) * inverse;
+            let slope = (scale * inverse * sums.0 / layout.count()) as f32;
+            let offset = (scale * sums.1 / layout.count()) as f32;
+            let scale = scale as f32;
+            let term = |gradient: f32, x: f32| gradient * scale - (x - centre) * slope - offset;
+            for range in layout.planes(channel) {
+                // SAFETY: as above.
+                let target = unsafe { result.part(range.clone()) };
+                let x = &input[range.clone()];
+                match source {
+                    Some(source) => {
+                        let terms = target.iter_mut().zip(&source[range]).zip(x);
+                        terms.for_each(|((target, gradient), x)| *target = term(*gradient, *x));
+                    }
+                    None => target.iter_mut().zip(x).for_each(|(target, x)| *target = term(*target, *x)),
                 }
-                None => target.iter_mut().zip(x).for_each(|(target, x)| *target = term(*target, *x)),
             }
-        }
-        sums
-    })
+            sums
+        },
+    )
 }
 
 /// `result` becomes `(source − centre) · scale + shift`, channel by channel.
@@ -173,15 +182,17 @@ fn transform(
     channel_terms: impl Fn(usize) -> (f32, f32, f32) + Sync + Send,
 ) {
     let result = DisjointMut::new(result);
-    layout.for_each_channel(#[inline(always)]
-    |channel| {
-        let (centre, scale, shift) = channel_terms(channel);
-        for range in layout.planes(channel) {
-            // SAFETY: a channel's planes belong to its task.
-            let target = unsafe { result.part(range.clone()) };
-            map_plane(target, source.map(|source| &source[range]), |x| (x - centre) * scale + shift);
-        }
-    });
+    layout.for_each_channel(
+        #[inline(always)]
+        |channel| {
+            let (centre, scale, shift) = channel_terms(channel);
+            for range in layout.planes(channel) {
+                // SAFETY: a channel's planes belong to its task.
+                let target = unsafe { result.part(range.clone()) };
+                map_plane(target, source.map(|source| &source[range]), |x| (x - centre) * scale + shift);
+            }
+        },
+    );
 }
 
 /// Two `[channels]` tensors of pairs.

@@ -23,12 +23,8 @@ fn register_gradients<B: Backend + Conv2dOps, const P: usize>(
     let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
     let output_gradient = gradients.consume::<B>(&ops.node);
     if let Some(node) = &ops.parents[1] {
-        let gradient = B::convolution_weight_gradient(
-            input.clone(),
-            weight.clone(),
-            output_gradient.clone(),
-            options,
-        );
+        let gradient =
+            B::convolution_weight_gradient(input.clone(), weight.clone(), output_gradient.clone(), options);
         gradients.register::<B>(node.id, gradient);
     }
     if let Some(node) = &ops.parents[0] {

@@ -38,7 +38,8 @@ pub(super) fn weight_gradient(
     if groups <= 1 {
         return sum_group(&geometry, input, output_gradient, &blocks, &[&tiles[..]], gradient);
     }
-    let parts: Vec<_> = even_parts(tiles.len(), tiles.len().div_ceil(groups)).map(|part| &tiles[part]).collect();
+    let parts: Vec<_> =
+        even_parts(tiles.len(), tiles.len().div_ceil(groups)).map(|part| &tiles[part]).collect();
     let mut sums = vec![0.0; parts.len() * gradient.len()];
     sum_group(&geometry, input, output_gradient, &blocks, &parts, &mut sums);
     add_in_order(&sums, gradient);
@@ -91,7 +92,8 @@ fn add_in_order(sums: &[f32], gradient: &mut [f32]) {
 /// Sums an output gradient, `[N, O, pixels]`, over images and pixels: `[O]`.
 pub(super) fn bias_gradient([batch, channels, plane]: [usize; 3], output_gradient: &[f32]) -> Vec<f32> {
     let sum = |channel: usize| {
-        let planes = (0..batch).map(|image| &output_gradient[(image * channels + channel) * plane..][..plane]);
+        let planes =
+            (0..batch).map(|image| &output_gradient[(image * channels + channel) * plane..][..plane]);
         planes.map(sum_plane).sum::<f64>() as f32
     };
     (0..channels).into_par_iter().map(sum).collect()
