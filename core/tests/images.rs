@@ -181,37 +181,3 @@ fn a_progressive_jpeg_cut_anywhere_is_an_error() {
         assert!(error.starts_with("image `cut.jpg` is truncated or damaged: "), "{len}: {error}");
     }
 }
-
-#[test]
-fn zz_timing() {
-    use std::time::Instant;
-    let e = Expected::load();
-    let base = resample::resize(&e.image("noise.source"), Size { width: 500, height: 375 });
-    let view = resample::resize(&base, Size { width: 224, height: 224 });
-    let mut jpg = Vec::new();
-    base.write_with_encoder(image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpg, 90)).unwrap();
-    let t = |name: &str, f: &mut dyn FnMut()| {
-        f();
-        let s = Instant::now();
-        for _ in 0..50 { f(); }
-        println!("{name}: {:.3} ms", s.elapsed().as_secs_f64() * 20.0);
-    };
-    t("decode 500x375", &mut || { std::hint::black_box(decode::decode_bytes(&jpg, Path::new("x")).unwrap()); });
-    t("crop_resize 400x300", &mut || { std::hint::black_box(resample::crop_resize(&base, Rect{x:20,y:20,width:400,height:300}, Size{width:224,height:224})); });
-    let mut v = view.clone();
-    t("brightness", &mut || color::adjust_brightness(&mut v, 0.9));
-    let mut v = view.clone();
-    t("contrast", &mut || color::adjust_contrast(&mut v, 0.99));
-    let mut v = view.clone();
-    t("saturation", &mut || color::adjust_saturation(&mut v, 0.99));
-    let mut v = view.clone();
-    t("hue", &mut || color::adjust_hue(&mut v, 0.05));
-    let mut v = view.clone();
-    t("gray", &mut || color::grayscale(&mut v));
-    t("gauss s1", &mut || { std::hint::black_box(blur::gaussian_blur(&view, 23, 1.0)); });
-    t("gauss s2", &mut || { std::hint::black_box(blur::gaussian_blur(&view, 23, 2.0)); });
-    t("resized", &mut || { std::hint::black_box(blur::resized_blur(&view, 1.5)); });
-    t("flip", &mut || { std::hint::black_box(scrl_core::transforms::flip::flip_horizontal(&view)); });
-    let mut out = vec![0f32; 3*224*224];
-    t("to_chw", &mut || { scrl_core::transforms::normalize::to_chw(&view, [0.5;3], [0.2;3], &mut out); });
-}

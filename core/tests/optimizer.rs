@@ -67,7 +67,8 @@ fn grads(net: &Net, fixture: &TensorMap, step: usize) -> GradientsParams {
 
 fn assert_close(found: &TensorMap, expected: &TensorMap, case: &str) {
     for (path, expected) in expected {
-        let (found, expected) = (found[path].to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
+        let (found, expected) =
+            (found[path].try_to_vec::<f32>().unwrap(), expected.try_to_vec::<f32>().unwrap());
         let scale = expected.iter().fold(1e-3f32, |max, value| max.max(value.abs()));
         for (a, b) in found.iter().zip(&expected) {
             assert!((a - b).abs() <= TOLERANCE * scale, "{case}, {path}: {a} is not {b}");
@@ -115,9 +116,9 @@ fn decay_spares_biases_unless_asked_for() {
     let grads = grads(&net, &fixture, 0);
     let spared = Optimizer::new(OptimizerConfig { decay_norm_and_bias: false, ..sgd(0.9, 0.5, false) })
         .step(0.1, net, grads);
-    let found = parameters::collect(&spared)["first.bias"].to_vec::<f32>().unwrap();
-    let initial = fixture["initial.first.bias"].to_vec::<f32>().unwrap();
-    let grad = fixture["grad.0.first.bias"].to_vec::<f32>().unwrap();
+    let found = parameters::collect(&spared)["first.bias"].try_to_vec::<f32>().unwrap();
+    let initial = fixture["initial.first.bias"].try_to_vec::<f32>().unwrap();
+    let grad = fixture["grad.0.first.bias"].try_to_vec::<f32>().unwrap();
     for ((found, initial), grad) in found.iter().zip(&initial).zip(&grad) {
         assert!((found - (initial - 0.1 * grad)).abs() < 1e-6);
     }
@@ -205,7 +206,7 @@ fn the_gradient_norm_is_known_where_asked_for_and_always_with_lars() {
     let fixture = fixture();
     let expected: f64 = part(&fixture, "grad.0")
         .values()
-        .flat_map(|data| data.to_vec::<f32>().unwrap())
+        .flat_map(|data| data.try_to_vec::<f32>().unwrap())
         .map(|value| f64::from(value).powi(2))
         .sum::<f64>()
         .sqrt();

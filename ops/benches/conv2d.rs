@@ -1,9 +1,12 @@
-//! Times the convolutions and batch normalisations of a ResNet, forward and backward, against Burn's own.
+//! Times the convolutions, batch normalisations and pooling of a ResNet, forward and backward, against Burn's own.
 //!
-//! `cargo bench -p scrl-ops --bench conv2d -- [resnet18|resnet50] [batch] [conv|norm] [ours]`
+//! `cargo bench -p scrl-ops --bench conv2d -- [resnet18|resnet50] [batch] [conv|norm|pool] [ours]`
 
-use burn::tensor::{Device, Distribution, Tensor, module, ops::ConvOptions};
-use scrl_ops::{Conv2dOptions, batch_norm_train, conv2d};
+use burn::tensor::{
+    Device, Distribution, Tensor, module,
+    ops::{ConvOptions, MaxPoolOptions},
+};
+use scrl_ops::{Conv2dOptions, MaxPool2dOptions, batch_norm_train, conv2d, max_pool2d};
 use std::time::{Duration, Instant};
 
 /// A layer of a network for images of 224 pixels and how often it occurs.
@@ -33,6 +36,9 @@ const RESNET18: &[Layer] = &[
     layer([256, 512], 14, 1, 2, 1),
     layer([512, 512], 7, 3, 1, 3),
 ];
+
+/// The pooling behind the stem.
+const POOL: &[Layer] = &[layer([64, 64], 112, 3, 2, 1)];
 
 const RESNET50: &[Layer] = &[
     layer([3, 64], 224, 7, 2, 1),
@@ -135,6 +141,19 @@ fn normalization(layer: Layer, batch: usize, device: &Device, ours: bool) -> [f6
     })
 }
 
+fn pooling(layer: Layer, batch: usize, device: &Device, ours: bool) -> [f64; 2] {
+    let input = random([batch, layer.channels[0], layer.size, layer.size], device);
+    let (kernel, stride, padding) = ([layer.kernel; 2], [layer.stride; 2], [layer.padding(); 2]);
+    time_operator(&input, |input| {
+        if ours {
+            max_pool2d(input, MaxPool2dOptions { kernel, stride, padding })
+        } else {
+            let options = MaxPoolOptions::new(kernel).with_stride(stride).with_padding(padding);
+            module::max_pool2d(input, options)
+        }
+    })
+}
+
 type Timing = fn(Layer, usize, &Device, bool) -> [f64; 2];
 
 fn table(title: &str, layers: &[Layer], batch: usize, timing: Timing, sides: &[bool]) {
@@ -180,6 +199,9 @@ fn main() {
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let batch = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(8);
     let sides: &[bool] = if has("ours") { &[true] } else { &[true, false] };
+    if has("pool") {
+        return table("max pool", POOL, batch, pooling, sides);
+    }
     for (name, layers) in [("resnet18", RESNET18), ("resnet50", RESNET50)] {
         let chosen = has(name) || !(has("resnet18") || has("resnet50"));
         for (kind, timing) in [("conv", convolution as Timing), ("norm", normalization)] {

@@ -51,9 +51,9 @@ fn suppress(boxes: &[[f32; 4]], order: &[usize], iou_threshold: f32) -> Vec<usiz
     let ranked = RankedBoxes::new(boxes, order);
     let mut suppressed = vec![false; order.len()];
     let mut kept = Vec::new();
-    for rank in 0..order.len() {
+    for (rank, &index) in order.iter().enumerate() {
         if !suppressed[rank] {
-            kept.push(order[rank]);
+            kept.push(index);
             ranked.suppress_below(rank, iou_threshold, &mut suppressed);
         }
     }

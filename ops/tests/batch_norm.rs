@@ -5,7 +5,7 @@ mod support;
 use burn::tensor::{Device, Tensor, module};
 use safetensors::SafeTensors;
 use scrl_ops::{batch_norm_inference, batch_norm_train};
-use support::{assert_close, noise, read, values, with_threads};
+use support::{assert_close, captured_operators, noise, read, values, with_threads};
 
 const EPSILON: f64 = 1e-5;
 /// Relative to the largest value: f32 arithmetic in another order, sums in double precision.
@@ -189,4 +189,14 @@ fn matches_pytorch_forward_and_backward() {
         };
         assert_same(mode, &ours, &expected);
     }
+}
+
+#[test]
+fn graph_capture_records_the_standard_operator() {
+    let recorded = captured_operators(|device| {
+        let [weight, bias, mean, variance] = [2, 3, 4, 5].map(|seed| noise([3], seed, device));
+        batch_norm_inference(noise([1, 3, 4, 4], 1, device), weight, bias, mean, variance, EPSILON)
+    });
+    assert!(recorded.iter().any(|operator| operator.contains("BatchNorm")), "{recorded:?}");
+    assert!(!recorded.iter().any(|operator| operator.contains("Custom")), "{recorded:?}");
 }

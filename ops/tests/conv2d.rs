@@ -5,7 +5,7 @@ mod support;
 use burn::tensor::{Device, Tensor, module, ops::ConvOptions};
 use safetensors::SafeTensors;
 use scrl_ops::{Conv2dOptions, conv2d};
-use support::{assert_close, noise, read, values, with_threads};
+use support::{assert_close, captured_operators, noise, read, values, with_threads};
 
 /// Relative to the largest value: f32 sums of up to some thousand terms in another order.
 const TOLERANCE: f32 = 1e-4;
@@ -245,4 +245,14 @@ fn channels_that_disagree_panic() {
     let device = Device::flex();
     let options = Conv2dOptions { stride: [1, 1], padding: [0, 0] };
     conv2d(noise([1, 3, 2, 2], 1, &device), noise([4, 5, 1, 1], 2, &device), None, options);
+}
+
+#[test]
+fn graph_capture_records_the_standard_operator() {
+    let recorded = captured_operators(|device| {
+        let options = Conv2dOptions { stride: [1, 1], padding: [1, 1] };
+        conv2d(noise([1, 3, 4, 4], 1, device), noise([2, 3, 3, 3], 2, device), None, options)
+    });
+    assert!(recorded.iter().any(|operator| operator.contains("Conv2d")), "{recorded:?}");
+    assert!(!recorded.iter().any(|operator| operator.contains("Custom")), "{recorded:?}");
 }

@@ -255,3 +255,18 @@ fn a_box_of_an_image_outside_the_batch_is_refused() {
     let boxes = Tensor::<2>::from_floats([[2.0, 0.0, 0.0, 1.0, 1.0]], &device);
     roi_align(Tensor::zeros([2, 1, 4, 4], &device), boxes, box_options([1, 1]));
 }
+
+#[test]
+fn capture_records_standard_operators_for_boxes_that_are_constants() {
+    let device = Device::capture();
+    let captured = device.capture_scope(|scope| {
+        let features = Tensor::<4>::from_data(noise_of([1, 2, 6, 6]), &device);
+        let boxes = Tensor::<2>::from_data(random_boxes(3, 1, 6.0), &device);
+        let output = roi_align(features, boxes, box_options([2, 2]));
+        assert_eq!(output.dims(), [3, 2, 2, 2]);
+        scope.complete([], [])
+    });
+    let operations = captured.unwrap().graph.operations;
+    assert!(!operations.is_empty());
+    assert!(operations.iter().all(|operation| !format!("{operation:?}").starts_with("Custom")));
+}

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use scrl_export::validate::Tolerance;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Init;
@@ -55,7 +56,7 @@ pub struct ExportResult {
     pub path: String,
     pub cases: usize,
     pub max_abs_error: f64,
-    pub tolerance: String,
+    pub tolerance: Tolerance,
 }
 
 /// Mean and standard deviation (n − 1) of the values that exist.
@@ -184,13 +185,14 @@ impl Results {
         for r in &self.export {
             writeln!(
                 text,
-                "| {} | {} | `{}` | {} | {:.2e} | {} |",
+                "| {} | {} | `{}` | {} | {:.2e} | {:.0e} + {:.0e} · max abs |",
                 r.init.name(),
                 r.seed,
                 r.path,
                 r.cases,
                 r.max_abs_error,
-                r.tolerance
+                r.tolerance.absolute,
+                r.tolerance.relative
             )
             .expect("writing to a string");
         }

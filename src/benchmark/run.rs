@@ -11,7 +11,7 @@ use scrl_core::config;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::synth;
 use scrl_core::engine::{Monitor, OpenMode, RunDir, TrainEnd};
-use scrl_export::{BackboneOutput, export_backbone, runtime, validate_backbone};
+use scrl_export::{BackboneOutput, ExportOptions, ValidationInputs, export_backbone, validate_backbone};
 use scrl_pretrain::MethodKind;
 use scrl_transfer::{InitWeights, TransferOutcome};
 use serde::{Serialize, de::DeserializeOwned};
@@ -172,18 +172,17 @@ impl Benchmark<'_> {
         run.write_config(&config::to_toml(&settings))?;
         let started = Instant::now();
         let outcome = scrl_transfer::train(&settings, &weights, &run, resume, self.device, self.monitor)?;
-        let TransferOutcome::Finished { metrics, train_images, .. } = outcome else {
-            return Ok(Cell::Interrupted);
-        };
+        let TransferOutcome::Finished(report) = outcome else { return Ok(Cell::Interrupted) };
+        let (coco, voc) = (&report.metrics.coco, &report.metrics.voc);
         let result = TransferResult {
             init,
             label_fraction: fraction,
             seed,
-            train_images,
-            ap: metrics.coco.ap,
-            ap50: metrics.coco.ap50,
-            ap75: metrics.coco.ap75,
-            voc07: metrics.voc.voc07_map,
+            train_images: report.train_images,
+            ap: coco.ap,
+            ap50: coco.ap50,
+            ap75: coco.ap75,
+            voc07: voc.eleven_points,
             seconds: started.elapsed().as_secs_f64(),
         };
         mark(&dir, &hash, &result)?;
@@ -204,12 +203,13 @@ impl Benchmark<'_> {
         let (model, model_config, metadata) = weights::load_backbone(&dir, &cpu)?;
         fs::create_dir_all(self.out.join("onnx"))
             .with_context(|| format!("cannot create `{}`", self.out.join("onnx").display()))?;
-        runtime::init()?;
-        export_backbone(&model, &model_config, &metadata, BackboneOutput::Pyramid, &onnx)?;
+        let options = ExportOptions::default();
+        export_backbone(&model, &model_config, &metadata, BackboneOutput::Pyramid, &onnx, &options)?;
         let folder = ImageFolder::scan(&sources.unlabelled)?;
-        let images: Vec<_> =
+        let images =
             folder.samples.iter().take(self.plan.plan.export.images).map(|s| s.path.clone()).collect();
-        let report = validate_backbone(&onnx, &model, BackboneOutput::Pyramid, &metadata, &images)?;
+        let inputs = ValidationInputs { images, ..ValidationInputs::new(metadata.image_size) };
+        let report = validate_backbone(&onnx, &model, &metadata, &inputs)?;
         tracing::info!(
             "{} reproduced by ONNX Runtime in {} cases, max abs error {:.2e}",
             onnx.display(),
@@ -222,7 +222,7 @@ impl Benchmark<'_> {
             path: format!("onnx/{}-seed{seed}.onnx", init.name()),
             cases: report.cases.len(),
             max_abs_error: report.max_abs_error,
-            tolerance: report.tolerance.to_string(),
+            tolerance: report.tolerance,
         };
         write_marker(&marker, &hash, &result)?;
         Ok(result)

@@ -11,6 +11,8 @@ use anyhow::Result;
 use scrl_core::config::ConfigError;
 use scrl_core::engine::{OpenMode, RunDir};
 
+use scrl_transfer::DetectionMetrics;
+
 use crate::cli::RunArgs;
 
 /// How a command ended without an error.
@@ -35,4 +37,11 @@ fn open_run(args: &RunArgs) -> Result<RunDir> {
     let run = RunDir::open(&args.out, mode)?;
     crate::logging::open_run_log(&run.file("log.txt"))?;
     Ok(run)
+}
+
+/// One line a metric, in percent; `–` where the data has nothing to measure.
+fn print_metrics(metrics: &DetectionMetrics) {
+    for (name, value) in metrics.summary() {
+        println!("{name:>10}  {}", value.map_or("–".to_string(), |v| format!("{:.2} %", 100.0 * v)));
+    }
 }

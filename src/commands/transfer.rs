@@ -19,12 +19,12 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     let run = open_run(&args.run)?;
     run.write_config(&config::to_toml(&settings))?;
     match train(&settings, &init, &run, args.run.resume, &device, &mut monitor)? {
-        TransferOutcome::Finished { metrics, .. } => {
-            println!("{}", serde_json::to_string_pretty(&metrics.summary())?);
+        TransferOutcome::Finished(report) => {
+            super::print_metrics(&report.metrics);
             Ok(Ending::Done)
         }
-        TransferOutcome::Interrupted { step } => {
-            eprintln!("interrupted after iteration {step}; go on with --resume");
+        TransferOutcome::Interrupted { iteration } => {
+            eprintln!("interrupted after iteration {iteration}; go on with --resume");
             Ok(Ending::Interrupted)
         }
     }

@@ -65,9 +65,10 @@ pub fn tiny_pretrain(folder: &Path, method: &str) -> PathBuf {
 pub fn tiny_transfer(folder: &Path) -> PathBuf {
     let path = folder.join("transfer.toml");
     let toml = "iterations = 4\nbatch_size = 2\nmin_sizes = [64]\nmax_size = 64\ntest_min_size = 64\n\
-        [model]\narch = \"resnet18\"\nwidth = 0.125\nfpn_channels = 8\nbox_head_dim = 16\n\
+        test_max_size = 64\nlog_every = 1\ncheckpoint_every = 1\n\
+        [model]\narch = \"resnet18\"\nwidth = 0.125\nfpn_channels = 8\nfpn_norm = true\nbox_head_dim = 16\n\
         anchor_sizes = [8.0, 16.0, 32.0, 64.0, 128.0]\ncanonical_box_size = 56.0\nrpn_batch = 16\nroi_batch = 16\n\
-        [solver]\nbase_lr = 0.01\nwarmup_iterations = 1\n[log]\ninterval = 1\n";
+        [solver]\nlr = 0.01\nwarmup_iterations = 1\nmilestones = [3]\n";
     fs::write(&path, toml).expect("the temporary folder is writable");
     path
 }

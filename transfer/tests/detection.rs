@@ -175,6 +175,7 @@ fn assert_detections(variant: &str) {
     let expected = &fixture().end_to_end[variant].detections;
     let device = Device::flex();
     let found = detector(variant, &device).detect(images(&device), &SIZES);
+    assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(found.len(), expected.scores.len());
         for (index, detection) in found.iter().enumerate() {

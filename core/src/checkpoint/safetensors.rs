@@ -130,8 +130,8 @@ mod tests {
         bytes.extend([0x00, 0x3c, 0x00, 0xc0]);
         bytes.extend(7i64.to_le_bytes());
         let (read, _) = decode(&bytes, Path::new("x")).unwrap();
-        assert_eq!(read["h"].to_vec::<f32>().unwrap(), [1.0, -2.0]);
-        assert_eq!(read["n"].to_vec::<i64>().unwrap(), [7]);
+        assert_eq!(read["h"].try_to_vec::<f32>().unwrap(), [1.0, -2.0]);
+        assert_eq!(read["n"].try_to_vec::<i64>().unwrap(), [7]);
     }
 
     #[test]

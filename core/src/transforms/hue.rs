@@ -2,14 +2,17 @@
 
 use image::RgbImage;
 
+/// One in the fixed point of [`channel_lacks`] times 255.
+const ONE: u32 = 255 * 255;
+
 /// Adds `steps` of 1/256 turn to the 8-bit hue of every pixel.
 pub(super) fn rotate(image: &mut RgbImage, steps: u8) {
+    let lacks: [[u32; 3]; 256] = std::array::from_fn(|hue| channel_lacks((hue as u8).wrapping_add(steps)));
     for pixel in image.chunks_exact_mut(3) {
         let (hue, saturation, value) = to_hsv(pixel[0], pixel[1], pixel[2]);
-        if saturation == 0 {
-            pixel.fill(value);
-        } else {
-            pixel.copy_from_slice(&to_rgb(hue.wrapping_add(steps), saturation, value));
+        let (saturation, value) = (u32::from(saturation), u32::from(value));
+        for (channel, lack) in pixel.iter_mut().zip(lacks[usize::from(hue)]) {
+            *channel = ((value * (ONE - saturation * lack) + ONE / 2) / ONE) as u8;
         }
     }
 }
@@ -36,24 +39,20 @@ fn to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
     ((f64::from(hue) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, max)
 }
 
-/// Pillow's `hsv2rgb` for a saturation above zero.
-fn to_rgb(hue: u8, saturation: u8, value: u8) -> [u8; 3] {
-    let position = f64::from(hue) * 6.0 / 255.0;
-    let sextant = position as u8;
-    let fraction = f64::from((position - f64::from(sextant)) as f32);
-    let saturation = f64::from((f64::from(saturation) / 255.0) as f32);
-    // Values are not negative, so that adding a half and cutting rounds.
-    let scaled = |share: f64| (f64::from(value) * share + 0.5) as u8;
-    let p = scaled(1.0 - saturation);
-    let q = scaled(1.0 - saturation * fraction);
-    let t = scaled(1.0 - saturation * (1.0 - fraction));
+/// What each channel of a hue lacks at full saturation, in 1/255: red, green, blue. One channel lacks nothing, one all.
+///
+/// Pillow's `hsv2rgb` computes the same in floating point. All results agree, since an exact result is never halfway
+/// between two integers.
+fn channel_lacks(hue: u8) -> [u32; 3] {
+    let position = 6 * u32::from(hue);
+    let (sextant, fraction) = (position / 255, position % 255);
     match sextant % 6 {
-        0 => [value, t, p],
-        1 => [q, value, p],
-        2 => [p, value, t],
-        3 => [p, q, value],
-        4 => [t, p, value],
-        _ => [value, p, q],
+        0 => [0, 255 - fraction, 255],
+        1 => [fraction, 0, 255],
+        2 => [255, 0, 255 - fraction],
+        3 => [255, fraction, 0],
+        4 => [255 - fraction, 255, 0],
+        _ => [0, 255, fraction],
     }
 }
 

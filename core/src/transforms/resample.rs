@@ -1,7 +1,8 @@
 //! Resizing with antialiasing, as Pillow does it.
 //!
 //! The filter's support grows with the factor when an image shrinks. Rows are resampled first and rounded to 8 bits, then
-//! columns: Pillow's order, which shows where a filter overshoots.
+//! columns; the order shows where a filter overshoots. It is Pillow's up to version 12; Pillow 13 takes columns first when
+//! the height shrinks much more than the width.
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;

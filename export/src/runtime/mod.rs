@@ -92,8 +92,31 @@ fn load(path: &Path) -> Result<EnvironmentBuilder, String> {
         LoadDynamicError::BadVersion { version_str, .. } => {
             format!("it is version {version_str}, 1.{} or newer is needed", ort::MINOR_VERSION)
         }
-        LoadDynamicError::Dlopen { error, .. } => format!("it cannot be loaded: {error}"),
+        LoadDynamicError::Dlopen { error, .. } => format!("it cannot be loaded: {}", with_causes(&error)),
         LoadDynamicError::MissingApi { .. } => "it is not an ONNX Runtime library".to_string(),
         LoadDynamicError::InvalidVersionString => "its version cannot be read".to_string(),
     })
+}
+
+/// The system's reason is the cause of the loader's error.
+#[cfg(feature = "load-dynamic")]
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|error| error.to_string()).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(all(test, feature = "load-dynamic"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_no_library_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libonnxruntime.so");
+        std::fs::write(&path, "text").unwrap();
+        let reason = load(&path).err().unwrap();
+        assert!(reason.starts_with("it cannot be loaded: "), "{reason}");
+        // The system's own words name the file.
+        assert!(reason.contains("libonnxruntime.so"), "{reason}");
+    }
 }

@@ -3,7 +3,7 @@
 //! Sums are taken in double precision in a fixed order, whatever the number of threads.
 
 use super::backend::{BatchNormOps, input_gradient, parameter_gradients};
-use crate::cpu::{DisjointMut, all_f32, contiguous, owned_or_copied, tensor_of, values, vectorized};
+use crate::cpu::{DisjointMut, all_f32, contiguous, replaced_by, tensor_of, values, vectorized};
 use burn::backend::{Flex, TensorMetadata, ops::ModuleOps};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -59,12 +59,30 @@ fn sum_terms(x: &[f32], y: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// Writes `map(source)` to `target`, or maps `target` in place.
+/// Writes `map(source)` to a range of `target`, or maps that range in place.
+///
+/// # Safety
+/// No other thread may access the range, and without a source it has been written.
 #[inline(always)]
-fn map_plane(target: &mut [f32], source: Option<&[f32]>, map: impl Fn(f32) -> f32) {
+unsafe fn map_plane(
+    target: DisjointMut<'_>,
+    source: Option<&[f32]>,
+    range: Range<usize>,
+    map: impl Fn(f32) -> f32,
+) {
     match source {
-        Some(source) => target.iter_mut().zip(source).for_each(|(target, value)| *target = map(*value)),
-        None => target.iter_mut().for_each(|value| *value = map(*value)),
+        Some(source) => {
+            // SAFETY: the caller's promise.
+            let target = unsafe { target.unwritten_part(range.clone()) };
+            for (target, value) in target.iter_mut().zip(&source[range]) {
+                target.write(map(*value));
+            }
+        }
+        None => {
+            // SAFETY: the caller's promise.
+            let target = unsafe { target.part(range) };
+            target.iter_mut().for_each(|value| *value = map(*value));
+        }
     }
 }
 
@@ -75,12 +93,11 @@ fn inverse_deviation(variance: f64, epsilon: f64) -> f64 {
 /// Mean and biased variance of each channel; `result` becomes the output of `source`, or of itself.
 fn by_batch(
     layout: Layout,
-    result: &mut [f32],
+    result: DisjointMut<'_>,
     source: Option<&[f32]>,
     [weight, bias]: [&[f32]; 2],
     epsilon: f64,
 ) -> Vec<(f32, f32)> {
-    let result = DisjointMut::new(result);
     layout.for_each_channel(
         #[inline(always)]
         |channel| {
@@ -104,8 +121,7 @@ fn by_batch(
             let (centre, shift) = (mean as f32, bias[channel]);
             for range in layout.planes(channel) {
                 // SAFETY: as above.
-                let target = unsafe { result.part(range.clone()) };
-                map_plane(target, source.map(|source| &source[range]), |x| (x - centre) * scale + shift);
+                unsafe { map_plane(result, source, range, |x| (x - centre) * scale + shift) };
             }
             (mean as f32, variance as f32)
         },
@@ -135,12 +151,11 @@ fn channel_gradients<'a>(
 /// `source`, or it itself, is that of the output.
 fn by_batch_gradients(
     layout: Layout,
-    result: &mut [f32],
+    result: DisjointMut<'_>,
     source: Option<&[f32]>,
     [input, weight, mean, variance]: [&[f32]; 4],
     epsilon: f64,
 ) -> Vec<(f64, f64)> {
-    let result = DisjointMut::new(result);
     layout.for_each_channel(
         #[inline(always)]
         |channel| {
@@ -158,15 +173,20 @@ fn by_batch_gradients(
             let scale = scale as f32;
             let term = |gradient: f32, x: f32| gradient * scale - (x - centre) * slope - offset;
             for range in layout.planes(channel) {
-                // SAFETY: as above.
-                let target = unsafe { result.part(range.clone()) };
                 let x = &input[range.clone()];
                 match source {
                     Some(source) => {
-                        let terms = target.iter_mut().zip(&source[range]).zip(x);
-                        terms.for_each(|((target, gradient), x)| *target = term(*gradient, *x));
+                        // SAFETY: as above.
+                        let target = unsafe { result.unwritten_part(range.clone()) };
+                        for ((target, gradient), x) in target.iter_mut().zip(&source[range]).zip(x) {
+                            target.write(term(*gradient, *x));
+                        }
                     }
-                    None => target.iter_mut().zip(x).for_each(|(target, x)| *target = term(*target, *x)),
+                    None => {
+                        // SAFETY: as above.
+                        let target = unsafe { result.part(range) };
+                        target.iter_mut().zip(x).for_each(|(target, x)| *target = term(*target, *x));
+                    }
                 }
             }
             sums
@@ -177,19 +197,17 @@ fn by_batch_gradients(
 /// `result` becomes `(source − centre) · scale + shift`, channel by channel.
 fn transform(
     layout: Layout,
-    result: &mut [f32],
+    result: DisjointMut<'_>,
     source: Option<&[f32]>,
     channel_terms: impl Fn(usize) -> (f32, f32, f32) + Sync + Send,
 ) {
-    let result = DisjointMut::new(result);
     layout.for_each_channel(
         #[inline(always)]
         |channel| {
             let (centre, scale, shift) = channel_terms(channel);
             for range in layout.planes(channel) {
                 // SAFETY: a channel's planes belong to its task.
-                let target = unsafe { result.part(range.clone()) };
-                map_plane(target, source.map(|source| &source[range]), |x| (x - centre) * scale + shift);
+                unsafe { map_plane(result, source, range, |x| (x - centre) * scale + shift) };
             }
         },
     );
@@ -216,9 +234,12 @@ impl BatchNormOps for Flex {
         let layout = Layout::of(&input);
         let (weight, bias) = (contiguous(weight), contiguous(bias));
         let mut statistics = Vec::new();
-        let output = owned_or_copied(input, |result, source| {
-            statistics = by_batch(layout, result, source, [values(&weight), values(&bias)], epsilon);
-        });
+        // SAFETY: `by_batch` writes the planes of every channel.
+        let output = unsafe {
+            replaced_by(input, |result, source| {
+                statistics = by_batch(layout, result, source, [values(&weight), values(&bias)], epsilon);
+            })
+        };
         let (mean, variance) = unzip(statistics.into_iter());
         (output, mean, variance)
     }
@@ -239,9 +260,12 @@ impl BatchNormOps for Flex {
         let layout = Layout::of(&input);
         let tensors = [input, weight, mean, variance].map(contiguous);
         let mut sums = Vec::new();
-        let gradient = owned_or_copied(output_gradient, |result, source| {
-            sums = by_batch_gradients(layout, result, source, tensors.each_ref().map(values), epsilon);
-        });
+        // SAFETY: `by_batch_gradients` writes the planes of every channel.
+        let gradient = unsafe {
+            replaced_by(output_gradient, |result, source| {
+                sums = by_batch_gradients(layout, result, source, tensors.each_ref().map(values), epsilon);
+            })
+        };
         let (weight, bias) = unzip(sums.into_iter().map(|(weight, bias)| (weight as f32, bias as f32)));
         (gradient, weight, bias)
     }
@@ -260,12 +284,15 @@ impl BatchNormOps for Flex {
         let layout = Layout::of(&input);
         let tensors = [weight, bias, mean, variance].map(contiguous);
         let [weight, bias, mean, variance] = tensors.each_ref().map(values);
-        owned_or_copied(input, |result, source| {
-            transform(layout, result, source, |channel| {
-                let inverse = inverse_deviation(f64::from(variance[channel]), epsilon);
-                (mean[channel], (f64::from(weight[channel]) * inverse) as f32, bias[channel])
-            });
-        })
+        // SAFETY: `transform` writes the planes of every channel.
+        unsafe {
+            replaced_by(input, |result, source| {
+                transform(layout, result, source, |channel| {
+                    let inverse = inverse_deviation(f64::from(variance[channel]), epsilon);
+                    (mean[channel], (f64::from(weight[channel]) * inverse) as f32, bias[channel])
+                });
+            })
+        }
     }
 
     fn normalize_by_statistics_input_gradient(
@@ -280,12 +307,15 @@ impl BatchNormOps for Flex {
         let layout = Layout::of(&output_gradient);
         let tensors = [weight, variance].map(contiguous);
         let [weight, variance] = tensors.each_ref().map(values);
-        owned_or_copied(output_gradient, |result, source| {
-            transform(layout, result, source, |channel| {
-                let inverse = inverse_deviation(f64::from(variance[channel]), epsilon);
-                (0.0, (f64::from(weight[channel]) * inverse) as f32, 0.0)
-            });
-        })
+        // SAFETY: `transform` writes the planes of every channel.
+        unsafe {
+            replaced_by(output_gradient, |result, source| {
+                transform(layout, result, source, |channel| {
+                    let inverse = inverse_deviation(f64::from(variance[channel]), epsilon);
+                    (0.0, (f64::from(weight[channel]) * inverse) as f32, 0.0)
+                });
+            })
+        }
     }
 
     fn normalize_by_statistics_parameter_gradients(

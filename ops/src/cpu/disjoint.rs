@@ -1,15 +1,16 @@
 //! A slice that several threads write, each at places of its own.
 
-use std::{marker::PhantomData, ops::Range};
+use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
-/// A mutable slice shared between threads whose parts never overlap.
+/// A mutable slice shared between threads whose parts never overlap; its elements may not be written yet.
 ///
-/// Rows of a tile lie scattered over a tensor, so `chunks_mut` cannot hand them out.
+/// Rows of a tile lie scattered over a tensor, so `chunks_mut` cannot hand them out, and filling a result
+/// with zeros first would cost as much time as many an operator.
 #[derive(Clone, Copy)]
 pub(crate) struct DisjointMut<'a> {
-    start: *mut f32,
+    start: *mut MaybeUninit<f32>,
     length: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
+    lifetime: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 // SAFETY: the pointer comes from an exclusive borrow of `Send` data, and every access goes through
@@ -19,31 +20,55 @@ unsafe impl Send for DisjointMut<'_> {}
 unsafe impl Sync for DisjointMut<'_> {}
 
 impl<'a> DisjointMut<'a> {
-    /// Takes the slice for as long as the parts are in use.
+    /// Takes a slice for as long as the parts are in use.
     pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+        Self { start: slice.as_mut_ptr().cast(), length: slice.len(), lifetime: PhantomData }
+    }
+
+    /// Takes a slice whose elements are yet to be written.
+    pub(crate) fn unwritten(slice: &'a mut [MaybeUninit<f32>]) -> Self {
         Self { start: slice.as_mut_ptr(), length: slice.len(), lifetime: PhantomData }
     }
 
-    /// The elements of `range`.
+    /// Elements of the whole slice.
+    pub(crate) fn len(self) -> usize {
+        self.length
+    }
+
+    /// The elements of `range`, to be written.
     ///
     /// # Safety
     /// While the returned slice lives, no other access to these elements may happen.
     ///
     /// # Panics
     /// If the range ends behind the slice.
-    pub(crate) unsafe fn part(self, range: Range<usize>) -> &'a mut [f32] {
-        assert!(range.start <= range.end && range.end <= self.length);
+    pub(crate) unsafe fn unwritten_part(self, range: Range<usize>) -> &'a mut [MaybeUninit<f32>] {
+        let start = self.pointer(range.start, range.len());
         // SAFETY: the range lies inside the borrowed slice; exclusiveness is the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+        unsafe { std::slice::from_raw_parts_mut(start.cast(), range.len()) }
     }
 
-    /// Pointer to element `offset`, for the product of matrices.
+    /// The elements of `range`.
+    ///
+    /// # Safety
+    /// The elements have been written, and while the returned slice lives, no other access to them may
+    /// happen.
+    ///
+    /// # Panics
+    /// If the range ends behind the slice.
+    pub(crate) unsafe fn part(self, range: Range<usize>) -> &'a mut [f32] {
+        let start = self.pointer(range.start, range.len());
+        // SAFETY: as above, and the elements are initialised by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(start, range.len()) }
+    }
+
+    /// Pointer to element `offset`, which is followed by at least `span` elements of the slice.
     ///
     /// # Panics
     /// If `offset + span` lies behind the slice.
     pub(crate) fn pointer(self, offset: usize, span: usize) -> *mut f32 {
-        assert!(offset + span <= self.length);
+        assert!(offset <= self.length && span <= self.length - offset);
         // SAFETY: in bounds by the assertion.
-        unsafe { self.start.add(offset) }
+        unsafe { self.start.add(offset).cast() }
     }
 }

@@ -1,5 +1,6 @@
 //! Tensors of the `flex` backend as slices of `f32`.
 
+use super::DisjointMut;
 use burn::tensor::{DType, Shape, TensorData};
 use burn_flex::FlexTensor;
 
@@ -23,13 +24,28 @@ pub(crate) fn tensor_of(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor
     FlexTensor::from_data(TensorData::new(values, shape.into()))
 }
 
-/// Calls `fill(result, source)` to make a tensor of the shape of `tensor`.
+/// `length` values that `fill` writes.
+///
+/// # Safety
+/// `fill` writes every element of what it is given.
+pub(crate) unsafe fn written_by(length: usize, fill: impl FnOnce(DisjointMut<'_>)) -> Vec<f32> {
+    let mut values = Vec::with_capacity(length);
+    fill(DisjointMut::unwritten(&mut values.spare_capacity_mut()[..length]));
+    // SAFETY: that many elements are allocated, and `fill` has written them.
+    unsafe { values.set_len(length) };
+    values
+}
+
+/// Makes a tensor of the shape of `tensor` by `fill(result, source)`.
 ///
 /// If nobody else holds the tensor's memory, the result takes it: `result` then holds the elements and
-/// `source` is `None`. Otherwise `result` is fresh memory and `source` the elements.
-pub(crate) fn owned_or_copied(
+/// `source` is `None`. Otherwise `result` is memory yet to be written and `source` the elements.
+///
+/// # Safety
+/// `fill` writes every element of `result` where there is a source.
+pub(crate) unsafe fn replaced_by(
     tensor: FlexTensor,
-    fill: impl FnOnce(&mut [f32], Option<&[f32]>),
+    fill: impl FnOnce(DisjointMut<'_>, Option<&[f32]>),
 ) -> FlexTensor {
     let mut tensor = contiguous(tensor);
     let shape = tensor.layout().shape().clone();
@@ -38,10 +54,10 @@ pub(crate) fn owned_or_copied(
         && let Some(storage) = tensor.try_storage_mut::<f32>()
         && storage.len() == length
     {
-        fill(storage, None);
+        fill(DisjointMut::new(storage), None);
         return tensor;
     }
-    let mut result = vec![0.0; length];
-    fill(&mut result, Some(values(&tensor)));
+    // SAFETY: `fill` gets a source and therefore writes everything.
+    let result = unsafe { written_by(length, |result| fill(result, Some(values(&tensor)))) };
     tensor_of(result, shape)
 }

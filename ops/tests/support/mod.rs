@@ -49,3 +49,14 @@ pub fn read<const D: usize>(file: &SafeTensors<'_>, name: &str, device: &Device)
 pub fn with_threads<R: Send>(threads: usize, body: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(body)
 }
+
+/// The operators that graph capture records while `body` runs, as text.
+pub fn captured_operators<const D: usize>(body: impl FnOnce(&Device) -> Tensor<D>) -> Vec<String> {
+    let device = Device::capture();
+    let captured = device.capture_scope(|scope| {
+        let _output = body(&device);
+        scope.complete([], [])
+    });
+    let graph = captured.expect("a captured graph").graph;
+    graph.operations.iter().map(|operation| format!("{operation:?}")).collect()
+}

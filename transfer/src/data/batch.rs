@@ -178,7 +178,7 @@ mod tests {
         };
         let batch = collate(vec![sample(0, 33, 5), sample(1, 7, 32)], &Device::flex());
         assert_eq!(batch.images.dims(), [2, 3, 32, 64]);
-        let values = batch.images.into_data().to_vec::<f32>().unwrap();
+        let values = batch.images.into_data().try_to_vec::<f32>().unwrap();
         let at = |n: usize, c: usize, y: usize, x: usize| values[((n * 3 + c) * 32 + y) * 64 + x];
         assert_eq!([at(0, 0, 4, 32), at(0, 2, 4, 33), at(0, 1, 5, 0)], [1.0, 0.0, 0.0]);
         assert_eq!([at(1, 0, 31, 6), at(1, 2, 31, 7), at(1, 1, 0, 0)], [2.0, 0.0, 2.0]);

@@ -1,3 +1,5 @@
+//! Reference boxes on the pyramid's grids.
+
 use std::ops::Range;
 
 use scrl_core::structures::BoxXyxy;
@@ -23,6 +25,7 @@ pub struct AnchorGenerator {
 }
 
 impl AnchorGenerator {
+    /// Sizes, ratios and rounding of this config.
     pub fn new(config: &DetectorConfig) -> Self {
         let numerics = config.variant.numerics();
         Self {

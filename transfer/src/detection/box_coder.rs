@@ -1,3 +1,5 @@
+//! Boxes relative to a reference box.
+
 use scrl_core::structures::BoxXyxy;
 
 /// Limit of the decoded `dw` and `dh`, `ln(1000 / 16)`, against overflow of the exponential.

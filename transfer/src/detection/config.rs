@@ -1,3 +1,5 @@
+//! What defines a detector, and the constants in which detectron2 and torchvision differ.
+
 use burn::tensor::Device;
 use scrl_core::models::{Arch, ResNetConfig};
 use scrl_core::random::Rng;
@@ -84,12 +86,15 @@ pub enum Norm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DetectorConfig {
+    /// The backbone's depth.
     pub arch: Arch,
     /// Factor on the backbone's channels.
     pub width: f64,
+    /// Whose numbers are used where the two references differ.
     pub variant: Variant,
     /// Foreground classes.
     pub num_classes: usize,
+    /// C, channels of every pyramid level.
     pub fpn_channels: usize,
     /// Outputs of each of the box head's two fully connected layers.
     pub box_head_dim: usize,
@@ -103,24 +108,31 @@ pub struct DetectorConfig {
     pub box_score_threshold: f32,
     /// A detection is dropped when its IoU with a better one of its class is above this.
     pub box_nms: f32,
+    /// At most so many detections of an image, the best.
     pub detections_per_image: usize,
     /// Best anchors of each level before suppression, in training.
     pub rpn_pre_nms_train: usize,
+    /// The same in detection.
     pub rpn_pre_nms_test: usize,
     /// Best proposals of an image after suppression, in training; torchvision's number is 2000.
     pub rpn_post_nms_train: usize,
+    /// The same in detection.
     pub rpn_post_nms_test: usize,
+    /// A proposal is dropped when its IoU with a better one of its level is above this.
     pub rpn_nms: f32,
     /// Anchors of an image in the loss.
     pub rpn_batch: usize,
+    /// Largest share of anchors in the loss that are matched to a target.
     pub rpn_positive_fraction: f64,
     /// Regions of an image in the loss.
     pub roi_batch: usize,
+    /// Largest share of regions in the loss that are matched to a target.
     pub roi_positive_fraction: f64,
     /// Factors on a region's `dx, dy, dw, dh`.
     pub box_weights: [f32; 4],
     /// How many of stem, C2, C3, C4, C5 are frozen, counted from the stem.
     pub freeze_at: usize,
+    /// What the backbone's batch norms do.
     pub norm: Norm,
     /// Batch norm instead of a bias after each convolution of the pyramid.
     pub fpn_norm: bool,
@@ -161,10 +173,19 @@ impl Default for DetectorConfig {
 /// A detector that cannot be built.
 #[derive(Debug, Error)]
 pub enum DetectorConfigError {
+    /// Not one anchor size a level.
     #[error("anchor_sizes has {0} entries, the pyramid has 5 levels; give one size for each of P2 to P6")]
     AnchorSizes(usize),
+    /// A value outside its range.
     #[error("{name} is {value}, but must be {expected}")]
-    Value { name: &'static str, value: String, expected: &'static str },
+    Value {
+        /// The field of [`DetectorConfig`].
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The range it should lie in.
+        expected: &'static str,
+    },
 }
 
 impl DetectorConfig {

@@ -1,3 +1,5 @@
+//! The whole detector: training losses and detection.
+
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
@@ -17,9 +19,13 @@ use super::rpn::{Rpn, RpnPredictions};
 /// Faster R-CNN with a feature pyramid; its tensors' paths are the keys of torchvision's `FasterRCNN`.
 #[derive(Module, Debug)]
 pub struct FasterRcnn {
+    /// From images to the pyramid.
     pub backbone: BackboneWithFpn,
+    /// From the pyramid to proposals.
     pub rpn: Rpn,
+    /// From proposals to objects.
     pub roi_heads: RoiHeads,
+    /// What the detector was built from.
     #[module(skip)]
     pub config: DetectorConfig,
 }
@@ -27,7 +33,9 @@ pub struct FasterRcnn {
 /// A ResNet and its pyramid.
 #[derive(Module, Debug)]
 pub struct BackboneWithFpn {
+    /// Gives C2 to C5.
     pub body: ResNet,
+    /// Gives P2 to P6.
     pub fpn: Fpn,
 }
 
@@ -43,9 +51,13 @@ pub struct Target {
 /// The four losses of a training step, `[1]` each, and the sizes of the samples behind them.
 #[derive(Clone, Debug)]
 pub struct Losses {
+    /// Binary cross entropy of the sampled anchors.
     pub rpn_objectness: Tensor<1>,
+    /// Box loss of the sampled foreground anchors.
     pub rpn_box: Tensor<1>,
+    /// Mean cross entropy of the sampled regions.
     pub classifier: Tensor<1>,
+    /// Box loss of the sampled foreground regions.
     pub box_regression: Tensor<1>,
     /// Sampled anchors of the batch that are matched to a target.
     pub foreground_anchors: usize,

@@ -1,3 +1,5 @@
+//! The feature pyramid.
+
 use burn::module::Module;
 use burn::tensor::module::{interpolate, max_pool2d};
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};

@@ -1,3 +1,5 @@
+//! Which candidate boxes stand for which target.
+
 use scrl_core::structures::BoxXyxy;
 
 /// What a candidate box (an anchor or a proposal) stands for in training.

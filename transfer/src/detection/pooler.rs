@@ -1,3 +1,5 @@
+//! Region features from the pyramid.
+
 use burn::tensor::{Tensor, TensorData};
 use scrl_core::structures::BoxXyxy;
 use scrl_ops::{RoiAlignOptions, roi_align};
@@ -15,6 +17,7 @@ const POOLED_LEVELS: usize = 4;
 pub struct Roi {
     /// Index of the image in the batch.
     pub image: usize,
+    /// In pixels of the padded input image.
     pub bbox: BoxXyxy,
 }
 
@@ -27,6 +30,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
+    /// Canonical size and sampling of this config.
     pub fn new(config: &DetectorConfig) -> Self {
         let numerics = config.variant.numerics();
         Self {
@@ -103,6 +107,8 @@ mod tests {
         let pooled = pooler.forward(&features, &rois);
         assert_eq!(pooled.dims(), [4, 2, 7, 7]);
         let first: Vec<f32> = pooled.slice([0..4, 0..1, 3..4, 3..4]).into_data().try_to_vec().unwrap();
-        assert_eq!(first, [3.0, 0.0, 2.0, 0.0]);
+        // The mean over the sampling points rounds.
+        let near = first.iter().zip([3.0, 0.0, 2.0, 0.0]).all(|(a, e)| (a - e).abs() < 1e-5);
+        assert!(near, "{first:?}");
     }
 }

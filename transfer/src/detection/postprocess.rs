@@ -1,3 +1,5 @@
+//! From the box predictor's output to detections.
+
 use rayon::prelude::*;
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_ops::batched_nms;

@@ -1,3 +1,5 @@
+//! From scored anchors to proposals.
+
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_ops::batched_nms;
 

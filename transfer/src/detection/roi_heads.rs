@@ -1,3 +1,5 @@
+//! The box head and its losses.
+
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
@@ -18,14 +20,18 @@ use super::sampler::{Sampler, image_streams};
 /// Classifies and refines proposals.
 #[derive(Module, Debug)]
 pub struct RoiHeads {
+    /// From pooled features to one vector a region.
     pub box_head: BoxHead,
+    /// From that vector to classes and boxes.
     pub box_predictor: BoxPredictor,
 }
 
 /// Two fully connected layers on the pooled features.
 #[derive(Module, Debug)]
 pub struct BoxHead {
+    /// From C · 7 · 7 features, channel by channel.
     pub fc6: Linear,
+    /// From `fc6`'s outputs.
     pub fc7: Linear,
 }
 

@@ -1,3 +1,5 @@
+//! The region proposal network and its losses.
+
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
@@ -19,6 +21,7 @@ use super::sampler::{Sampler, image_streams};
 /// Region proposal network: scores anchors and refines the best into proposals.
 #[derive(Module, Debug)]
 pub struct Rpn {
+    /// Its only network.
     pub head: RpnHead,
 }
 

@@ -1,3 +1,5 @@
+//! Which candidates take part in a loss.
+
 use scrl_core::random::{Rng, RngExt, stream};
 
 use super::matcher::Match;
@@ -14,7 +16,9 @@ pub struct Sampler {
 /// Indices of the drawn candidates, each list in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
+    /// Matched to a target.
     pub positive: Vec<usize>,
+    /// Background.
     pub negative: Vec<usize>,
 }
 

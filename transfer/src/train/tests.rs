@@ -223,7 +223,9 @@ fn a_pretrained_backbone_is_taken_over_and_checked() {
 
     // Trained, it moves away from where it came from, weights and statistics.
     let run = folder.path().join("trained");
-    finish(&config, &init, &run);
+    let mut full_rate = config.clone();
+    full_rate.solver.warmup_iterations = 0;
+    finish(&full_rate, &init, &run);
     let (trained, before) = (tensors(&run), parameters::collect(&backbone));
     for key in ["layer1.0.conv1.weight", "bn1.running_mean", "layer4.1.bn2.weight"] {
         assert_ne!(trained[&format!("backbone.body.{key}")], before[key], "{key}");
@@ -277,12 +279,15 @@ fn the_learned_detector_is_better_than_the_random_one() {
         Some(DataSource::Voc { root, .. }) => Some(DataSource::Voc { root, split: "train".into() }),
         other => other,
     };
-    let before = finish(&TransferConfig { iterations: 1, ..config.clone() }, &InitWeights::Random, &folder.path().join("a"));
-    config.iterations = 60;
+    // Always the same four images, unchanged: over seeds, AP50 ends between 0.5 and 0.7.
+    config = TransferConfig { min_sizes: vec![64], flip: 0.0, batch_size: 4, ..config };
+    let [first, last] = ["first", "last"].map(|name| folder.path().join(name));
+    let before = finish(&TransferConfig { iterations: 1, ..config.clone() }, &InitWeights::Random, &first);
+    config.iterations = 120;
     config.solver.lr = 0.02;
-    let after = finish(&config, &InitWeights::Random, &folder.path().join("b"));
-    let loss = |run: &str, index: usize| events(&folder.path().join(run), "train")[index]["loss"].as_f64().unwrap();
-    assert!(loss("b", 59) < 0.7 * loss("b", 0), "{} {}", loss("b", 0), loss("b", 59));
+    let after = finish(&config, &InitWeights::Random, &last);
+    let losses: Vec<f64> = events(&last, "train").iter().map(|line| line["loss"].as_f64().unwrap()).collect();
+    assert!(losses[119] < 0.7 * losses[0], "{} {}", losses[0], losses[119]);
     let (before, after) = (before.metrics.coco.ap50.unwrap(), after.metrics.coco.ap50.unwrap());
-    assert!(after > before + 0.1, "AP50 from {before} to {after}");
+    assert!(after > before + 0.2, "AP50 from {before} to {after}");
 }

@@ -13,16 +13,20 @@ use rayon::prelude::*;
 const PATCH_ELEMENTS: usize = 192 * 1024;
 /// Pixels below which a product spends more time on packing the weight than on arithmetic.
 const MIN_PIXELS: usize = 196;
+/// Pixels of the largest tile that needs no copy of the input.
+const MAX_POINTWISE_PIXELS: usize = 4096;
+/// Images of fewer pixels are worth copying side by side even where that is the only copy.
+const TINY_IMAGE: usize = 32;
 /// Tiles that are wanted at least for the sake of threads, where the image has so many pixels.
 const MIN_TILES: usize = 32;
 
-/// Computes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`.
+/// Writes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`.
 pub(super) fn forward(
     geometry: &Geometry,
     input: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
-    output: &mut [f32],
+    output: DisjointMut<'_>,
 ) {
     forward_with(geometry, input, Matrix::rows(weight, geometry.depth()), bias, output);
 }
@@ -33,10 +37,9 @@ pub(super) fn forward_with(
     input: &[f32],
     weight: Matrix<'_>,
     bias: Option<&[f32]>,
-    output: &mut [f32],
+    output: DisjointMut<'_>,
 ) {
     let geometry = geometry.flattened();
-    let output = DisjointMut::new(output);
     geometry.tiles(tile_pixels(&geometry)).into_par_iter().for_each(|tile| {
         with_scratch(|scratch| {
             let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);
@@ -50,13 +53,12 @@ pub(super) fn forward_with(
 }
 
 fn tile_pixels(geometry: &Geometry) -> usize {
-    let total = geometry.batch * geometry.output_plane();
-    let pixels = if geometry.is_pointwise() {
-        (total / MIN_TILES).clamp(2 * MIN_PIXELS, 4096)
-    } else {
-        (PATCH_ELEMENTS / geometry.depth().max(1)).max(MIN_PIXELS)
-    };
-    pixels.min(total.div_ceil(4))
+    let plane = geometry.output_plane();
+    let total = geometry.batch * plane;
+    if geometry.is_pointwise() && plane >= TINY_IMAGE {
+        return (total / MIN_TILES).clamp(2 * MIN_PIXELS, MAX_POINTWISE_PIXELS).min(plane);
+    }
+    (PATCH_ELEMENTS / geometry.depth().max(1)).max(MIN_PIXELS).min(total.div_ceil(4))
 }
 
 /// Writes the product to its place in the output.
@@ -77,7 +79,7 @@ fn one_image(
     }
     for (channel, bias) in bias.unwrap_or_default().iter().enumerate() {
         let start = offset + channel * plane;
-        // SAFETY: as above.
+        // SAFETY: as above; the product has written these elements.
         let row = unsafe { output.part(start..start + pixels) };
         row.iter_mut().for_each(|value| *value += bias);
     }
@@ -104,9 +106,11 @@ fn several_images(
             let source = &panel[channel * pixels + index * plane..][..plane];
             let start = (image * geometry.channels_out + channel) * plane;
             // SAFETY: tiles do not overlap, and this one is handled by this thread alone.
-            let target = unsafe { output.part(start..start + plane) };
+            let target = unsafe { output.unwritten_part(start..start + plane) };
             let bias = bias.map_or(0.0, |bias| bias[channel]);
-            target.iter_mut().zip(source).for_each(|(target, source)| *target = source + bias);
+            for (target, source) in target.iter_mut().zip(source) {
+                target.write(source + bias);
+            }
         }
     }
 }

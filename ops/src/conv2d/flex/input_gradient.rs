@@ -9,30 +9,28 @@ use super::{
 };
 use crate::cpu::DisjointMut;
 use rayon::prelude::*;
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range};
 
 /// Elements of a tile of patches.
 const PATCH_ELEMENTS: usize = 192 * 1024;
 /// Rows of a product below which it is not worth its packing.
-const MIN_ROWS: usize = 256;
+const MIN_ROWS: usize = 512;
 
-/// Computes the gradient of the input, `[N, C, H, W]`, which comes filled with zeros, from that of the output.
+/// Writes the gradient of the input, `[N, C, H, W]`, given that of the output.
 pub(super) fn input_gradient(
     geometry: &Geometry,
     weight: &[f32],
     output_gradient: &[f32],
-    gradient: &mut [f32],
+    gradient: DisjointMut<'_>,
 ) {
     let padding_fits = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
-    if geometry.is_pointwise() {
-        let weight = Matrix::rows(weight, geometry.channels_in).transposed();
-        forward_with(&mirrored(geometry), output_gradient, weight, None, gradient);
-    } else if geometry.stride == [1, 1] && padding_fits {
+    if geometry.stride == [1, 1] && padding_fits {
         let weight = turned(geometry, weight);
         let weight = Matrix::rows(&weight, geometry.channels_out * geometry.taps());
         forward_with(&mirrored(geometry), output_gradient, weight, None, gradient);
     } else {
-        scatter(geometry, weight, output_gradient, gradient);
+        let weight = transposed(weight, [geometry.channels_out, geometry.depth()]);
+        scatter(geometry, &weight, output_gradient, gradient);
     }
 }
 
@@ -51,6 +49,9 @@ fn mirrored(geometry: &Geometry) -> Geometry {
 /// The weight with its channels exchanged and each kernel turned by half a turn: `[C, O, KH, KW]`.
 fn turned(geometry: &Geometry, weight: &[f32]) -> Vec<f32> {
     let taps = geometry.taps();
+    if taps == 1 {
+        return transposed(weight, [geometry.channels_out, geometry.channels_in]);
+    }
     let mut turned = vec![0.0; weight.len()];
     let row = geometry.channels_out * taps;
     turned.par_chunks_exact_mut(row).enumerate().for_each(|(channel, row)| {
@@ -62,18 +63,37 @@ fn turned(geometry: &Geometry, weight: &[f32]) -> Vec<f32> {
     turned
 }
 
+/// The transpose of a `[rows, columns]` matrix. A product reads it faster than the matrix by columns.
+fn transposed(matrix: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+    const BLOCK: usize = 16;
+    let mut transposed = vec![0.0; matrix.len()];
+    transposed.par_chunks_mut((BLOCK * rows).max(1)).enumerate().for_each(|(block, target)| {
+        for start in (0..rows).step_by(BLOCK) {
+            for (column, target) in (block * BLOCK..).zip(target.chunks_exact_mut(rows)) {
+                for row in start..(start + BLOCK).min(rows) {
+                    target[row] = matrix[row * columns + column];
+                }
+            }
+        }
+    });
+    transposed
+}
+
 /// Any stride: patches of gradients, `Wᵀ · dY`, are added to where the patches were taken from.
-/// A task owns some channels of one image.
-fn scatter(geometry: &Geometry, weight: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
-    let gradient = DisjointMut::new(gradient);
+/// A task owns some channels of one image. `weight` is transposed, `[C · taps, O]`.
+fn scatter(geometry: &Geometry, weight: &[f32], output_gradient: &[f32], gradient: DisjointMut<'_>) {
     let blocks = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()));
     let tasks: Vec<_> =
         blocks.flat_map(|block| (0..geometry.batch).map(move |image| (image, block.clone()))).collect();
     tasks.into_par_iter().for_each(|(image, channels)| {
         let plane = geometry.input_plane();
         let start = (image * geometry.channels_in + channels.start) * plane;
-        // SAFETY: no two tasks have the same channel of the same image.
-        let target = unsafe { gradient.part(start..start + channels.len() * plane) };
+        let range = start..start + channels.len() * plane;
+        // SAFETY: no two tasks have the same channel of the same image; written before it is read.
+        let target = unsafe {
+            gradient.unwritten_part(range.clone()).fill(MaybeUninit::new(0.0));
+            gradient.part(range)
+        };
         with_scratch(|scratch| {
             scatter_channels(geometry, weight, output_gradient, image, &channels, target, scratch);
         });
@@ -91,7 +111,8 @@ fn scatter_channels(
 ) {
     let taps = geometry.taps();
     let depth = channels.len() * taps;
-    let weight = Matrix::rows(&weight[channels.start * taps..], geometry.depth()).transposed();
+    let weight =
+        Matrix::rows(&weight[channels.start * taps * geometry.channels_out..], geometry.channels_out);
     let rows = (PATCH_ELEMENTS / (depth * geometry.output[1])).max(1);
     for rows in even_parts(geometry.output[0], rows) {
         let tile = Tile { images: image..image + 1, rows };

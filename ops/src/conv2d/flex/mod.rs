@@ -12,7 +12,7 @@ mod scratch;
 mod weight_gradient;
 
 use super::{Conv2dOptions, backend::Conv2dOps};
-use crate::cpu::{all_f32, contiguous, tensor_of, values};
+use crate::cpu::{all_f32, contiguous, tensor_of, values, written_by};
 use burn::backend::{
     Flex, TensorMetadata,
     ops::{FloatTensorOps, ModuleOps},
@@ -32,8 +32,12 @@ fn run_forward(
 ) -> FlexTensor {
     let geometry = geometry(&input, &weight, options);
     let (input, weight, bias) = (contiguous(input), contiguous(weight), bias.map(contiguous));
-    let mut output = vec![0.0; geometry.output_shape().iter().product()];
-    forward::forward(&geometry, values(&input), values(&weight), bias.as_ref().map(values), &mut output);
+    let tensors = (values(&input), values(&weight), bias.as_ref().map(values));
+    let length = geometry.output_shape().iter().product();
+    // SAFETY: `forward` writes the whole output.
+    let output = unsafe {
+        written_by(length, |output| forward::forward(&geometry, tensors.0, tensors.1, tensors.2, output))
+    };
     tensor_of(output, geometry.output_shape())
 }
 
@@ -68,8 +72,14 @@ impl Conv2dOps for Flex {
         }
         let geometry = geometry(&input, &weight, options);
         let (weight, output_gradient) = (contiguous(weight), contiguous(output_gradient));
-        let mut gradient = vec![0.0; geometry.input_shape().iter().product()];
-        input_gradient::input_gradient(&geometry, values(&weight), values(&output_gradient), &mut gradient);
+        let (weight, output_gradient) = (values(&weight), values(&output_gradient));
+        let length = geometry.input_shape().iter().product();
+        // SAFETY: `input_gradient` writes the whole gradient.
+        let gradient = unsafe {
+            written_by(length, |gradient| {
+                input_gradient::input_gradient(&geometry, weight, output_gradient, gradient);
+            })
+        };
         tensor_of(gradient, geometry.input_shape())
     }
 
@@ -84,8 +94,14 @@ impl Conv2dOps for Flex {
         }
         let geometry = geometry(&input, &weight, options);
         let (input, output_gradient) = (contiguous(input), contiguous(output_gradient));
-        let mut gradient = vec![0.0; geometry.weight_shape().iter().product()];
-        weight_gradient::weight_gradient(&geometry, values(&input), values(&output_gradient), &mut gradient);
+        let (input, output_gradient) = (values(&input), values(&output_gradient));
+        let length = geometry.weight_shape().iter().product();
+        // SAFETY: `weight_gradient` writes the whole gradient.
+        let gradient = unsafe {
+            written_by(length, |gradient| {
+                weight_gradient::weight_gradient(&geometry, input, output_gradient, gradient);
+            })
+        };
         tensor_of(gradient, geometry.weight_shape())
     }
 

@@ -6,20 +6,24 @@ use super::{
     product::{Destination, multiply},
     scratch::with_scratch,
 };
-use crate::cpu::DisjointMut;
+use crate::cpu::{DisjointMut, written_by};
 use rayon::prelude::*;
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range};
 
 /// Elements of a tile of patches.
 const PATCH_ELEMENTS: usize = 192 * 1024;
 /// Pixels below which adding to the gradient costs more than the product.
 const MIN_PIXELS: usize = 196;
+/// Pixels of a tile that needs no copy of the input.
+const POINTWISE_PIXELS: usize = 1024;
+/// Images of fewer pixels are worth copying side by side even where that is the only copy.
+const TINY_IMAGE: usize = 32;
 /// Columns of the gradient that a task computes at least.
 const MIN_COLUMNS: usize = 256;
 /// Tasks wanted for the sake of threads.
 const TASKS: usize = 8;
 
-/// Computes the gradient of the weight, `[O, C, KH, KW]`.
+/// Writes the gradient of the weight, `[O, C, KH, KW]`.
 ///
 /// A task owns some input channels and a group of tiles; where there are several groups, each writes a
 /// sum of its own and the sums are added in the groups' order.
@@ -27,35 +31,50 @@ pub(super) fn weight_gradient(
     geometry: &Geometry,
     input: &[f32],
     output_gradient: &[f32],
-    gradient: &mut [f32],
+    gradient: DisjointMut<'_>,
 ) {
     let geometry = geometry.flattened();
     let block = MIN_COLUMNS.div_ceil(geometry.taps()).min(geometry.channels_in.max(1));
     let blocks: Vec<_> = even_parts(geometry.channels_in, block).collect();
-    let pixels = (PATCH_ELEMENTS / (block * geometry.taps())).max(MIN_PIXELS);
-    let tiles = geometry.tiles(pixels.min((geometry.batch * geometry.output_plane()).div_ceil(4)));
-    let groups = TASKS.div_ceil(blocks.len().max(1)).min(tiles.len());
-    if groups <= 1 {
-        return sum_group(&geometry, input, output_gradient, &blocks, &[&tiles[..]], gradient);
-    }
-    let parts: Vec<_> =
+    let tiles = geometry.tiles(tile_pixels(&geometry, block));
+    let groups = TASKS.div_ceil(blocks.len().max(1)).clamp(1, tiles.len().max(1));
+    let groups: Vec<_> =
         even_parts(tiles.len(), tiles.len().div_ceil(groups)).map(|part| &tiles[part]).collect();
-    let mut sums = vec![0.0; parts.len() * gradient.len()];
-    sum_group(&geometry, input, output_gradient, &blocks, &parts, &mut sums);
-    add_in_order(&sums, gradient);
+    match groups.as_slice() {
+        // SAFETY: nothing else accesses the gradient.
+        [] => unsafe { gradient.unwritten_part(0..gradient.len()).fill(MaybeUninit::new(0.0)) },
+        [_] => sum_groups(&geometry, input, output_gradient, &blocks, &groups, gradient),
+        several => {
+            // SAFETY: the blocks of channels cover the sum of each group.
+            let sums = unsafe {
+                written_by(several.len() * gradient.len(), |sums| {
+                    sum_groups(&geometry, input, output_gradient, &blocks, several, sums);
+                })
+            };
+            add_in_order(&sums, gradient);
+        }
+    }
+}
+
+fn tile_pixels(geometry: &Geometry, channels: usize) -> usize {
+    let plane = geometry.output_plane();
+    if geometry.is_pointwise() && plane >= TINY_IMAGE {
+        return POINTWISE_PIXELS.min(plane);
+    }
+    let pixels = (PATCH_ELEMENTS / (channels * geometry.taps())).max(MIN_PIXELS);
+    pixels.min((geometry.batch * plane).div_ceil(4))
 }
 
 /// Writes one sum for each group of tiles, `[groups, O, C · taps]`.
-fn sum_group(
+fn sum_groups(
     geometry: &Geometry,
     input: &[f32],
     output_gradient: &[f32],
     blocks: &[Range<usize>],
     groups: &[&[Tile]],
-    sums: &mut [f32],
+    sums: DisjointMut<'_>,
 ) {
     let length = geometry.channels_out * geometry.depth();
-    let sums = DisjointMut::new(sums);
     let tasks: Vec<_> =
         groups.iter().enumerate().flat_map(|group| blocks.iter().map(move |block| (group, block))).collect();
     tasks.into_par_iter().for_each(|((group, tiles), channels)| {
@@ -78,13 +97,23 @@ fn sum_group(
     });
 }
 
-fn add_in_order(sums: &[f32], gradient: &mut [f32]) {
+/// Writes the sum of `sums`, one after the other, to `total`.
+fn add_in_order(sums: &[f32], total: DisjointMut<'_>) {
     const CHUNK: usize = 16 * 1024;
-    let length = gradient.len();
-    gradient.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, target)| {
-        for sum in sums.chunks_exact(length) {
-            let source = &sum[chunk * CHUNK..][..target.len()];
-            target.iter_mut().zip(source).for_each(|(target, source)| *target += source);
+    let length = total.len();
+    let (first, others) = sums.split_at(length);
+    first.par_chunks(CHUNK).enumerate().for_each(|(chunk, first)| {
+        let range = chunk * CHUNK..chunk * CHUNK + first.len();
+        // SAFETY: chunks do not overlap; written before it is read.
+        let target = unsafe {
+            let target = total.unwritten_part(range.clone());
+            target.iter_mut().zip(first).for_each(|(target, value)| {
+                target.write(*value);
+            });
+            total.part(range.clone())
+        };
+        for sum in others.chunks_exact(length) {
+            target.iter_mut().zip(&sum[range.clone()]).for_each(|(target, value)| *target += value);
         }
     });
 }
