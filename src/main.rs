@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", describe(&error));
             ExitCode::from(commands::exit_code(&error))
         }
     }
@@ -42,4 +42,13 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Export(args) => commands::export::run(args),
         Command::Benchmark(args) => commands::benchmark::run(args, monitor),
     }
+}
+
+/// The error and its causes, without the causes that a message quotes already.
+fn describe(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }

@@ -70,28 +70,43 @@ fn pool(plane: Plane, input: &[f32], output: &mut [MaybeUninit<f32>]) {
     }
 }
 
-/// Adds each output pixel's gradient to the place of its maximum.
+/// Adds each output pixel's gradient to the place of its maximum, without branches on the values.
+#[inline(always)]
 fn route(plane: Plane, input: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
     let width = plane.input[1];
+    let mut columns = vec![(0.0f32, 0u32); width];
     for (y, row) in output_gradient.chunks_exact(plane.output[1]).enumerate() {
-        let rows = plane.window(0, y);
+        column_maxima(plane.window(0, y), input, &mut columns);
         for (x, value) in row.iter().enumerate() {
-            let columns = plane.window(1, x);
-            let mut place = rows.start * width + columns.start;
-            let mut maximum = f32::NEG_INFINITY;
-            for start in rows.clone().map(|y| y * width) {
-                for index in start + columns.start..start + columns.end {
-                    if exceeds(input[index], maximum) {
-                        (place, maximum) = (index, input[index]);
-                    }
-                }
-            }
-            gradient[place] += value;
+            let window = &columns[plane.window(1, x)];
+            let first = window.iter().copied().reduce(|(maximum, place), (value, at)| {
+                let earlier = (value == maximum) & (at < place);
+                let take = (value > maximum) | value.is_nan() | earlier;
+                (if take { value } else { maximum }, if take { at } else { place })
+            });
+            gradient[first.map_or(0, |(_, place)| place as usize)] += value;
         }
     }
 }
 
-/// The parts of `slice` that belong to plane `index`.
+/// The first maximum of each column over some rows, and its place in the plane.
+#[inline(always)]
+fn column_maxima(rows: Range<usize>, input: &[f32], columns: &mut [(f32, u32)]) {
+    let width = columns.len();
+    for (x, column) in columns.iter_mut().enumerate() {
+        *column = (f32::NEG_INFINITY, (rows.start * width + x) as u32);
+    }
+    for y in rows {
+        let start = (y * width) as u32;
+        let row = &input[y * width..(y + 1) * width];
+        for ((column, value), at) in columns.iter_mut().zip(row).zip(start..) {
+            let take = (*value > column.0) | value.is_nan();
+            *column = (if take { *value } else { column.0 }, if take { at } else { column.1 });
+        }
+    }
+}
+
+/// Where plane `index` of so many pixels lies.
 fn part(index: usize, pixels: usize) -> Range<usize> {
     index * pixels..(index + 1) * pixels
 }
@@ -143,7 +158,11 @@ impl MaxPoolOps for Flex {
                 gradient.unwritten_part(range.clone()).fill(MaybeUninit::new(0.0));
                 gradient.part(range.clone())
             };
-            route(plane, &source[range], &output_gradient[part(index, plane.output_pixels())], target);
+            let (input, output) = (&source[range], &output_gradient[part(index, plane.output_pixels())]);
+            vectorized(
+                #[inline(always)]
+                || route(plane, input, output, target),
+            );
         };
         // SAFETY: each plane is filled with zeros at least.
         let gradient = unsafe {
