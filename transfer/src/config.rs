@@ -37,6 +37,8 @@ pub struct TransferConfig {
     pub iterations: u64,
     /// Images a step.
     pub batch_size: usize,
+    /// Whether images without objects (crowds do not count) are left out of training, as detectron2 does.
+    pub skip_empty: bool,
     /// Share of the training images, in `(0, 1]`.
     pub fraction: f64,
     /// Which images `fraction` keeps; smaller fractions are subsets of larger ones.
@@ -139,6 +141,7 @@ impl Default for TransferConfig {
             seed: 0,
             iterations: 90_000,
             batch_size: 16,
+            skip_empty: true,
             fraction: 1.0,
             subset_seed: 0,
             min_sizes: (640..=800).step_by(32).collect(),
@@ -218,7 +221,12 @@ impl TransferConfig {
             (self.batch_size > 0, "batch_size", self.batch_size.to_string(), "at least 1"),
             (self.eval_batch_size > 0, "eval_batch_size", self.eval_batch_size.to_string(), "at least 1"),
             (self.log_every > 0, "log_every", self.log_every.to_string(), "at least 1"),
-            (positive(self.fraction) && self.fraction <= 1.0, "fraction", self.fraction.to_string(), "above 0 and at most 1"),
+            (
+                positive(self.fraction) && self.fraction <= 1.0,
+                "fraction",
+                self.fraction.to_string(),
+                "above 0 and at most 1",
+            ),
             ((0.0..=1.0).contains(&self.flip), "flip", self.flip.to_string(), "between 0 and 1"),
             (sizes, "min_sizes", format!("{:?}", self.min_sizes), "one or more positive numbers"),
             (self.max_size > 0, "max_size", self.max_size.to_string(), "positive"),
@@ -226,9 +234,19 @@ impl TransferConfig {
             (self.test_max_size > 0, "test_max_size", self.test_max_size.to_string(), "positive"),
             (self.std.iter().all(|&v| v > 0.0), "std", format!("{:?}", self.std), "positive"),
             (positive(solver.lr), "solver.lr", solver.lr.to_string(), "positive and finite"),
-            ((0.0..1.0).contains(&solver.momentum), "solver.momentum", solver.momentum.to_string(), "from 0 to below 1"),
+            (
+                (0.0..1.0).contains(&solver.momentum),
+                "solver.momentum",
+                solver.momentum.to_string(),
+                "from 0 to below 1",
+            ),
             (solver.weight_decay >= 0.0, "solver.weight_decay", solver.weight_decay.to_string(), "0 or more"),
-            (solver.milestones.iter().all(valid), "solver.milestones", format!("{:?}", solver.milestones), "iterations, or shares of the run between 0 and 1"),
+            (
+                solver.milestones.iter().all(valid),
+                "solver.milestones",
+                format!("{:?}", solver.milestones),
+                "iterations, or shares of the run between 0 and 1",
+            ),
             (ascending, "solver.milestones", format!("{:?}", self.schedule().milestones), "ascending"),
         ];
         if let Some((_, key, value, expected)) = checks.into_iter().find(|(valid, ..)| !valid) {
@@ -326,15 +344,26 @@ impl TransferConfig {
     /// gives for another batch size.
     pub fn differences(&self) -> Vec<String> {
         let skipped = [
-            "seed", "subset_seed", "eval_batch_size", "eval_every", "log_every", "checkpoint_every", "threads", "prefetch",
-            "data", "model.num_classes",
+            "seed",
+            "subset_seed",
+            "eval_batch_size",
+            "eval_every",
+            "log_every",
+            "checkpoint_every",
+            "threads",
+            "prefetch",
+            "data",
+            "model.num_classes",
         ];
         let protocol = self.protocol.config();
         let mut lines = Vec::new();
         compare("", &json(self), &json(&protocol), &skipped, &mut lines);
         if self.batch_size != protocol.batch_size {
             let scaled = protocol.solver.lr * self.batch_size as f64 / protocol.batch_size as f64;
-            lines.push(format!("solver.lr = {} where linear scaling to this batch size gives {scaled}", self.solver.lr));
+            lines.push(format!(
+                "solver.lr = {} where linear scaling to this batch size gives {scaled}",
+                self.solver.lr
+            ));
         }
         lines
     }
@@ -368,82 +397,4 @@ fn compare(path: &str, ours: &Value, theirs: &Value, skipped: &[&str], lines: &m
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> TransferConfig {
-        toml::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn the_protocols_differ_from_themselves_in_nothing() {
-        for protocol in [Protocol::Coco1x, Protocol::Coco2x, Protocol::Voc] {
-            assert_eq!(protocol.config().differences(), [""; 0]);
-            protocol.config().validate().unwrap();
-        }
-        let voc = Protocol::Voc.config();
-        assert_eq!((voc.min_sizes[0], voc.min_sizes.len(), voc.iterations), (480, 11, 18_000));
-    }
-
-    #[test]
-    fn differences_name_key_value_and_protocol() {
-        let config = read("batch_size = 4\n[solver]\nlr = 0.01\n[model]\nfpn_norm = true\nnum_classes = 3");
-        let lines = config.differences();
-        assert!(lines.contains(&"batch_size = 4 (protocol: 16)".to_string()), "{lines:?}");
-        assert!(lines.contains(&"solver.lr = 0.01 (protocol: 0.02)".to_string()));
-        assert!(lines.last().unwrap().ends_with("gives 0.005"), "{lines:?}");
-        assert_eq!(lines.len(), 3);
-    }
-
-    #[test]
-    fn milestones_are_iterations_or_shares_of_the_run() {
-        let config = read("iterations = 300\n[solver]\nmilestones = [0.5, 200]\nwarmup_iterations = 0");
-        assert_eq!(config.schedule().milestones, [150, 200]);
-        assert!((config.schedule().lr(150) - 0.002).abs() < 1e-12);
-        let error = |text| read(text).validate().unwrap_err().to_string();
-        assert!(error("[solver]\nmilestones = [1.5]").contains("solver.milestones"));
-        assert!(error("[solver]\nmilestones = [20, 10]").contains("ascending"));
-        assert!(error("fraction = 0.0").contains("fraction is 0"));
-        assert!(error("[model]\nanchor_sizes = [1.0]").contains("anchor_sizes"));
-    }
-
-    #[test]
-    fn random_layers_are_never_frozen() {
-        read("").check_random_init().unwrap();
-        assert!(read("[model]\nfreeze_at = 2").check_random_init().unwrap_err().to_string().contains("freeze_at is 2"));
-        assert!(read("[model]\nnorm = \"frozen_batch_norm\"").check_random_init().is_err());
-    }
-
-    #[test]
-    fn a_config_survives_its_own_toml_and_unknown_keys_do_not() {
-        let mut config = Protocol::Voc.config();
-        config.data.train = Some(DataSource::Voc { root: "kit".into(), split: "trainval".into() });
-        assert_eq!(read(&config::to_toml(&config)), config);
-        assert!(toml::from_str::<TransferConfig>("iteration = 3").is_err());
-    }
-
-    #[test]
-    fn the_fingerprint_follows_what_changes_the_weights() {
-        let config = TransferConfig::default();
-        let same = TransferConfig { threads: 3, log_every: 1, ..config.clone() };
-        assert_eq!(config.fingerprint(), same.fingerprint());
-        assert_ne!(config.fingerprint(), TransferConfig { seed: 1, ..config.clone() }.fingerprint());
-    }
-
-    #[test]
-    fn every_recipe_of_the_project_is_valid() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/transfer");
-        let recipes: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(recipes.len() >= 4);
-        for path in recipes {
-            let config: TransferConfig = config::load(&path, &[]).unwrap();
-            config.validate().unwrap();
-        }
-        let named = |name: &str| {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/transfer").join(name);
-            config::load::<TransferConfig>(&path, &[]).unwrap().differences()
-        };
-        assert_eq!(named("coco_1x.toml"), [""; 0]);
-        assert_eq!(named("voc.toml"), [""; 0]);
-    }
-}
+mod tests;

@@ -19,7 +19,9 @@ pub enum TransferError {
     Model(#[from] DetectorConfigError),
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("training and evaluation data have different classes ({train} and {val}); use splits of one data set")]
+    #[error(
+        "training and evaluation data have different classes ({train} and {val}); use splits of one data set"
+    )]
     Classes { train: String, val: String },
     #[error("the training data `{0}` has no object to learn from")]
     NoObjects(String),
@@ -31,7 +33,9 @@ pub enum TransferError {
     Backbone { path: PathBuf, found: ResNetConfig, expected: ResNetConfig },
     #[error("`{path}` is not a detector of this config: {reason}")]
     Detector { path: PathBuf, reason: String },
-    #[error("the run in `{path}` was started with another config or other classes; resume it with its own config.toml, or start a new run")]
+    #[error(
+        "the run in `{path}` was started with another config or other classes; resume it with its own config.toml, or start a new run"
+    )]
     OtherRun { path: PathBuf },
     #[error(
         "the loss is not finite at iteration {iteration} ({losses}), images: {images}; lower solver.lr, lengthen \

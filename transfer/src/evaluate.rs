@@ -102,10 +102,12 @@ pub fn detect_dataset(
             return Ok(None);
         }
         let found = detect_batch(model, collate(samples?, device));
-        results.extend(found.into_iter().map(|(index, detections)| ImageDetections {
-            image_id: dataset.images[index].id,
-            detections,
-        }));
+        results.extend(
+            found.into_iter().map(|(index, detections)| ImageDetections {
+                image_id: dataset.images[index].id,
+                detections,
+            }),
+        );
         monitor.progress.update(results.len() as u64, "");
     }
     monitor.progress.finish("");
@@ -139,10 +141,9 @@ fn detect_batch(model: &FasterRcnn, batch: Batch) -> Vec<(usize, Vec<Detection>)
 pub fn to_source(detections: Vec<Detection>, size: Size, source: Size) -> Vec<Detection> {
     let (width, height) = (source.width as f32, source.height as f32);
     let (x, y) = (width / size.width as f32, height / size.height as f32);
-    let restored = detections.into_iter().map(|found| Detection {
-        bbox: found.bbox.scale(x, y).clip(width, height),
-        ..found
-    });
+    let restored = detections
+        .into_iter()
+        .map(|found| Detection { bbox: found.bbox.scale(x, y).clip(width, height), ..found });
     restored.filter(|found| found.bbox.area() > 0.0).collect()
 }
 

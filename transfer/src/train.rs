@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::optim::GradientsParams;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::optim::GradientsParams;
+use burn::tensor::Device;
 use scrl_core::checkpoint::{CheckpointError, state};
 use scrl_core::config::to_toml;
-use scrl_core::data::detection::DetectionDataset;
+use scrl_core::data::detection::{DetectionDataset, DetectionImage};
 use scrl_core::engine::{Events, Monitor, RunDir, Throughput};
 use scrl_core::models::parameters;
 use scrl_core::random::{Rng, stream};
@@ -19,14 +19,21 @@ use serde_json::{Map, Value};
 
 use crate::config::TransferConfig;
 use crate::data::{Batch, TrainingLoader, TrainingLoaderOptions, collate};
-use crate::detection::{FasterRcnn, Losses};
+use crate::detection::{FasterRcnn, Norm};
 use crate::error::TransferError;
 use crate::evaluate::{EvaluateOptions, Evaluation, evaluate_model};
 use crate::evaluation::{DetectionMetrics, write_results};
 use crate::weights::{self, DETECTOR_FILE, DetectorMetadata, InitWeights, init_detector, save_detector};
 
+mod loss_values;
+
+use loss_values::LossValues;
+
 /// The purpose of the random stream that chooses the anchors and regions of an iteration.
 const SAMPLING: u64 = u64::from_be_bytes(*b"detsampl");
+
+/// Below this many images a step, training batch norms of a pretrained backbone deserve a warning.
+const SMALL_BATCH: usize = 4;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +91,7 @@ pub fn train(
         run.write_config(&to_toml(config))?;
         Training::start(config, init, &training_device)?
     };
-    log_settings(config, init, &data, training.iteration);
+    log_settings(config, &data, &training);
     let mut events = Events::open(run, resumed.then_some(training.iteration))?;
     let mut meter = Throughput::new(config.log_every as usize);
     let schedule = config.schedule();
@@ -101,7 +108,8 @@ pub fn train(
         let batch = collate(samples?, &training_device);
         let lr = schedule.lr(training.iteration);
         let due = |every: u64| every > 0 && (training.iteration + 1).is_multiple_of(every);
-        let (log, save, evaluate) = (due(config.log_every), due(config.checkpoint_every), due(config.eval_every));
+        let (log, save, evaluate) =
+            (due(config.log_every), due(config.checkpoint_every), due(config.eval_every));
         let losses;
         (training, losses) = training.step(batch, lr, config.seed, log, &data.train)?;
         meter.record(config.batch_size);
@@ -130,7 +138,7 @@ pub fn train(
     let figures = figures_of(&evaluation.metrics);
     events.record("eval", training.iteration, data.epoch(training.iteration), figures)?;
     write_results(&run.file("results.json"), &data.val, &evaluation.detections)?;
-    let report = data.report(init, evaluation.metrics, begun);
+    let report = data.report(training.init, evaluation.metrics, begun);
     write_json(&run.file("metrics.json"), &report)?;
     Ok(TransferOutcome::Finished(Box::new(report)))
 }
@@ -147,10 +155,7 @@ impl TransferData {
         let all = config.source("data.train", &config.data.train)?.load()?;
         let val = config.source("data.val", &config.data.val)?.load()?;
         crate::evaluate::check_classes(&all.categories, &val.categories)?;
-        let train = all.subset(config.fraction, config.subset_seed);
-        if train.images.iter().all(|image| image.objects.iter().all(|object| object.crowd)) {
-            return Err(TransferError::NoObjects(train.name));
-        }
+        let train = training_images(all, config)?;
         let mut config = config.clone();
         config.model.num_classes = train.categories.len();
         Ok(Self { config, train: Arc::new(train), val: Arc::new(val) })
@@ -194,9 +199,9 @@ impl TransferData {
         }
     }
 
-    fn report(&self, init: &InitWeights, metrics: DetectionMetrics, begun: Instant) -> TransferReport {
+    fn report(&self, init: String, metrics: DetectionMetrics, begun: Instant) -> TransferReport {
         TransferReport {
-            init: init.describe(),
+            init,
             seed: self.config.seed,
             fraction: self.config.fraction,
             train_images: self.train.images.len(),
@@ -208,10 +213,27 @@ impl TransferData {
     }
 }
 
-/// Everything that training changes.
+/// The images to learn from: those with objects, or all, and of them the config's share.
+fn training_images(
+    mut all: DetectionDataset,
+    config: &TransferConfig,
+) -> Result<DetectionDataset, TransferError> {
+    let has_target = |image: &DetectionImage| image.objects.iter().any(|object| !object.crowd);
+    let total = all.images.len();
+    if config.skip_empty {
+        all.images.retain(has_target);
+        tracing::info!(kept = all.images.len(), of = total, "training images with objects");
+    }
+    let train = all.subset(config.fraction, config.subset_seed);
+    if train.images.iter().any(has_target) { Ok(train) } else { Err(TransferError::NoObjects(train.name)) }
+}
+
+/// Everything that training changes, and where it started.
 struct Training {
     model: FasterRcnn,
     optimizer: Optimizer,
+    /// [`InitWeights::describe`] of the run's start.
+    init: String,
     /// Steps done.
     iteration: u64,
 }
@@ -220,13 +242,14 @@ struct Training {
 #[derive(Serialize, Deserialize)]
 struct Progress {
     iteration: u64,
+    init: String,
     config_hash: String,
 }
 
 impl Training {
     fn start(config: &TransferConfig, init: &InitWeights, device: &Device) -> Result<Self, TransferError> {
         let model = init_detector(config, init, device)?;
-        Ok(Self { model, optimizer: Optimizer::new(config.optimizer()), iteration: 0 })
+        Ok(Self { model, optimizer: Optimizer::new(config.optimizer()), init: init.describe(), iteration: 0 })
     }
 
     fn resume(
@@ -252,12 +275,16 @@ impl Training {
         let model = weights::restore(model, &take("model")?).map_err(wrong)?;
         let mut optimizer = Optimizer::new(config.optimizer());
         optimizer.load_state(take("optimizer")?, device);
-        Ok(Self { model, optimizer, iteration: progress.iteration })
+        Ok(Self { model, optimizer, init: progress.init, iteration: progress.iteration })
     }
 
     fn save(&self, checkpoint: &Path, config: &TransferConfig) -> Result<(), CheckpointError> {
         let tensors = [("model", parameters::collect(&self.model)), ("optimizer", self.optimizer.state())];
-        let progress = Progress { iteration: self.iteration, config_hash: config.fingerprint() };
+        let progress = Progress {
+            iteration: self.iteration,
+            init: self.init.clone(),
+            config_hash: config.fingerprint(),
+        };
         state::save(checkpoint, &tensors, &progress)
     }
 
@@ -270,7 +297,7 @@ impl Training {
         grad_norm: bool,
         dataset: &DetectionDataset,
     ) -> Result<(Self, LossValues), TransferError> {
-        let Self { model, mut optimizer, iteration } = self;
+        let Self { model, mut optimizer, init, iteration } = self;
         let mut rng: Rng = stream(seed, &[SAMPLING, iteration]);
         let losses = model.forward_train(batch.images, &batch.sizes, &batch.targets, &mut rng);
         let values = LossValues::read(&losses);
@@ -282,61 +309,7 @@ impl Training {
         }
         let grads = GradientsParams::from_grads(losses.total().backward(), &model);
         let model = optimizer.step(lr, model, grads);
-        Ok((Self { model, optimizer, iteration: iteration + 1 }, values))
-    }
-}
-
-/// The losses of an iteration and the size of their samples, on the host.
-#[derive(Clone, Copy, Debug)]
-struct LossValues {
-    rpn_objectness: f64,
-    rpn_box: f64,
-    classifier: f64,
-    box_regression: f64,
-    foreground_anchors: usize,
-    foreground_rois: usize,
-}
-
-impl LossValues {
-    /// One device read; the detector has synchronised already to choose its regions.
-    fn read(losses: &Losses) -> Self {
-        let parts = [&losses.rpn_objectness, &losses.rpn_box, &losses.classifier, &losses.box_regression];
-        let values = Tensor::cat(parts.map(|part| part.clone().detach()).to_vec(), 0).into_data();
-        let mut values = values.iter::<f64>();
-        let mut next = || values.next().unwrap_or(f64::NAN);
-        Self {
-            rpn_objectness: next(),
-            rpn_box: next(),
-            classifier: next(),
-            box_regression: next(),
-            foreground_anchors: losses.foreground_anchors,
-            foreground_rois: losses.foreground_rois,
-        }
-    }
-
-    fn total(&self) -> f64 {
-        self.rpn_objectness + self.rpn_box + self.classifier + self.box_regression
-    }
-
-    fn parts(&self) -> [(&'static str, f64); 4] {
-        [
-            ("loss_rpn_objectness", self.rpn_objectness),
-            ("loss_rpn_box", self.rpn_box),
-            ("loss_classifier", self.classifier),
-            ("loss_box_regression", self.box_regression),
-        ]
-    }
-
-    fn figures(&self, lr: f64, images_per_second: Option<f64>, grad_norm: Option<f64>) -> Map<String, Value> {
-        let mut figures = Map::new();
-        figures.insert("loss".into(), self.total().into());
-        figures.extend(self.parts().map(|(name, value)| (name.to_string(), value.into())));
-        figures.insert("foreground_anchors".into(), self.foreground_anchors.into());
-        figures.insert("foreground_rois".into(), self.foreground_rois.into());
-        figures.insert("lr".into(), lr.into());
-        figures.insert("grad_norm".into(), grad_norm.into());
-        figures.insert("images_per_second".into(), images_per_second.into());
-        figures
+        Ok((Self { model, optimizer, init, iteration: iteration + 1 }, values))
     }
 }
 
@@ -355,9 +328,9 @@ fn figures_of(metrics: &DetectionMetrics) -> Map<String, Value> {
     metrics.summary().into_iter().map(|(name, value)| (name.to_string(), value.into())).collect()
 }
 
-fn log_settings(config: &TransferConfig, init: &InitWeights, data: &TransferData, iteration: u64) {
+fn log_settings(config: &TransferConfig, data: &TransferData, training: &Training) {
     tracing::info!(
-        init = init.describe(),
+        init = training.init,
         arch = %config.model.arch,
         width = config.model.width,
         classes = config.model.num_classes,
@@ -368,9 +341,15 @@ fn log_settings(config: &TransferConfig, init: &InitWeights, data: &TransferData
         epochs = data.epoch(config.iterations),
         lr = config.solver.lr,
         milestones = ?config.schedule().milestones,
-        from = iteration,
+        from = training.iteration,
         "transfer"
     );
+    if config.batch_size < SMALL_BATCH && config.model.norm == Norm::BatchNorm && training.init != "random" {
+        tracing::warn!(
+            batch = config.batch_size,
+            "statistics of so few images may harm a pretrained backbone; consider model.norm = \"frozen_batch_norm\""
+        );
+    }
     for difference in config.differences() {
         tracing::info!(protocol = ?config.protocol, "differs from the protocol: {difference}");
     }

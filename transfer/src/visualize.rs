@@ -33,7 +33,8 @@ pub fn draw_detections(image: &RgbImage, detections: &[Detection], options: &Dra
         0 => (image.width().min(image.height()) / 200).clamp(1, 6),
         width => width,
     };
-    let mut shown: Vec<&Detection> = detections.iter().filter(|found| found.score >= options.min_score).collect();
+    let mut shown: Vec<&Detection> =
+        detections.iter().filter(|found| found.score >= options.min_score).collect();
     shown.sort_by(|a, b| a.score.total_cmp(&b.score));
     for found in shown {
         let color = class_color(found.class);
@@ -141,10 +142,16 @@ mod tests {
     fn a_box_is_drawn_in_its_class_colour_and_nothing_else_changes() {
         let image = RgbImage::from_pixel(20, 16, Rgb([1, 2, 3]));
         let options = DrawOptions { min_score: 0.3, line_width: 1, labels: false };
-        let boxes = [found(BoxXyxy::new(4.0, 5.0, 12.0, 11.0), 7, 0.9), found(BoxXyxy::new(0.0, 0.0, 3.0, 3.0), 1, 0.2)];
+        let boxes = [
+            found(BoxXyxy::new(4.0, 5.0, 12.0, 11.0), 7, 0.9),
+            found(BoxXyxy::new(0.0, 0.0, 3.0, 3.0), 1, 0.2),
+        ];
         let drawn = draw_detections(&image, &boxes, &options);
-        let changed: Vec<(u32, u32)> =
-            drawn.enumerate_pixels().filter(|(.., p)| **p != Rgb([1, 2, 3])).map(|(x, y, _)| (x, y)).collect();
+        let changed: Vec<(u32, u32)> = drawn
+            .enumerate_pixels()
+            .filter(|(.., p)| **p != Rgb([1, 2, 3]))
+            .map(|(x, y, _)| (x, y))
+            .collect();
         assert_eq!(changed.len(), 2 * 8 + 2 * 4);
         assert!(changed.iter().all(|&(x, y)| (4..12).contains(&x) && (5..11).contains(&y)));
         assert_eq!(*drawn.get_pixel(4, 8), class_color(7));
@@ -154,7 +161,10 @@ mod tests {
     #[test]
     fn boxes_and_labels_beyond_the_image_are_cut_off() {
         let image = RgbImage::new(30, 30);
-        let boxes = [found(BoxXyxy::new(-9.0, 20.0, 500.0, 70.0), 12, 1.0), found(BoxXyxy::new(28.0, 28.0, 29.0, 29.0), 0, 0.6)];
+        let boxes = [
+            found(BoxXyxy::new(-9.0, 20.0, 500.0, 70.0), 12, 1.0),
+            found(BoxXyxy::new(28.0, 28.0, 29.0, 29.0), 0, 0.6),
+        ];
         let drawn = draw_detections(&image, &boxes, &DrawOptions::default());
         assert_eq!(*drawn.get_pixel(0, 29), class_color(12));
         assert_eq!(*drawn.get_pixel(15, 10), Rgb([0; 3]));
@@ -164,9 +174,14 @@ mod tests {
     fn labels_spell_the_class_and_the_percent() {
         let mut image = RgbImage::new(40, 12);
         draw_label(&mut image, "1:7", 0, 0, Rgb([255; 3]), 1);
-        let row = |y: u32| (0..13).map(|x| if image.get_pixel(x, y).0 == [0; 3] { '#' } else { '.' }).collect::<String>();
+        let row = |y: u32| {
+            (0..13).map(|x| if image.get_pixel(x, y).0 == [0; 3] { '#' } else { '.' }).collect::<String>()
+        };
         let rows: Vec<String> = (1..6).map(row).collect();
-        assert_eq!(rows, ["..#......###.", ".##...#....#.", "..#.......#..", "..#...#...#..", ".###......#.."]);
+        assert_eq!(
+            rows,
+            ["..#......###.", ".##...#....#.", "..#.......#..", "..#...#...#..", ".###......#.."]
+        );
     }
 
     #[test]
@@ -176,6 +191,8 @@ mod tests {
         let image = RgbImage::from_pixel(9, 9, Rgb([5; 3]));
         save_detections(&path, &image, &[], &DrawOptions::default()).unwrap();
         assert_eq!(image::open(&path).unwrap().to_rgb8(), image);
-        assert!(save_detections(&folder.path().join("no/a.png"), &image, &[], &DrawOptions::default()).is_err());
+        assert!(
+            save_detections(&folder.path().join("no/a.png"), &image, &[], &DrawOptions::default()).is_err()
+        );
     }
 }

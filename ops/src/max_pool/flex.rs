@@ -70,40 +70,43 @@ fn pool(plane: Plane, input: &[f32], output: &mut [MaybeUninit<f32>]) {
     }
 }
 
-/// Adds each output pixel's gradient to the place of its maximum, without branches on the values.
+/// Adds each output pixel's gradient to the place of its maximum.
 #[inline(always)]
 fn route(plane: Plane, input: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
     let width = plane.input[1];
-    let mut columns = vec![(0.0f32, 0u32); width];
+    let mut columns = vec![0i64; width];
     for (y, row) in output_gradient.chunks_exact(plane.output[1]).enumerate() {
-        column_maxima(plane.window(0, y), input, &mut columns);
+        let rows = plane.window(0, y);
+        columns.fill(i64::MIN);
+        for y in rows {
+            let row = &input[y * width..(y + 1) * width];
+            for ((rank, value), place) in columns.iter_mut().zip(row).zip((y * width) as u32..) {
+                *rank = rank_of(*value, place).max(*rank);
+            }
+        }
         for (x, value) in row.iter().enumerate() {
             let window = &columns[plane.window(1, x)];
-            let first = window.iter().copied().reduce(|(maximum, place), (value, at)| {
-                let earlier = (value == maximum) & (at < place);
-                let take = (value > maximum) | value.is_nan() | earlier;
-                (if take { value } else { maximum }, if take { at } else { place })
-            });
-            gradient[first.map_or(0, |(_, place)| place as usize)] += value;
+            let first = window.iter().fold(i64::MIN, |maximum, rank| maximum.max(*rank));
+            gradient[place_of(first)] += value;
         }
     }
 }
 
-/// The first maximum of each column over some rows, and its place in the plane.
+/// A number that is larger for larger values and, between equal ones, for the earlier place; NaN is the
+/// largest. Comparing whole numbers needs no branch, and branches on noise are what would take the time.
 #[inline(always)]
-fn column_maxima(rows: Range<usize>, input: &[f32], columns: &mut [(f32, u32)]) {
-    let width = columns.len();
-    for (x, column) in columns.iter_mut().enumerate() {
-        *column = (f32::NEG_INFINITY, (rows.start * width + x) as u32);
-    }
-    for y in rows {
-        let start = (y * width) as u32;
-        let row = &input[y * width..(y + 1) * width];
-        for ((column, value), at) in columns.iter_mut().zip(row).zip(start..) {
-            let take = (*value > column.0) | value.is_nan();
-            *column = (if take { *value } else { column.0 }, if take { at } else { column.1 });
-        }
-    }
+fn rank_of(value: f32, place: u32) -> i64 {
+    // Adding zero makes -0 equal to 0. Negative values have their order reversed by all bits but the sign.
+    let bits = (value + 0.0).to_bits() as i32;
+    let ordered = bits ^ ((bits >> 31) & i32::MAX);
+    let ordered = if value.is_nan() { i32::MAX } else { ordered };
+    (i64::from(ordered) << 32) | i64::from(u32::MAX - place)
+}
+
+/// The place that a rank was made of.
+#[inline(always)]
+fn place_of(rank: i64) -> usize {
+    (u32::MAX - rank as u32) as usize
 }
 
 /// Where plane `index` of so many pixels lies.

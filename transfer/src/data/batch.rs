@@ -118,7 +118,8 @@ pub fn collate(samples: Vec<Sample>, device: &Device) -> Batch {
 /// Copies a sample's rows into the corner of a larger zeroed image.
 fn place(sample: &Sample, image: &mut [f32], height: usize, width: usize) {
     let (own_width, own_height) = (sample.size.width as usize, sample.size.height as usize);
-    let planes = sample.pixels.chunks_exact(own_width * own_height).zip(image.chunks_exact_mut(height * width));
+    let planes =
+        sample.pixels.chunks_exact(own_width * own_height).zip(image.chunks_exact_mut(height * width));
     for (from, to) in planes {
         for (from, to) in from.chunks_exact(own_width).zip(to.chunks_exact_mut(width)) {
             to[..own_width].copy_from_slice(from);

@@ -127,7 +127,8 @@ impl Mapper {
             );
             return Err(DataError::invalid(&image.path, reason));
         }
-        let choice = if self.min_sizes.len() > 1 { rng.random_range(0..self.min_sizes.len() as u32) } else { 0 };
+        let choice =
+            if self.min_sizes.len() > 1 { rng.random_range(0..self.min_sizes.len() as u32) } else { 0 };
         let size = resized(source, self.min_sizes[choice as usize], self.preprocessing.max_size);
         let mirrored = self.flip > 0.0 && rng.random_bool(self.flip);
         let mut pixels = self.preprocessing.resize(&pixels, size);
@@ -177,16 +178,19 @@ mod tests {
     fn scene(folder: &tempfile::TempDir) -> DetectionImage {
         let bbox = BoxXyxy::new(4.0, 8.0, 20.0, 24.0);
         let inside = |x: u32, y: u32| (4..20).contains(&x) && (8..24).contains(&y);
-        let pixels = RgbImage::from_fn(64, 32, |x, y| image::Rgb(if inside(x, y) { [255; 3] } else { [0; 3] }));
+        let pixels =
+            RgbImage::from_fn(64, 32, |x, y| image::Rgb(if inside(x, y) { [255; 3] } else { [0; 3] }));
         let path: PathBuf = folder.path().join("scene.png");
         pixels.save(&path).unwrap();
-        let object = |crowd| DetectionObject { bbox, category: 3, crowd, difficult: false, area: bbox.area() };
+        let object =
+            |crowd| DetectionObject { bbox, category: 3, crowd, difficult: false, area: bbox.area() };
         let objects = vec![object(false), object(true)];
         DetectionImage { id: 1, path, file_name: "scene.png".into(), width: 64, height: 32, objects }
     }
 
     fn mapper(flip: f64, interpolation: Interpolation) -> Mapper {
-        let preprocessing = Preprocessing { mean: [0.0; 3], std: [1.0; 3], interpolation, ..Default::default() };
+        let preprocessing =
+            Preprocessing { mean: [0.0; 3], std: [1.0; 3], interpolation, ..Default::default() };
         Mapper { min_sizes: vec![64], flip, preprocessing }
     }
 
@@ -194,8 +198,12 @@ mod tests {
     fn bright(sample: &Sample) -> BoxXyxy {
         let width = sample.size.width as usize;
         let plane = &sample.pixels[..width * sample.size.height as usize];
-        let on: Vec<(usize, usize)> =
-            plane.iter().enumerate().filter(|(_, v)| **v > 0.5).map(|(i, _)| (i % width, i / width)).collect();
+        let on: Vec<(usize, usize)> = plane
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| **v > 0.5)
+            .map(|(i, _)| (i % width, i / width))
+            .collect();
         let x = |f: fn(usize, usize) -> usize| on.iter().map(|p| p.0).reduce(f).unwrap() as f32;
         let y = |f: fn(usize, usize) -> usize| on.iter().map(|p| p.1).reduce(f).unwrap() as f32;
         BoxXyxy::new(x(usize::min), y(usize::min), x(usize::max) + 1.0, y(usize::max) + 1.0)

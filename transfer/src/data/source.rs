@@ -50,7 +50,8 @@ impl DataSource {
     }
 
     fn detect_voc(folder: &Path, given: [Option<&DataSource>; 2]) -> Result<[DataSource; 2], DataError> {
-        let has = |root: &Path, split: &str| root.join("ImageSets/Main").join(format!("{split}.txt")).is_file();
+        let has =
+            |root: &Path, split: &str| root.join("ImageSets/Main").join(format!("{split}.txt")).is_file();
         let in_2007 = folder.join("VOC2007");
         let test_root = if in_2007.is_dir() { in_2007 } else { folder.to_path_buf() };
         let anywhere = |split: &str| {
@@ -72,7 +73,10 @@ impl DataSource {
         };
         let [train, test] = [split(given[0], train), split(given[1], test)];
         let test_root = if has(&test_root, &test) { test_root } else { folder.to_path_buf() };
-        Ok([Self::Voc { root: folder.to_path_buf(), split: train }, Self::Voc { root: test_root, split: test }])
+        Ok([
+            Self::Voc { root: folder.to_path_buf(), split: train },
+            Self::Voc { root: test_root, split: test },
+        ])
     }
 
     fn detect_coco(folder: &Path) -> Result<[DataSource; 2], DataError> {
@@ -97,10 +101,14 @@ fn coco_split(folder: &Path, split: &str) -> Result<DataSource, DataError> {
         return Err(DataError::invalid(folder, reason));
     };
     let stem = name.trim_start_matches("instances_").trim_end_matches(".json");
-    let candidates = [folder.join(stem), folder.join("images").join(stem), folder.join(split), folder.join("images")];
+    let candidates =
+        [folder.join(stem), folder.join("images").join(stem), folder.join(split), folder.join("images")];
     match candidates.into_iter().find(|path| path.is_dir()) {
         Some(images) => Ok(DataSource::Coco { annotations: annotations.join(name), images }),
-        None => Err(DataError::invalid(folder, format!("`{stem}/`, the folder of the images of `{name}`, is not there"))),
+        None => Err(DataError::invalid(
+            folder,
+            format!("`{stem}/`, the folder of the images of `{name}`, is not there"),
+        )),
     }
 }
 

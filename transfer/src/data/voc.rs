@@ -16,8 +16,26 @@ use serde::Deserialize;
 
 /// The classes of VOC 2007 to 2012, in the kit's order.
 pub const VOC_CLASSES: [&str; 20] = [
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
 ];
 
 /// Reads the images of one split.
@@ -40,7 +58,8 @@ pub fn load(root: &Path, split: &str) -> Result<DetectionDataset, DataError> {
         listed.extend(lists.get(split).into_iter().flatten().map(|id| (year.clone(), id.clone())));
     }
     if listed.is_empty() {
-        let reason = format!("split `{split}` does not exist or lists no image; splits here: {}", splits(&years)?);
+        let reason =
+            format!("split `{split}` does not exist or lists no image; splits here: {}", splits(&years)?);
         return Err(DataError::invalid(root, reason));
     }
     let classes = classes(&annotations);
@@ -105,7 +124,9 @@ fn split_lists(year: &Path) -> Result<BTreeMap<String, Vec<String>>, DataError> 
     let mut lists = BTreeMap::new();
     for entry in entries {
         let path = entry.map_err(|e| DataError::read(&folder, e))?.path();
-        let Some(stem) = path.file_stem().filter(|_| path.extension().is_some_and(|e| e == "txt")) else { continue };
+        let Some(stem) = path.file_stem().filter(|_| path.extension().is_some_and(|e| e == "txt")) else {
+            continue;
+        };
         let text = std::fs::read_to_string(&path).map_err(|e| DataError::read(&path, e))?;
         let names = text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_string);
         lists.insert(stem.to_string_lossy().into_owned(), names.collect());
@@ -170,7 +191,8 @@ fn image(
 
 fn image_path(year: &Path, name: &str, annotation: &XmlAnnotation) -> Result<PathBuf, DataError> {
     let folder = year.join("JPEGImages");
-    let candidates = ["jpg", "jpeg", "png", "JPG", "JPEG", "PNG"].map(|ending| folder.join(format!("{name}.{ending}")));
+    let candidates =
+        ["jpg", "jpeg", "png", "JPG", "JPEG", "PNG"].map(|ending| folder.join(format!("{name}.{ending}")));
     let named = annotation.file_name().map(|file| folder.join(file));
     let found = candidates.into_iter().chain(named).find(|path| path.is_file());
     found.ok_or_else(|| {
@@ -236,7 +258,9 @@ struct XmlBox {
 
 impl XmlAnnotation {
     fn objects(&self) -> impl Iterator<Item = &XmlObject> {
-        self.parts.iter().filter_map(|part| if let XmlPart::Object(object) = part { Some(object) } else { None })
+        self.parts
+            .iter()
+            .filter_map(|part| if let XmlPart::Object(object) = part { Some(object) } else { None })
     }
 
     fn size(&self) -> Option<&XmlSize> {
@@ -279,7 +303,8 @@ mod tests {
         for folder in ["Annotations", "JPEGImages", "ImageSets/Main"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
-        let size = if size { "<size><width>40</width><height>30</height><depth>3</depth></size>" } else { "" };
+        let size =
+            if size { "<size><width>40</width><height>30</height><depth>3</depth></size>" } else { "" };
         // Objects apart from each other, with something between them.
         let objects = objects.join("<segmented>0</segmented>\n");
         let xml = format!("<annotation>\n<filename>{name}.jpg</filename>{objects}{size}</annotation>");
@@ -329,7 +354,8 @@ mod tests {
         assert_eq!(load(root, "train").unwrap().categories.len(), 20);
         assert_eq!(load(root, "train").unwrap().images[0].objects[0].category, 11);
         write(root, "b", &[object("axolotl", "", ["2", "2", "9", "9"])], true);
-        let names = |split| load(root, split).unwrap().categories.into_iter().map(|c| c.name).collect::<Vec<_>>();
+        let names =
+            |split| load(root, split).unwrap().categories.into_iter().map(|c| c.name).collect::<Vec<_>>();
         assert_eq!(names("train"), ["axolotl", "dog"]);
         assert_eq!(names("train"), names("test"));
     }

@@ -86,7 +86,10 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
     let before = found.len();
     found.retain(|row| categories.contains(&row.category_id));
     if found.len() < before {
-        tracing::warn!(dropped = before - found.len(), "detections of categories that the ground truth lacks");
+        tracing::warn!(
+            dropped = before - found.len(),
+            "detections of categories that the ground truth lacks"
+        );
     }
     run(dataset, found)
 }
@@ -156,7 +159,8 @@ fn to_hotcoco(dataset: &DetectionDataset) -> Dataset {
         name: category.name.clone(),
         ..Default::default()
     });
-    let objects = dataset.images.iter().flat_map(|image| image.objects.iter().map(|object| (image.id, object)));
+    let objects =
+        dataset.images.iter().flat_map(|image| image.objects.iter().map(|object| (image.id, object)));
     let annotations = objects
         .enumerate()
         // Ids start at 1: pycocotools marks an unmatched detection with id 0.
@@ -300,9 +304,18 @@ mod tests {
         let truth = folder.join("instances_val2014_100.json");
         let found = folder.join("instances_val2014_fakebbox100_results.json");
         let expected = [
-            ("AP", 0.504581), ("AP50", 0.696973), ("AP75", 0.572982), ("APs", 0.585626), ("APm", 0.519400),
-            ("APl", 0.501398), ("AR1", 0.386813), ("AR10", 0.593680), ("AR100", 0.595353), ("ARs", 0.639811),
-            ("ARm", 0.566421), ("ARl", 0.564291),
+            ("AP", 0.504581),
+            ("AP50", 0.696973),
+            ("AP75", 0.572982),
+            ("APs", 0.585626),
+            ("APm", 0.519400),
+            ("APl", 0.501398),
+            ("AR1", 0.386813),
+            ("AR10", 0.593680),
+            ("AR100", 0.595353),
+            ("ARs", 0.639811),
+            ("ARm", 0.566421),
+            ("ARl", 0.564291),
         ];
         let from_files = serde_json::to_value(evaluate_files(&truth, &found).unwrap()).unwrap();
         let memory = dataset(&truth);

@@ -71,9 +71,13 @@ pub enum EvaluationError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("`{path}` is not the JSON expected here ({expected}): {source}")]
     Json { path: PathBuf, expected: &'static str, source: serde_json::Error },
-    #[error("detections name image {0}, which the ground truth does not have; evaluate them on their own data set")]
+    #[error(
+        "detections name image {0}, which the ground truth does not have; evaluate them on their own data set"
+    )]
     UnknownImage(u64),
-    #[error("detections name class {class}, the ground truth has {classes} classes; evaluate on the data set of this model")]
+    #[error(
+        "detections name class {class}, the ground truth has {classes} classes; evaluate on the data set of this model"
+    )]
     UnknownClass { class: usize, classes: usize },
     #[error("a detection in image {image} has a score or box that is not finite; its model has diverged")]
     NonFinite { image: u64 },

@@ -64,7 +64,10 @@ pub fn write_results(
 ///
 /// # Errors
 /// When the file cannot be read or is not a results file.
-pub fn read_results(path: &Path, dataset: &DetectionDataset) -> Result<Vec<ImageDetections>, EvaluationError> {
+pub fn read_results(
+    path: &Path,
+    dataset: &DetectionDataset,
+) -> Result<Vec<ImageDetections>, EvaluationError> {
     let classes: HashMap<u64, usize> =
         dataset.categories.iter().enumerate().map(|(index, category)| (category.id, index)).collect();
     let mut positions: HashMap<u64, usize> = HashMap::new();

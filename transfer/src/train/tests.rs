@@ -13,7 +13,7 @@ use crate::detection::{DetectorConfig, Norm};
 use crate::evaluate::evaluate_weights;
 use crate::evaluation::read_results;
 
-/// A VOC folder of six images with one bright square each; two of them for evaluation.
+/// A VOC folder of six images with one bright square each, two of them for evaluation, and an empty one.
 fn write_data(root: &Path) {
     for folder in ["Annotations", "JPEGImages", "ImageSets/Main"] {
         std::fs::create_dir_all(root.join(folder)).unwrap();
@@ -23,8 +23,9 @@ fn write_data(root: &Path) {
         let (width, height) = if index == 3 { (64, 80) } else { (80, 64) };
         let inside = |px: u32, py: u32| (x..x + side).contains(&px) && (y..y + side).contains(&py);
         let color = if index % 2 == 0 { [230, 40, 40] } else { [40, 40, 230] };
-        let image =
-            RgbImage::from_fn(width, height, |px, py| image::Rgb(if inside(px, py) { color } else { [90; 3] }));
+        let image = RgbImage::from_fn(width, height, |px, py| {
+            image::Rgb(if inside(px, py) { color } else { [90; 3] })
+        });
         image.save(root.join(format!("JPEGImages/{index}.png"))).unwrap();
         let name = if index % 2 == 0 { "red" } else { "blue" };
         let xml = format!(
@@ -38,7 +39,10 @@ fn write_data(root: &Path) {
         );
         std::fs::write(root.join(format!("Annotations/{index}.xml")), xml).unwrap();
     }
-    std::fs::write(root.join("ImageSets/Main/train.txt"), "0\n1\n2\n3\n").unwrap();
+    let empty = "<annotation><size><width>80</width><height>64</height></size></annotation>";
+    std::fs::write(root.join("Annotations/empty.xml"), empty).unwrap();
+    RgbImage::new(80, 64).save(root.join("JPEGImages/empty.png")).unwrap();
+    std::fs::write(root.join("ImageSets/Main/train.txt"), "0\n1\n2\n3\nempty\n").unwrap();
     std::fs::write(root.join("ImageSets/Main/val.txt"), "4\n5\n").unwrap();
 }
 
@@ -136,11 +140,15 @@ fn a_run_writes_its_weights_results_metrics_and_events() {
     let config = tiny(&folder.path().join("data"));
     let run = folder.path().join("run");
     let report = finish(&config, &InitWeights::Random, &run);
+    // Four of the five training images have an object.
     assert_eq!((report.train_images, report.val_images, report.init.as_str()), (4, 2, "random"));
     let lines = events(&run, "train");
     assert_eq!(lines.len(), 6);
     for key in ["loss", "loss_rpn_box", "loss_classifier", "lr", "grad_norm"] {
-        assert!(lines.iter().all(|line| line[key].as_f64().is_some_and(|v| v.is_finite() && v >= 0.0)), "{key}");
+        assert!(
+            lines.iter().all(|line| line[key].as_f64().is_some_and(|v| v.is_finite() && v >= 0.0)),
+            "{key}"
+        );
     }
     assert_eq!(events(&run, "eval").len(), 1);
     let metrics: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
@@ -166,8 +174,11 @@ fn the_stored_detector_gives_the_stored_results() {
         assert_eq!((stored.image_id, &stored.detections), (again.image_id, &again.detections));
     }
     let sizes: Vec<(f32, f32)> = val.images.iter().map(|i| (i.width as f32, i.height as f32)).collect();
-    let inside = |image: usize, b: &scrl_core::structures::BoxXyxy| b.x2 <= sizes[image].0 && b.y2 <= sizes[image].1;
-    assert!(again.detections.iter().enumerate().all(|(i, d)| d.detections.iter().all(|d| inside(i, &d.bbox))));
+    let inside =
+        |image: usize, b: &scrl_core::structures::BoxXyxy| b.x2 <= sizes[image].0 && b.y2 <= sizes[image].1;
+    assert!(
+        again.detections.iter().enumerate().all(|(i, d)| d.detections.iter().all(|d| inside(i, &d.bbox)))
+    );
 }
 
 #[test]
@@ -181,10 +192,17 @@ fn an_interrupted_run_resumes_to_the_same_bits() {
     assert!(!halved.join("metrics.json").exists());
     // Other threads, same result.
     let other = TransferConfig { threads: 1, prefetch: 1, ..config };
-    let outcome = transfer(&other, &InitWeights::Random, &halved, true, &mut Monitor::silent()).unwrap();
-    assert!(matches!(outcome, TransferOutcome::Finished(_)));
+    // What the run started from is the checkpoint's to say.
+    let init = InitWeights::Backbone(PathBuf::from("elsewhere"));
+    let TransferOutcome::Finished(report) =
+        transfer(&other, &init, &halved, true, &mut Monitor::silent()).unwrap()
+    else {
+        panic!("the resumed run did not finish");
+    };
+    assert_eq!(report.init, "random");
     assert_eq!(tensors(&straight), tensors(&halved));
-    let losses = |run: &Path| events(run, "train").iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
+    let losses =
+        |run: &Path| events(run, "train").iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
     assert_eq!(losses(&straight), losses(&halved));
     assert_eq!(losses(&straight).len(), 6);
 }
@@ -233,7 +251,8 @@ fn a_pretrained_backbone_is_taken_over_and_checked() {
 
     let mut wider = config.clone();
     wider.model.width = 0.25;
-    let error = transfer(&wider, &init, &folder.path().join("wider"), false, &mut Monitor::silent()).unwrap_err();
+    let error =
+        transfer(&wider, &init, &folder.path().join("wider"), false, &mut Monitor::silent()).unwrap_err();
     assert!(error.to_string().contains("model.width = 0.125"), "{error}");
 }
 

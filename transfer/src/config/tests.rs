@@ -1,0 +1,83 @@
+use super::*;
+
+fn read(text: &str) -> TransferConfig {
+    toml::from_str(text).unwrap()
+}
+
+#[test]
+fn the_protocols_differ_from_themselves_in_nothing() {
+    for protocol in [Protocol::Coco1x, Protocol::Coco2x, Protocol::Voc] {
+        assert_eq!(protocol.config().differences(), [""; 0]);
+        protocol.config().validate().unwrap();
+    }
+    let voc = Protocol::Voc.config();
+    assert_eq!((voc.min_sizes[0], voc.min_sizes.len(), voc.iterations), (480, 11, 18_000));
+}
+
+#[test]
+fn differences_name_key_value_and_protocol() {
+    let config = read("batch_size = 4\n[solver]\nlr = 0.01\n[model]\nfpn_norm = true\nnum_classes = 3");
+    let lines = config.differences();
+    assert!(lines.contains(&"batch_size = 4 (protocol: 16)".to_string()), "{lines:?}");
+    assert!(lines.contains(&"solver.lr = 0.01 (protocol: 0.02)".to_string()));
+    assert!(lines.last().unwrap().ends_with("gives 0.005"), "{lines:?}");
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn milestones_are_iterations_or_shares_of_the_run() {
+    let config = read("iterations = 300\n[solver]\nmilestones = [0.5, 200]\nwarmup_iterations = 0");
+    assert_eq!(config.schedule().milestones, [150, 200]);
+    assert!((config.schedule().lr(150) - 0.002).abs() < 1e-12);
+    let error = |text| read(text).validate().unwrap_err().to_string();
+    assert!(error("[solver]\nmilestones = [1.5]").contains("solver.milestones"));
+    assert!(error("[solver]\nmilestones = [20, 10]").contains("ascending"));
+    assert!(error("fraction = 0.0").contains("fraction is 0"));
+    assert!(error("[model]\nanchor_sizes = [1.0]").contains("anchor_sizes"));
+}
+
+#[test]
+fn random_layers_are_never_frozen() {
+    read("").check_random_init().unwrap();
+    assert!(
+        read("[model]\nfreeze_at = 2")
+            .check_random_init()
+            .unwrap_err()
+            .to_string()
+            .contains("freeze_at is 2")
+    );
+    assert!(read("[model]\nnorm = \"frozen_batch_norm\"").check_random_init().is_err());
+}
+
+#[test]
+fn a_config_survives_its_own_toml_and_unknown_keys_do_not() {
+    let mut config = Protocol::Voc.config();
+    config.data.train = Some(DataSource::Voc { root: "kit".into(), split: "trainval".into() });
+    assert_eq!(read(&config::to_toml(&config)), config);
+    assert!(toml::from_str::<TransferConfig>("iteration = 3").is_err());
+}
+
+#[test]
+fn the_fingerprint_follows_what_changes_the_weights() {
+    let config = TransferConfig::default();
+    let same = TransferConfig { threads: 3, log_every: 1, ..config.clone() };
+    assert_eq!(config.fingerprint(), same.fingerprint());
+    assert_ne!(config.fingerprint(), TransferConfig { seed: 1, ..config.clone() }.fingerprint());
+}
+
+#[test]
+fn every_recipe_of_the_project_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/transfer");
+    let recipes: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(recipes.len() >= 4);
+    for path in recipes {
+        let config: TransferConfig = config::load(&path, &[]).unwrap();
+        config.validate().unwrap();
+    }
+    let named = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/transfer").join(name);
+        config::load::<TransferConfig>(&path, &[]).unwrap().differences()
+    };
+    assert_eq!(named("coco_1x.toml"), [""; 0]);
+    assert_eq!(named("voc.toml"), [""; 0]);
+}
