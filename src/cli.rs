@@ -27,7 +27,9 @@ pub enum Command {
 
 /// Write procedural scenes as a COCO dataset with class folders, so that everything runs with no download.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  scrl synth --out data/scenes --set train=400 --set width=160 --set height=160")]
+#[command(
+    after_help = "Example:\n  scrl synth --out data/scenes --set train=400 --set width=160 --set height=160"
+)]
 pub struct SynthArgs {
     /// Folder to write to; must be empty or absent.
     #[arg(long)]

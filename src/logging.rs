@@ -1,7 +1,7 @@
 //! Log lines to standard error and to the open run's `log.txt`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -18,6 +18,7 @@ pub fn init(quiet: bool) {
     let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("scrl"));
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time()
         .with_filter(level)

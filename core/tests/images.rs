@@ -96,7 +96,8 @@ fn cropping_and_resizing_at_once_is_within_a_level_of_pillows_crop_then_resize()
 #[test]
 fn brightness_contrast_and_saturation_are_torchvisions() {
     let expected = Expected::load();
-    let operations: [(&str, fn(&mut RgbImage, f32)); 3] = [
+    type Operation = fn(&mut RgbImage, f32);
+    let operations: [(&str, Operation); 3] = [
         ("brightness", color::adjust_brightness),
         ("contrast", color::adjust_contrast),
         ("saturation", color::adjust_saturation),

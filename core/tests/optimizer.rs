@@ -129,9 +129,9 @@ fn a_restored_optimizer_continues_to_the_bit() {
     let fixture = fixture();
     for config in [sgd(0.9, 0.01, true), lars()] {
         let mut reference = (net(&fixture), Optimizer::new(config.clone()));
-        for step in 0..2 {
+        for (step, lr) in LRS.into_iter().enumerate().take(2) {
             let grads = grads(&reference.0, &fixture, step);
-            reference.0 = reference.1.step(LRS[step], reference.0, grads);
+            reference.0 = reference.1.step(lr, reference.0, grads);
         }
         let (weights, state) = (parameters::collect(&reference.0), reference.1.state());
         let mut paths: Vec<_> = state.keys().map(String::as_str).collect();
@@ -139,10 +139,10 @@ fn a_restored_optimizer_continues_to_the_bit() {
         assert_eq!(paths, ["first.bias", "first.weight", "second.weight"]);
         let mut resumed = (parameters::load(net(&fixture), &weights).0, Optimizer::new(config));
         resumed.1.load_state(state, &device());
-        for step in 2..5 {
+        for (step, lr) in LRS.into_iter().enumerate().skip(2) {
             for (net, optimizer) in [&mut reference, &mut resumed].map(|(net, optimizer)| (net, optimizer)) {
                 let grads = grads(net, &fixture, step);
-                *net = optimizer.step(LRS[step], net.clone(), grads);
+                *net = optimizer.step(lr, net.clone(), grads);
             }
         }
         assert_eq!(parameters::collect(&reference.0), parameters::collect(&resumed.0));

@@ -72,7 +72,11 @@ impl BoxConfig {
 
     /// One axis of a box in source pixels: the side is at least `min_size` and inside a random cell of `[low, high]`.
     fn draw_side(&self, low: f32, high: f32, min_size: f32, rng: &mut Rng) -> (f32, f32) {
-        let cells = if self.grid { rng.random_range(1..=((high - low) / min_size).floor().max(1.0) as u32) } else { 1 };
+        let cells = if self.grid {
+            rng.random_range(1..=((high - low) / min_size).floor().max(1.0) as u32)
+        } else {
+            1
+        };
         let cell = (high - low) / cells as f32;
         let start = low + cell * rng.random_range(0..cells) as f32;
         let side = min_size + rng.random::<f32>() * (cell - min_size).max(0.0);
@@ -115,7 +119,7 @@ fn scale_y(view: &ViewGeometry) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::prelude::{prop_assert, proptest};
     use scrl_core::random::stream;
     use scrl_core::structures::Size;
     use scrl_core::transforms::crop::random_crop_rect;

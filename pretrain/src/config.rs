@@ -213,7 +213,8 @@ impl PretrainConfig {
 
     /// The published 200-epoch recipe with another backbone, epochs and batch size.
     pub fn recipe(method: MethodKind, arch: Arch, epochs: u64, batch_size: usize) -> Self {
-        let optimizer = OptimizerConfig { kind: OptimizerKind::Lars, weight_decay: 1e-6, ..Default::default() };
+        let optimizer =
+            OptimizerConfig { kind: OptimizerKind::Lars, weight_decay: 1e-6, ..Default::default() };
         Self {
             method,
             seed: 0,

@@ -96,7 +96,7 @@ mod tests {
         let after = collect(&update(target, &online, 0.9));
         for (path, new) in &after {
             let [new, old, online] =
-                [new, &before[path], &source[path]].map(|data| data.to_vec::<f32>().unwrap());
+                [new, &before[path], &source[path]].map(|data| data.try_to_vec::<f32>().unwrap());
             for ((n, o), s) in new.iter().zip(&old).zip(&online) {
                 let expected = if path.contains("running") { *o } else { 0.9 * o + 0.1 * s };
                 assert!((n - expected).abs() < 1e-6, "{path}: {n} {expected}");

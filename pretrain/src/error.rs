@@ -34,6 +34,8 @@ pub enum PretrainError {
          config.toml or start a new run"
     )]
     OtherConfig { difference: String },
-    #[error("`{path}` holds a {found} backbone, the config asks for {expected}; change model.arch and model.width or pass other weights")]
+    #[error(
+        "`{path}` holds a {found} backbone, the config asks for {expected}; change model.arch and model.width or pass other weights"
+    )]
     OtherArch { path: PathBuf, found: String, expected: String },
 }

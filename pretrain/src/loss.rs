@@ -48,7 +48,7 @@ mod tests {
     use burn::tensor::Device;
 
     fn value(tensor: Tensor<1>) -> f32 {
-        tensor.into_data().to_vec::<f32>().unwrap()[0]
+        tensor.into_data().try_to_vec::<f32>().unwrap()[0]
     }
 
     #[test]

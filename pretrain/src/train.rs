@@ -79,7 +79,10 @@ pub fn train(
             match learner.step(&batch, step, &mut optimizer) {
                 Some(report) => window.add(report, &batch),
                 None => {
-                    tracing::warn!("step {}: no image of the batch has boxes in both views; skipped", cursor.step);
+                    tracing::warn!(
+                        "step {}: no image of the batch has boxes in both views; skipped",
+                        cursor.step
+                    );
                     cursor.skipped_batches += 1;
                 }
             }
@@ -191,7 +194,12 @@ impl Plan {
     }
 
     /// The rest of the cursor's epoch.
-    fn batches(&self, settings: &PretrainConfig, cursor: &Cursor, sample: SampleFunction) -> BatchIter<Sample> {
+    fn batches(
+        &self,
+        settings: &PretrainConfig,
+        cursor: &Cursor,
+        sample: SampleFunction,
+    ) -> BatchIter<Sample> {
         let order = Some((settings.seed, cursor.epoch));
         let batches = sampler::batches(self.images, self.batch_size, true, order);
         let options = LoaderOptions {
@@ -295,7 +303,14 @@ struct Window {
 
 impl Window {
     fn new() -> Self {
-        Self { loss: None, steps: 0, images: 0, boxes: 0, without_boxes: 0, throughput: Throughput::new(RATE_WINDOW) }
+        Self {
+            loss: None,
+            steps: 0,
+            images: 0,
+            boxes: 0,
+            without_boxes: 0,
+            throughput: Throughput::new(RATE_WINDOW),
+        }
     }
 
     fn add(&mut self, report: StepReport, batch: &[Sample]) {

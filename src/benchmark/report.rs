@@ -159,8 +159,9 @@ impl Results {
     }
 
     fn pretrain_table(&self) -> String {
-        let mut text =
-            String::from("| init | seed | images | steps | first loss | final loss | seconds |\n|---|---|---|---|---|---|---|\n");
+        let mut text = String::from(
+            "| init | seed | images | steps | first loss | final loss | seconds |\n|---|---|---|---|---|---|---|\n",
+        );
         for r in &self.pretrain {
             let loss = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
             writeln!(
@@ -180,8 +181,9 @@ impl Results {
     }
 
     fn export_table(&self) -> String {
-        let mut text =
-            String::from("| init | seed | file | cases | max abs error | tolerance |\n|---|---|---|---|---|---|\n");
+        let mut text = String::from(
+            "| init | seed | file | cases | max abs error | tolerance |\n|---|---|---|---|---|---|\n",
+        );
         for r in &self.export {
             writeln!(
                 text,

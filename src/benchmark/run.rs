@@ -128,8 +128,7 @@ impl Benchmark<'_> {
         let (run, resume) = open(&dir)?;
         run.write_config(&config::to_toml(&settings))?;
         let started = Instant::now();
-        let outcome =
-            scrl_pretrain::train(&settings, &data, None, &run, resume, self.device, self.monitor)?;
+        let outcome = scrl_pretrain::train(&settings, &data, None, &run, resume, self.device, self.monitor)?;
         let TrainEnd::Finished = outcome else { return Ok(Cell::Interrupted) };
         let events = train_events(&run.file("metrics.jsonl"))?;
         let losses: Vec<f64> = events.iter().filter_map(|event| event["loss"].as_f64()).collect();

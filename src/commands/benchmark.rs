@@ -12,8 +12,7 @@ use crate::device;
 pub fn run(args: BenchmarkArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.device)?;
     let plan = ResolvedPlan::load(&args.config, &args.overrides)?;
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create `{}`", args.out.display()))?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create `{}`", args.out.display()))?;
     let mut benchmark = Benchmark { plan: &plan, out: &args.out, device: &device, monitor: &mut monitor };
     let (ending, results) = benchmark.run()?;
     if ending == Ending::Interrupted {

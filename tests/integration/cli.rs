@@ -68,7 +68,8 @@ fn a_truncated_jpeg_is_named() {
     let args = ["pretrain", "--config", text(&recipe), "--data", text(&photos), "--out", text(&run)];
     // Which of the damaged files comes first is the shuffle's choice; the message must be the same.
     let message = fail(&args, tmp.path());
-    let name = message.split("unlabelled/").nth(1).and_then(|rest| rest.split('`').next()).unwrap().to_string();
+    let name =
+        message.split("unlabelled/").nth(1).and_then(|rest| rest.split('`').next()).unwrap().to_string();
     insta::assert_snapshot!(message.replace(&name, "NAME.jpg"));
 }
 

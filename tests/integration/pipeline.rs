@@ -67,7 +67,10 @@ fn a_killed_pretraining_resumes_to_the_same_bits() {
 
     let (expected, found) = (tensors(&whole), tensors(&killed));
     assert!(expected.len() >= 4, "weights, online, target and optimizer: {}", expected.len());
-    assert_eq!(expected.iter().map(|f| &f.0).collect::<Vec<_>>(), found.iter().map(|f| &f.0).collect::<Vec<_>>());
+    assert_eq!(
+        expected.iter().map(|f| &f.0).collect::<Vec<_>>(),
+        found.iter().map(|f| &f.0).collect::<Vec<_>>()
+    );
     for ((name, expected), (_, found)) in expected.iter().zip(&found) {
         assert!(expected == found, "{name} differs after killing and resuming");
     }
@@ -151,10 +154,15 @@ fn a_benchmark_compares_exports_reports_and_skips_what_is_done() {
     let args = ["benchmark", "--config", text(&plan), "--out", text(&out)];
     let table = succeed(&args);
     for init in ["random", "supervised", "byol", "scrl"] {
-        assert_eq!(table.matches(&format!("| {init} |")).count(), 2, "two label fractions of {init}:\n{table}");
+        assert_eq!(
+            table.matches(&format!("| {init} |")).count(),
+            2,
+            "two label fractions of {init}:\n{table}"
+        );
     }
     assert_eq!(table.matches("reproduced by ONNX Runtime").count(), 3, "{table}");
-    let results: Value = serde_json::from_str(&fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
+    let results: Value =
+        serde_json::from_str(&fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
     assert_eq!(results["transfer"].as_array().unwrap().len(), 8);
     for cell in results["transfer"].as_array().unwrap() {
         assert!(cell["AP50"].is_number(), "{cell}");
@@ -166,5 +174,9 @@ fn a_benchmark_compares_exports_reports_and_skips_what_is_done() {
     let cell = "transfer/scrl-50pct-seed0/metrics.jsonl";
     let before = (modified(cell), modified("onnx/scrl-seed0.onnx"));
     assert_eq!(succeed(&args), table);
-    assert_eq!((modified(cell), modified("onnx/scrl-seed0.onnx")), before, "a finished cell is not run again");
+    assert_eq!(
+        (modified(cell), modified("onnx/scrl-seed0.onnx")),
+        before,
+        "a finished cell is not run again"
+    );
 }

@@ -41,7 +41,8 @@ pub fn text(path: &Path) -> &str {
 /// Writes twelve 48-pixel unlabelled scenes, annotated ones and class folders to `folder/data`.
 pub fn scenes(folder: &Path) -> PathBuf {
     let data = folder.join("data");
-    let sets = ["width=48", "height=48", "train=8", "val=4", "unlabelled=12", "class_images=2", "min_scale=0.2"];
+    let sets =
+        ["width=48", "height=48", "train=8", "val=4", "unlabelled=12", "class_images=2", "min_scale=0.2"];
     let mut args = vec!["synth", "--out", text(&data)];
     sets.iter().for_each(|set| args.extend(["--set", set]));
     succeed(&args);

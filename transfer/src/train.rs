@@ -350,8 +350,9 @@ fn log_settings(config: &TransferConfig, data: &TransferData, training: &Trainin
             "statistics of so few images may harm a pretrained backbone; consider model.norm = \"frozen_batch_norm\""
         );
     }
-    for difference in config.differences() {
-        tracing::info!(protocol = ?config.protocol, "differs from the protocol: {difference}");
+    let differences = config.differences();
+    if !differences.is_empty() {
+        tracing::info!(protocol = ?config.protocol, "differs from the protocol: {}", differences.join("; "));
     }
 }
 

@@ -355,7 +355,7 @@ fn training_on_two_images_reaches_every_parameter_and_lowers_the_loss() {
     let device = Device::flex().autodiff();
     let mut model = tiny().init(&mut stream(1, &[]), &device);
     let mut optimizer = SgdConfig::new().init();
-    let batch = images(&device).slice([0..2]);
+    let batch = images(&device).narrow(0, 0, 2);
     let mut rng = stream(2, &[]);
     let mut history = Vec::new();
     for _ in 0..15 {

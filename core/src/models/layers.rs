@@ -32,7 +32,11 @@ pub fn uniform_parameter<const D: usize>(
 }
 
 /// A trainable parameter with every element equal to `value`.
-pub fn constant_parameter<const D: usize>(shape: [usize; D], value: f32, device: &Device) -> Param<Tensor<D>> {
+pub fn constant_parameter<const D: usize>(
+    shape: [usize; D],
+    value: f32,
+    device: &Device,
+) -> Param<Tensor<D>> {
     parameter_from(vec![value; shape.iter().product()], shape, device)
 }
 
@@ -92,7 +96,14 @@ pub struct Conv2dConfig {
 impl Conv2dConfig {
     /// `[in, out]` channels, stride 1, "same" padding for odd kernels, no bias, Kaiming initialisation.
     pub fn new(channels: [usize; 2], kernel: usize) -> Self {
-        Self { channels, kernel, stride: 1, padding: kernel / 2, bias: false, init: Init::KaimingNormalFanOut }
+        Self {
+            channels,
+            kernel,
+            stride: 1,
+            padding: kernel / 2,
+            bias: false,
+            init: Init::KaimingNormalFanOut,
+        }
     }
 
     pub fn stride(self, stride: usize) -> Self {

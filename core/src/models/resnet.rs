@@ -3,7 +3,8 @@
 //! N images in the batch; a feature map C*k* has stride 2^*k* relative to the input.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation::relu, module::max_pool2d, ops::MaxPoolOptions};
+use burn::tensor::{Device, Tensor, activation::relu};
+use scrl_ops::{MaxPool2dOptions, max_pool2d};
 use serde::{Deserialize, Serialize};
 
 use super::layers::{BatchNorm, Conv2d, Conv2dConfig};
@@ -90,15 +91,14 @@ impl ResNetConfig {
         let mut stage = |index: usize, stride: usize| {
             let inner = stem << index;
             let outputs = inner * self.arch.expansion();
-            let blocks = (0..self.arch.blocks()[index])
+            (0..self.arch.blocks()[index])
                 .map(|block| {
                     let stride = if block == 0 { stride } else { 1 };
                     let built = Block::init(self.arch, [inputs, inner, outputs], stride, rng, device);
                     inputs = outputs;
                     built
                 })
-                .collect();
-            blocks
+                .collect::<Vec<_>>()
         };
         let (layer1, layer2, layer3, layer4) = (stage(0, 1), stage(1, 2), stage(2, 2), stage(3, 2));
         ResNet {
@@ -136,7 +136,7 @@ impl ResNet {
     /// `[N, 3, H, W]` to the four feature maps; C*k* is `[N, channels, ⌈H/2^k⌉, ⌈W/2^k⌉]`.
     pub fn forward(&self, images: Tensor<4>) -> Features {
         let stem = relu(self.bn1.forward(self.conv1.forward(images)));
-        let stem = max_pool2d(stem, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]));
+        let stem = max_pool2d(stem, MaxPool2dOptions { kernel: [3; 2], stride: [2; 2], padding: [1; 2] });
         let c2 = forward_stage(&self.layer1, stem);
         let c3 = forward_stage(&self.layer2, c2.clone());
         let c4 = forward_stage(&self.layer3, c3.clone());

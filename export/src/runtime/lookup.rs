@@ -99,11 +99,14 @@ impl Lookup {
             };
         }
         let cached = || self.cached.clone().ok_or_else(|| "no cache folder".to_string());
-        let places: [(Source, &dyn Fn() -> Result<PathBuf, String>); 3] =
-            [(Source::Cache, &cached), (Source::Package, &self.package), (Source::Fetched, &self.fetch)];
         let mut attempts = Vec::new();
-        for (source, place) in places {
-            let attempt = place().and_then(|path| match existing(&path).and_then(&mut load) {
+        for source in [Source::Cache, Source::Package, Source::Fetched] {
+            let place = match source {
+                Source::Package => (self.package)(),
+                Source::Fetched => (self.fetch)(),
+                _ => cached(),
+            };
+            let attempt = place.and_then(|path| match existing(&path).and_then(&mut load) {
                 Ok(loaded) => Ok((Found { path, source }, loaded)),
                 Err(reason) => Err(format!("`{}`: {reason}", path.display())),
             });

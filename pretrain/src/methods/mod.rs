@@ -95,7 +95,10 @@ impl Learner {
     }
 
     /// Restores [`Learner::tensors`].
-    pub fn load(self, tensors: &std::collections::BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
+    pub fn load(
+        self,
+        tensors: &std::collections::BTreeMap<String, TensorMap>,
+    ) -> Result<Self, PretrainError> {
         Ok(match self {
             Self::SelfSupervised(learner) => Self::SelfSupervised(Box::new(learner.load(tensors)?)),
             Self::Supervised(learner) => Self::Supervised(Box::new(learner.load(tensors)?)),

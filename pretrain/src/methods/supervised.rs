@@ -48,7 +48,12 @@ impl Supervised {
 
     /// # Panics
     /// When a sample has no label; the caller checks the data set first.
-    pub fn step(&mut self, batch: &[Sample], settings: StepSettings, optimizer: &mut Optimizer) -> StepReport {
+    pub fn step(
+        &mut self,
+        batch: &[Sample],
+        settings: StepSettings,
+        optimizer: &mut Optimizer,
+    ) -> StepReport {
         let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch.len()]), &self.device);
         let features = self.network.encoder.forward(stack_views(batch, 0, &self.device)).c5;

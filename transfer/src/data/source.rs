@@ -94,10 +94,12 @@ fn coco_split(folder: &Path, split: &str) -> Result<DataSource, DataError> {
     found.retain(|name| name.starts_with(&prefix) && name.ends_with(".json"));
     found.sort();
     let [name] = found.as_slice() else {
-        let reason = format!(
-            "it has no VOC layout, and {} files `annotations/{prefix}*.json` instead of one; set data.train and data.val",
-            found.len()
-        );
+        let reason = match found.len() {
+            0 => format!(
+                "there is no `annotations/{prefix}*.json` and no VOC layout; add the file or pass another --data"
+            ),
+            count => format!("it has {count} files `annotations/{prefix}*.json`; name one in data.{split}"),
+        };
         return Err(DataError::invalid(folder, reason));
     };
     let stem = name.trim_start_matches("instances_").trim_end_matches(".json");

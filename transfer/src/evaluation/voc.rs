@@ -297,7 +297,7 @@ mod tests {
             HashMap::from([(1, vec![truth])])
         };
         let found = Detection { bbox: BoxXyxy::new(0.0, 0.0, 10.0, 9.0), class: 0, score: 0.5 };
-        let twice = [ImageDetections { image_id: 1, detections: vec![found.clone(), found] }];
+        let twice = [ImageDetections { image_id: 1, detections: vec![found, found] }];
         assert_eq!(matches(0, truths(), &twice), [true, false]);
     }
 
