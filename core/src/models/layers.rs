@@ -82,7 +82,7 @@ impl Init {
     }
 }
 
-/// What [`Conv2d::init`] needs; square kernel, stride and zero padding in pixels.
+/// What [`Conv2dConfig::init`] needs; square kernel, stride and zero padding in pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Conv2dConfig {
     pub channels: [usize; 2],

@@ -73,11 +73,11 @@ pub fn write(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataError
     render_into(config, out)
 }
 
-/// As [`write`], and replaces the folders that an earlier call, finished or not, made in `out`. Its other entries
+/// As [`write()`], and replaces the folders that an earlier call, finished or not, made in `out`. Its other entries
 /// stay.
 ///
 /// # Errors
-/// As [`write`], and for a folder that is neither empty nor of this function's making.
+/// As [`write()`], and for a folder that is neither empty nor of this function's making.
 pub fn overwrite(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataError> {
     config.validate()?;
     let present = entries(out)?;
@@ -94,7 +94,7 @@ pub fn overwrite(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataE
     render_into(config, out)
 }
 
-/// Whether `out` holds all that [`write`] would render for this configuration. The number of files is checked,
+/// Whether `out` holds all that [`write()`] would render for this configuration. The number of files is checked,
 /// their content is not.
 pub fn is_complete(out: &Path, config: &SynthConfig) -> bool {
     read_summary(out, config).is_some()
