@@ -58,20 +58,25 @@ impl DataSource {
             let years = ["", "VOC2007", "VOC2008", "VOC2009", "VOC2010", "VOC2011", "VOC2012"];
             years.iter().any(|year| has(&folder.join(year), split))
         };
-        let [train, test] = if anywhere("trainval") && anywhere("test") {
-            ["trainval", "test"]
-        } else if anywhere("train") && anywhere("val") {
-            ["train", "val"]
-        } else {
-            let reason = "`ImageSets/Main` has neither `trainval` and `test` nor `train` and `val`; name the splits in \
-                          data.train and data.val";
-            return Err(DataError::invalid(folder, reason));
+        let split = |source: Option<&DataSource>| match source {
+            Some(Self::Voc { split, .. }) => Some(split.clone()),
+            _ => None,
         };
-        let split = |given: Option<&DataSource>, found: &str| match given {
-            Some(Self::Voc { split, .. }) => split.clone(),
-            _ => found.to_string(),
+        let [train, test] = match (split(given[0]), split(given[1])) {
+            (Some(train), Some(test)) => [train, test],
+            (train, test) => {
+                let [found_train, found_test] = if anywhere("trainval") && anywhere("test") {
+                    ["trainval", "test"]
+                } else if anywhere("train") && anywhere("val") {
+                    ["train", "val"]
+                } else {
+                    let reason = "`ImageSets/Main` has neither `trainval` and `test` nor `train` and `val`; name the \
+                                  splits in data.train and data.val";
+                    return Err(DataError::invalid(folder, reason));
+                };
+                [train.unwrap_or(found_train.into()), test.unwrap_or(found_test.into())]
+            }
         };
-        let [train, test] = [split(given[0], train), split(given[1], test)];
         let test_root = if has(&test_root, &test) { test_root } else { folder.to_path_buf() };
         Ok([
             Self::Voc { root: folder.to_path_buf(), split: train },
