@@ -66,6 +66,8 @@ pub fn train(
     if resume && state::exists(&last) {
         (learner, cursor) = plan.restore(&last, learner, &mut optimizer, &device)?;
     }
+    // Only now is it certain that these are the settings of the checkpoint.
+    run.write_config(&config::to_toml(settings))?;
     let mut events = Events::open(run, resume.then_some(cursor.step))?;
     let samples = sample_function(settings, data);
     let mut window = Window::new();

@@ -126,7 +126,6 @@ impl Benchmark<'_> {
         };
         let data = ImageFolder::scan(&folders)?;
         let (run, resume) = open(&dir)?;
-        run.write_config(&config::to_toml(&settings))?;
         let started = Instant::now();
         let outcome = scrl_pretrain::train(&settings, &data, None, &run, resume, self.device, self.monitor)?;
         let TrainEnd::Finished = outcome else { return Ok(Cell::Interrupted) };
@@ -168,7 +167,6 @@ impl Benchmark<'_> {
         }
         tracing::info!("transfer from {}, {:.0} % of the labels, seed {seed}", init.name(), 100.0 * fraction);
         let (run, resume) = open(&dir)?;
-        run.write_config(&config::to_toml(&settings))?;
         let started = Instant::now();
         let outcome = scrl_transfer::train(&settings, &weights, &run, resume, self.device, self.monitor)?;
         let TransferOutcome::Finished(report) = outcome else { return Ok(Cell::Interrupted) };
@@ -258,7 +256,7 @@ impl Benchmark<'_> {
 
 /// Opens a cell's run directory, resuming what an interrupted run left.
 fn open(dir: &Path) -> Result<(RunDir, bool)> {
-    let resume = dir.join("config.toml").exists();
+    let resume = dir.is_dir();
     let run = RunDir::open(dir, if resume { OpenMode::Resume } else { OpenMode::New })?;
     crate::logging::open_run_log(&run.file("log.txt"))?;
     Ok((run, resume))

@@ -15,7 +15,6 @@ pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
     let settings = config::load::<PretrainConfig>(&args.config, &args.run.overrides)?.validate()?;
     let data = ImageFolder::scan(&args.data)?;
     let run = open_run(&args.run)?;
-    run.write_config(&config::to_toml(&settings))?;
     let outcome =
         train(&settings, &data, args.init.as_deref(), &run, args.run.resume, &device, &mut monitor)?;
     match outcome {

@@ -17,7 +17,6 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     }
     let init = InitWeights::parse(&args.init)?;
     let run = open_run(&args.run)?;
-    run.write_config(&config::to_toml(&settings))?;
     match train(&settings, &init, &run, args.run.resume, &device, &mut monitor)? {
         TransferOutcome::Finished(report) => {
             super::print_metrics(&report.metrics);

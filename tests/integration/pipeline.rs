@@ -108,7 +108,13 @@ fn a_resume_with_other_settings_is_refused() {
     let run = tmp.path().join("run");
     let base = ["pretrain", "--config", text(&recipe), "--data", text(&photos), "--out", text(&run)];
     succeed(&base);
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
     insta::assert_snapshot!(fail(&[&base[..], &["--resume", "--set", "seed=9"]].concat(), tmp.path()));
+    assert_eq!(
+        fs::read_to_string(run.join("config.toml")).unwrap(),
+        config,
+        "the run keeps its own settings"
+    );
 }
 
 #[test]
