@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use SeriesLabelPosition::{UpperLeft, UpperRight};
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
@@ -33,7 +34,14 @@ pub fn label_efficiency(results: &Results, out: &Path) -> Result<String> {
             .filter_map(|f| Some((100.0 * f, 100.0 * results.ap(init, f)?.mean)))
             .collect(),
     });
-    draw(&out.join("ap.svg"), "Detection AP", "labelled images, %", "AP, %", &curves.collect::<Vec<_>>())?;
+    draw(
+        &out.join("ap.svg"),
+        "Detection AP",
+        "labelled images, %",
+        "AP, %",
+        UpperLeft,
+        &curves.collect::<Vec<_>>(),
+    )?;
     Ok("ap.svg".into())
 }
 
@@ -49,7 +57,7 @@ pub fn training_curves(
     for (name, run) in runs {
         curves.push(Curve { name: name.clone(), points: read_curve(&run.join("metrics.jsonl"), field)? });
     }
-    draw(&out.join(file), title, "step", field, &curves)?;
+    draw(&out.join(file), title, "step", field, UpperRight, &curves)?;
     Ok(file.to_string())
 }
 
@@ -58,7 +66,14 @@ fn read_curve(path: &Path, field: &str) -> Result<Vec<(f64, f64)>> {
     Ok(events.iter().filter_map(|event| Some((event["step"].as_f64()?, event[field].as_f64()?))).collect())
 }
 
-fn draw(path: &Path, title: &str, x_label: &str, y_label: &str, curves: &[Curve]) -> Result<()> {
+fn draw(
+    path: &Path,
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    legend: SeriesLabelPosition,
+    curves: &[Curve],
+) -> Result<()> {
     let points = || curves.iter().flat_map(|curve| curve.points.iter());
     let range = |pick: fn(&(f64, f64)) -> f64| {
         let (low, high) = points().map(pick).fold((0.0f64, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
@@ -92,6 +107,7 @@ fn draw(path: &Path, title: &str, x_label: &str, y_label: &str, curves: &[Curve]
     }
     chart
         .configure_series_labels()
+        .position(legend)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()
