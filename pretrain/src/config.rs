@@ -1,7 +1,7 @@
 //! The settings of a pretraining run, as read from TOML; the defaults are SCRL's 200-epoch recipe.
 
-use scrl_core::models::{Arch, ResNetConfig};
-use scrl_core::solver::{OptimizerConfig, OptimizerKind};
+use scrl_core::models::ResNetConfig;
+use scrl_core::solver::OptimizerConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::AugmentConfig;
@@ -209,26 +209,6 @@ impl PretrainConfig {
     /// Learning rate after scaling by the batch size.
     pub fn effective_lr(&self) -> f64 {
         self.schedule.base_lr * self.schedule.batch_size as f64 / 256.0
-    }
-
-    /// The published 200-epoch recipe with another backbone, epochs and batch size.
-    pub fn recipe(method: MethodKind, arch: Arch, epochs: u64, batch_size: usize) -> Self {
-        let optimizer =
-            OptimizerConfig { kind: OptimizerKind::Lars, weight_decay: 1e-6, ..Default::default() };
-        Self {
-            method,
-            seed: 0,
-            model: ResNetConfig::new(arch),
-            data: DataConfig::default(),
-            augment: AugmentConfig::default(),
-            boxes: BoxConfig::default(),
-            heads: HeadsConfig::default(),
-            optimizer,
-            schedule: ScheduleConfig { epochs, batch_size, base_lr: 0.45, warmup_epochs: 0.0 },
-            ema: EmaConfig::default(),
-            supervised: SupervisedConfig::default(),
-            log: LogConfig::default(),
-        }
     }
 }
 

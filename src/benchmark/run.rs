@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::plan::{DataPlan, Init, ResolvedPlan};
 use super::plots;
 use super::report::{ExportResult, PretrainResult, Results, TransferResult};
-use crate::commands::Ending;
+use crate::commands::{Ending, open_logged};
 
 /// Marks a finished cell; holds its result and the hash of the settings that made it.
 const DONE: &str = "done.json";
@@ -257,8 +257,7 @@ impl Benchmark<'_> {
 /// Opens a cell's run directory, resuming what an interrupted run left.
 fn open(dir: &Path) -> Result<(RunDir, bool)> {
     let resume = dir.is_dir();
-    let run = RunDir::open(dir, if resume { OpenMode::Resume } else { OpenMode::New })?;
-    crate::logging::open_run_log(&run.file("log.txt"))?;
+    let run = open_logged(dir, if resume { OpenMode::Resume } else { OpenMode::New })?;
     Ok((run, resume))
 }
 

@@ -7,6 +7,8 @@ pub mod pretrain;
 pub mod synth;
 pub mod transfer;
 
+use std::path::Path;
+
 use anyhow::Result;
 use scrl_core::config::ConfigError;
 use scrl_core::engine::{OpenMode, RunDir};
@@ -34,7 +36,12 @@ fn open_run(args: &RunArgs) -> Result<RunDir> {
         (false, true) => OpenMode::Overwrite,
         (false, false) => OpenMode::New,
     };
-    let run = RunDir::open(&args.out, mode)?;
+    open_logged(&args.out, mode)
+}
+
+/// Opens a run directory and sends log lines to its `log.txt` from now on.
+pub fn open_logged(path: &Path, mode: OpenMode) -> Result<RunDir> {
+    let run = RunDir::open(path, mode)?;
     crate::logging::open_run_log(&run.file("log.txt"))?;
     Ok(run)
 }
