@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod bench;
+
+pub use bench::*;
+
 /// Self-supervised pretraining that makes object detectors better: pretrain, transfer, compare, export.
 #[derive(Debug, Parser)]
 #[command(name = "scrl", version, max_term_width = 100)]
@@ -22,6 +26,7 @@ pub enum Command {
     Transfer(TransferArgs),
     Evaluate(EvaluateArgs),
     Export(ExportArgs),
+    Bench(BenchArgs),
     Benchmark(BenchmarkArgs),
 }
 

@@ -2,6 +2,8 @@
 
 #![recursion_limit = "256"]
 
+#[cfg(target_os = "linux")]
+mod allocator;
 mod benchmark;
 mod cli;
 mod commands;
@@ -15,6 +17,10 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use commands::Ending;
+
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: allocator::CachingAllocator = allocator::CachingAllocator::new();
 
 /// Exit code of an interrupted command, as shells use it for SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -40,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Transfer(args) => commands::transfer::run(args, monitor),
         Command::Evaluate(args) => commands::evaluate::run(args, monitor),
         Command::Export(args) => commands::export::run(args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Benchmark(args) => commands::benchmark::run(args, monitor),
     }
 }

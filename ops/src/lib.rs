@@ -7,12 +7,16 @@ mod batch_norm;
 mod conv2d;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "flex")]
+mod matrix;
 mod max_pool;
 mod nms;
 mod roi_align;
+mod update;
 
-pub use batch_norm::{BatchNormOutput, batch_norm_inference, batch_norm_train};
+pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
 pub use roi_align::{RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};
+pub use update::{GradientStep, GradientStepOptions, TrustRatio, gradient_step, moving_average};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use scrl_ops::moving_average;
 
 /// Momentum of the average at `step` of `total`: `1 − (1−base)·(cos(π·step/total)+1)/2` (BYOL, section 3.2).
 pub fn momentum(base: f64, step: u64, total: u64) -> f64 {
@@ -14,8 +15,8 @@ pub fn momentum(base: f64, step: u64, total: u64) -> f64 {
 /// Moves every trainable parameter: `target ← momentum·target + (1−momentum)·online`.
 ///
 /// Running statistics are left alone: the target makes its own. Parameters correspond by path; what the online
-/// network has beyond the target (its predictor) is ignored, and so is what it lacks.
-///
+/// network has beyond the target (its predictor) is ignored, and so is what it lacks. Memory that the target alone
+/// holds is changed in place.
 pub fn update<T: Module, O: Module>(target: T, online: &O, momentum: f64) -> T {
     let mut collect = CollectTrainable::default();
     online.visit(&mut collect);
@@ -61,11 +62,10 @@ impl ModuleMapper for Average {
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(online) = self.online.remove(&self.path.join(".")) else { return param };
-        let momentum = self.momentum;
         param.map(|target| {
             let target = target.inner();
             let online = online.reshape(target.dims());
-            Tensor::from_inner(target.mul_scalar(momentum) + online.mul_scalar(1.0 - momentum))
+            Tensor::from_inner(moving_average(target, online, self.momentum))
         })
     }
 }

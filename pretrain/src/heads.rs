@@ -1,7 +1,7 @@
 //! Projector and predictor.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation::relu};
+use burn::tensor::{Device, Tensor};
 use scrl_core::models::layers::{BatchNorm, Init, Linear};
 use scrl_core::random::Rng;
 
@@ -24,6 +24,6 @@ impl Mlp {
 
     /// `[samples, inputs]` to `[samples, outputs]`.
     pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        self.linear2.forward(relu(self.norm.forward(self.linear1.forward(input))))
+        self.linear2.forward(self.norm.forward_relu(self.linear1.forward(input)))
     }
 }

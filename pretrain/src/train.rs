@@ -233,10 +233,11 @@ impl Plan {
     }
 }
 
-type SampleFunction = Arc<dyn Fn(usize, &mut Rng) -> Result<Sample, DataError> + Send + Sync>;
+/// Prepares the image of an index from its own random stream.
+pub type SampleFunction = Arc<dyn Fn(usize, &mut Rng) -> Result<Sample, DataError> + Send + Sync>;
 
-/// Decodes and augments one image.
-fn sample_function(settings: &PretrainConfig, data: &ImageFolder) -> SampleFunction {
+/// Decodes and augments one image: two views with their matched boxes, or one view for `supervised`.
+pub fn sample_function(settings: &PretrainConfig, data: &ImageFolder) -> SampleFunction {
     let (augment, boxes, method) = (settings.augment.clone(), settings.boxes.clone(), settings.method);
     let samples = data.samples.clone();
     Arc::new(move |index, rng| {

@@ -1,5 +1,6 @@
 //! One thin function a command.
 
+pub mod bench;
 pub mod benchmark;
 pub mod evaluate;
 pub mod export;

@@ -6,8 +6,20 @@ use crate::support::*;
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    let commands: [&[&str]; 6] =
-        [&["synth"], &["pretrain"], &["transfer"], &["evaluate"], &["export", "backbone"], &["benchmark"]];
+    let commands: [&[&str]; 12] = [
+        &["synth"],
+        &["pretrain"],
+        &["transfer"],
+        &["evaluate"],
+        &["export", "backbone"],
+        &["bench"],
+        &["bench", "pretrain"],
+        &["bench", "forward"],
+        &["bench", "detector"],
+        &["bench", "augment"],
+        &["bench", "roi-align"],
+        &["benchmark"],
+    ];
     for command in commands {
         let help = succeed(&[command, &["--help"]].concat());
         assert!(help.contains("Example"), "{command:?} shows no example:\n{help}");

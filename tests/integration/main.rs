@@ -1,5 +1,6 @@
 //! Tests of the `scrl` binary.
 
+mod bench;
 mod cli;
 mod pipeline;
 mod real_data;

@@ -128,8 +128,8 @@ pub fn detect_image(
     found.into_iter().next().map(|(_, detections)| detections).unwrap_or_default()
 }
 
-/// Data set index and detections of each image of a batch.
-fn detect_batch(model: &FasterRcnn, batch: Batch) -> Vec<(usize, Vec<Detection>)> {
+/// Data set index and detections, in pixels of the image file, of each image of a batch; `model` is one without autodiff.
+pub fn detect_batch(model: &FasterRcnn, batch: Batch) -> Vec<(usize, Vec<Detection>)> {
     let Batch { images, sizes, indices, sources, .. } = batch;
     let found = model.detect(images, &sizes);
     let places = sizes.into_iter().zip(sources).zip(indices);

@@ -27,7 +27,7 @@ use crate::weights::{self, DETECTOR_FILE, DetectorMetadata, InitWeights, init_de
 
 mod loss_values;
 
-use loss_values::LossValues;
+pub use loss_values::LossValues;
 
 /// The purpose of the random stream that chooses the anchors and regions of an iteration.
 const SAMPLING: u64 = u64::from_be_bytes(*b"detsampl");
@@ -229,8 +229,9 @@ fn training_images(
 }
 
 /// Everything that training changes, and where it started.
-struct Training {
-    model: FasterRcnn,
+pub struct Training {
+    /// On the training device.
+    pub model: FasterRcnn,
     optimizer: Optimizer,
     /// [`InitWeights::describe`] of the run's start.
     init: String,
@@ -247,7 +248,11 @@ struct Progress {
 }
 
 impl Training {
-    fn start(config: &TransferConfig, init: &InitWeights, device: &Device) -> Result<Self, TransferError> {
+    /// Before the first step; `device` is an autodiff device.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or do not fit.
+    pub fn start(config: &TransferConfig, init: &InitWeights, device: &Device) -> Result<Self, TransferError> {
         let model = init_detector(config, init, device)?;
         Ok(Self { model, optimizer: Optimizer::new(config.optimizer()), init: init.describe(), iteration: 0 })
     }
@@ -288,8 +293,11 @@ impl Training {
         state::save(checkpoint, &tensors, &progress)
     }
 
-    /// One optimizer step on a batch.
-    fn step(
+    /// One optimizer step on a batch of `dataset`; `grad_norm` measures the gradient on the way.
+    ///
+    /// # Errors
+    /// When the loss is not finite.
+    pub fn step(
         self,
         batch: Batch,
         lr: f64,

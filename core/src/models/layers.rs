@@ -4,7 +4,7 @@
 
 use burn::module::{Flag, Module, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
-use scrl_ops::{Conv2dOptions, batch_norm_inference, batch_norm_train, conv2d};
+use scrl_ops::{BatchNormOptions, Conv2dOptions, batch_norm_inference, batch_norm_train, conv2d};
 
 use crate::random::{Rng, RngExt, standard_normal};
 
@@ -199,6 +199,20 @@ impl BatchNorm {
 
     /// Same shape out as in.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        self.normalize(input, BatchNormOptions::new(self.epsilon))
+    }
+
+    /// The normalised input through ReLU, in one operator.
+    pub fn forward_relu<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        self.normalize(input, BatchNormOptions::new(self.epsilon).relu())
+    }
+
+    /// The sum of the normalised input and `residual`, of the same shape, through ReLU, in one operator.
+    pub fn forward_add_relu<const D: usize>(&self, input: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        self.normalize(input, BatchNormOptions::new(self.epsilon).add(residual).relu())
+    }
+
+    fn normalize<const D: usize>(&self, input: Tensor<D>, options: BatchNormOptions<D>) -> Tensor<D> {
         if !self.trains_on(&input) {
             return batch_norm_inference(
                 input,
@@ -206,12 +220,12 @@ impl BatchNorm {
                 self.bias.val(),
                 self.running_mean.value_sync(),
                 self.running_var.value_sync(),
-                self.epsilon,
+                options,
             );
         }
         let dims = input.dims();
         let samples = (dims.iter().product::<usize>() / dims[1]) as f64;
-        let result = batch_norm_train(input, self.weight.val(), self.bias.val(), self.epsilon);
+        let result = batch_norm_train(input, self.weight.val(), self.bias.val(), options);
         let unbiased = if samples > 1.0 { samples / (samples - 1.0) } else { 1.0 };
         self.update(&self.running_mean, result.mean, 1.0);
         self.update(&self.running_var, result.variance, unbiased);

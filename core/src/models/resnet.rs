@@ -3,7 +3,7 @@
 //! N images in the batch; a feature map C*k* has stride 2^*k* relative to the input.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation::relu};
+use burn::tensor::{Device, Tensor};
 use scrl_ops::{MaxPool2dOptions, max_pool2d};
 use serde::{Deserialize, Serialize};
 
@@ -135,7 +135,7 @@ pub struct ResNet {
 impl ResNet {
     /// `[N, 3, H, W]` to the four feature maps; C*k* is `[N, channels, ⌈H/2^k⌉, ⌈W/2^k⌉]`.
     pub fn forward(&self, images: Tensor<4>) -> Features {
-        let stem = relu(self.bn1.forward(self.conv1.forward(images)));
+        let stem = self.bn1.forward_relu(self.conv1.forward(images));
         let stem = max_pool2d(stem, MaxPool2dOptions { kernel: [3; 2], stride: [2; 2], padding: [1; 2] });
         let c2 = forward_stage(&self.layer1, stem);
         let c3 = forward_stage(&self.layer2, c2.clone());
@@ -215,12 +215,13 @@ impl Block {
             Some((conv, norm)) => norm.forward(conv.forward(input.clone())),
             None => input.clone(),
         };
-        let mut x = relu(self.bn1.forward(self.conv1.forward(input)));
-        x = self.bn2.forward(self.conv2.forward(x));
-        if let (Some(conv), Some(norm)) = (&self.conv3, &self.bn3) {
-            x = norm.forward(conv.forward(relu(x)));
+        let x = self.conv2.forward(self.bn1.forward_relu(self.conv1.forward(input)));
+        match (&self.conv3, &self.bn3) {
+            (Some(conv), Some(norm)) => {
+                norm.forward_add_relu(conv.forward(self.bn2.forward_relu(x)), identity)
+            }
+            _ => self.bn2.forward_add_relu(x, identity),
         }
-        relu(x + identity)
     }
 
     fn freeze_batch_norm(mut self) -> Self {

@@ -9,9 +9,10 @@
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use scrl_ops::{GradientStepOptions, TrustRatio, gradient_step};
 use serde::{Deserialize, Serialize};
 
 use crate::models::parameters::TensorMap;
@@ -91,26 +92,25 @@ impl Optimizer {
         &self.config
     }
 
-    /// Updates every parameter that has a gradient.
+    /// Updates every parameter that has a gradient, in place where the module alone holds its memory.
     ///
-    /// LARS reads all norms from the device in one transfer; SGD reads nothing unless
+    /// LARS reads the norm of the gradient from the device; SGD reads nothing unless
     /// [`request_grad_norm`](Self::request_grad_norm) asked for it.
     pub fn step<M: Module>(&mut self, lr: f64, module: M, mut grads: GradientsParams) -> M {
-        let lars = self.config.kind == OptimizerKind::Lars;
-        let norms =
-            if lars || self.grad_norm_requested { read_norms(&module, &grads) } else { HashMap::new() };
-        let known = lars || self.grad_norm_requested;
-        self.last_grad_norm = known.then(|| norms.values().map(|norm| norm.grad.powi(2)).sum::<f64>().sqrt());
-        self.grad_norm_requested = false;
-        let buffers = &mut self.buffers;
-        module.map(&mut Update {
+        let mut update = Update {
             path: Vec::new(),
             config: &self.config,
             lr,
-            norms,
             grads: &mut grads,
-            buffers,
-        })
+            buffers: &mut self.buffers,
+            gradient_squares: Vec::new(),
+        };
+        let module = module.map(&mut update);
+        let squares = update.gradient_squares;
+        let known = self.config.kind == OptimizerKind::Lars || self.grad_norm_requested;
+        self.last_grad_norm = known.then(|| root_of_sum(squares));
+        self.grad_norm_requested = false;
+        module
     }
 
     /// Makes the next [`step`](Self::step) compute the norm of the whole gradient.
@@ -144,53 +144,22 @@ impl Optimizer {
     }
 }
 
-/// L2 norms of a parameter and of its gradient.
-#[derive(Clone, Copy, Debug)]
-struct Norms {
-    weight: f64,
-    grad: f64,
-}
-
-/// The norms of every parameter that has a gradient, in one device read.
-fn read_norms<M: Module>(module: &M, grads: &GradientsParams) -> HashMap<ParamId, Norms> {
-    struct Collect<'a> {
-        grads: &'a GradientsParams,
-        ids: Vec<ParamId>,
-        squares: Vec<Tensor<1>>,
+/// The root of the sum of `[1]` tensors, in one device read.
+fn root_of_sum(squares: Vec<Tensor<1>>) -> f64 {
+    if squares.is_empty() {
+        return 0.0;
     }
-    impl ModuleVisitor for Collect<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.grads.get::<D>(param.id) {
-                self.ids.push(param.id);
-                self.squares.push(sum_of_squares(param.val().inner()));
-                self.squares.push(sum_of_squares(grad));
-            }
-        }
-    }
-    let mut visitor = Collect { grads, ids: Vec::new(), squares: Vec::new() };
-    module.visit(&mut visitor);
-    if visitor.ids.is_empty() {
-        return HashMap::new();
-    }
-    let squares: Vec<f64> = Tensor::cat(visitor.squares, 0).into_data().iter::<f64>().collect();
-    let norms = squares.chunks_exact(2).map(|pair| Norms { weight: pair[0].sqrt(), grad: pair[1].sqrt() });
-    visitor.ids.into_iter().zip(norms).collect()
-}
-
-/// Summed row by row: the CPU backend splits one long sum among threads in an order that varies from run to run.
-fn sum_of_squares<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
-    let dims = tensor.dims();
-    let rows = if D == 1 { 1 } else { dims[0] };
-    tensor.square().reshape([rows as i32, -1]).sum_dim(1).sum()
+    Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
 }
 
 struct Update<'a> {
     path: Vec<String>,
     config: &'a OptimizerConfig,
     lr: f64,
-    norms: HashMap<ParamId, Norms>,
     grads: &'a mut GradientsParams,
     buffers: &'a mut HashMap<String, Buffer>,
+    /// Of each gradient, `[1]`.
+    gradient_squares: Vec<Tensor<1>>,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -207,9 +176,7 @@ impl ModuleMapper for Update<'_> {
         let (id, tensor, mapper) = param.consume();
         let requires_grad = tensor.is_require_grad();
         let checkpointing = tensor.gradient_checkpointing_strategy();
-        let weight = tensor.inner();
-        let direction = self.direction(id, grad, &weight);
-        let mut updated = Tensor::from_inner(weight.sub(direction.mul_scalar(self.lr)));
+        let mut updated = Tensor::from_inner(self.updated(tensor.inner(), grad));
         if let Some(strategy) = checkpointing {
             updated = updated.with_gradient_checkpointing_strategy(strategy);
         }
@@ -218,22 +185,35 @@ impl ModuleMapper for Update<'_> {
 }
 
 impl Update<'_> {
-    /// What the learning rate multiplies.
-    fn direction<const D: usize>(&mut self, id: ParamId, grad: Tensor<D>, weight: &Tensor<D>) -> Tensor<D> {
-        let grad = self.regularised(id, grad, weight);
-        let momentum = self.config.momentum;
-        if momentum == 0.0 {
-            return grad;
-        }
-        let path = self.path.join(".");
+    fn updated<const D: usize>(&mut self, weight: Tensor<D>, grad: Tensor<D>) -> Tensor<D> {
         let shape = weight.dims();
-        let buffer = match self.previous::<D>(&path, shape) {
-            Some(buffer) => buffer.mul_scalar(momentum).add(grad.clone()),
-            None => grad.clone(),
-        };
-        let flat = buffer.clone().reshape([shape.iter().product::<usize>()]);
-        self.buffers.insert(path, Buffer { values: flat, shape: shape.to_vec() });
-        if self.config.nesterov { grad.add(buffer.mul_scalar(momentum)) } else { buffer }
+        let path = self.path.join(".");
+        let momentum = self.config.momentum != 0.0;
+        let buffer = momentum.then(|| {
+            // With momentum, zeros become the first gradient itself.
+            self.previous(&path, shape).unwrap_or_else(|| Tensor::zeros(shape, &weight.device()))
+        });
+        let step = gradient_step(weight, grad, buffer, self.options::<D>());
+        self.gradient_squares.push(step.gradient_squares);
+        if let Some(buffer) = step.buffer {
+            let values = buffer.reshape([shape.iter().product::<usize>()]);
+            self.buffers.insert(path, Buffer { values, shape: shape.to_vec() });
+        }
+        step.weight
+    }
+
+    /// How parameters of rank `D` change.
+    fn options<const D: usize>(&self) -> GradientStepOptions {
+        let config = self.config;
+        let regularised = D > 1 || config.decay_norm_and_bias;
+        let trust = TrustRatio { coefficient: config.trust, eps: config.eps };
+        GradientStepOptions {
+            lr: self.lr,
+            momentum: config.momentum,
+            nesterov: config.nesterov,
+            weight_decay: if regularised { config.weight_decay } else { 0.0 },
+            trust: (regularised && config.kind == OptimizerKind::Lars).then_some(trust),
+        }
     }
 
     /// Takes the momentum buffer of a parameter; one of another shape belongs to another model and is dropped.
@@ -244,27 +224,5 @@ impl Update<'_> {
             return None;
         }
         Some(buffer.values.reshape(shape))
-    }
-
-    /// The gradient with weight decay and trust ratio.
-    fn regularised<const D: usize>(&self, id: ParamId, grad: Tensor<D>, weight: &Tensor<D>) -> Tensor<D> {
-        if D == 1 && !self.config.decay_norm_and_bias {
-            return grad;
-        }
-        let decay = self.config.weight_decay;
-        let ratio = match self.config.kind {
-            OptimizerKind::Sgd => 1.0,
-            OptimizerKind::Lars => self.norms.get(&id).map_or(1.0, |norms| trust_ratio(self.config, *norms)),
-        };
-        let decayed = if decay == 0.0 { grad } else { grad.add(weight.clone().mul_scalar(decay)) };
-        if ratio == 1.0 { decayed } else { decayed.mul_scalar(ratio) }
-    }
-}
-
-fn trust_ratio(config: &OptimizerConfig, norms: Norms) -> f64 {
-    if norms.weight > 0.0 && norms.grad > 0.0 {
-        config.trust * norms.weight / (norms.grad + config.weight_decay * norms.weight + config.eps)
-    } else {
-        1.0
     }
 }

@@ -5,6 +5,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::hue;
+use super::vectorized::{BLOCK, Block, change_blocks, sum_blocks, truncate, vectorized};
 use crate::random::{Rng, RngExt};
 
 /// Changes brightness, contrast, saturation and hue at random, in random order: torchvision's `ColorJitter`.
@@ -53,7 +54,7 @@ fn factor(strength: f32, rng: &mut Rng) -> f32 {
 /// Blends with black: 0 gives black, 1 the image.
 ///
 /// # Panics
-/// If the factor is negative.
+/// If the factor is negative or not finite.
 pub fn adjust_brightness(image: &mut RgbImage, factor: f32) {
     blend_with_level(image, 0, factor);
 }
@@ -61,13 +62,17 @@ pub fn adjust_brightness(image: &mut RgbImage, factor: f32) {
 /// Blends with the mean grey: 0 gives a flat image, 1 the image.
 ///
 /// # Panics
-/// If the factor is negative.
+/// If the factor is negative or not finite.
 pub fn adjust_contrast(image: &mut RgbImage, factor: f32) {
     let count = u64::from(image.width()) * u64::from(image.height());
     if count == 0 {
         return;
     }
-    let sum: u64 = image.chunks_exact(3).map(|p| u64::from(luma(p))).sum();
+    let sum = sum_blocks(
+        image,
+        #[inline(always)]
+        |block, pixels| luma(block)[..pixels].iter().map(|&v| u32::from(v)).sum::<u32>().into(),
+    );
     let mean = (sum as f64 / count as f64 + 0.5) as u8;
     blend_with_level(image, mean, factor);
 }
@@ -75,16 +80,24 @@ pub fn adjust_contrast(image: &mut RgbImage, factor: f32) {
 /// Blends with the grey image: 0 gives grey, 1 the image.
 ///
 /// # Panics
-/// If the factor is negative.
+/// If the factor is negative or not finite.
 pub fn adjust_saturation(image: &mut RgbImage, factor: f32) {
-    assert!(factor >= 0.0, "the factor {factor} must not be negative");
+    assert!((0.0..=f32::MAX).contains(&factor), "the factor {factor} must be finite and not negative");
     if factor == 1.0 {
         return;
     }
-    for pixel in image.chunks_exact_mut(3) {
-        let grey = luma(pixel);
-        pixel.iter_mut().for_each(|v| *v = blend(grey, *v, factor));
-    }
+    change_blocks(
+        image,
+        #[inline(always)]
+        |block| {
+            let grey = luma(block);
+            for channel in block {
+                for i in 0..BLOCK {
+                    channel[i] = blend(grey[i], channel[i], factor);
+                }
+            }
+        },
+    );
 }
 
 /// Turns the hue by `shift` full turns, through 8-bit hue, saturation and value as Pillow has them.
@@ -101,37 +114,52 @@ pub fn adjust_hue(image: &mut RgbImage, shift: f32) {
 
 /// Replaces every pixel by its luma.
 pub fn grayscale(image: &mut RgbImage) {
-    for pixel in image.chunks_exact_mut(3) {
-        let grey = luma(pixel);
-        pixel.fill(grey);
-    }
+    change_blocks(
+        image,
+        #[inline(always)]
+        |block| *block = [luma(block); 3],
+    );
 }
 
 /// Inverts every value that is not below the threshold.
 pub fn solarize(image: &mut RgbImage, threshold: u8) {
-    image.iter_mut().filter(|v| **v >= threshold).for_each(|v| *v = 255 - *v);
+    vectorized(
+        #[inline(always)]
+        || {
+            for value in image.iter_mut() {
+                *value = if *value >= threshold { 255 - *value } else { *value };
+            }
+        },
+    );
 }
 
 /// ITU-R 601 luma in 16-bit fixed point, rounded.
-fn luma(pixel: &[u8]) -> u8 {
-    let [r, g, b] = [0, 1, 2].map(|c| u32::from(pixel[c]));
-    ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16) as u8
+#[inline(always)]
+fn luma([red, green, blue]: &Block) -> [u8; BLOCK] {
+    let mut grey = [0; BLOCK];
+    for i in 0..BLOCK {
+        let [r, g, b] = [red[i], green[i], blue[i]].map(u32::from);
+        grey[i] = ((19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16) as u8;
+    }
+    grey
 }
 
 /// `from + factor · (to − from)` in single precision, cut to `[0, 255]` and rounded towards zero.
+#[inline(always)]
 fn blend(from: u8, to: u8, factor: f32) -> u8 {
-    let (from, to) = (i32::from(from), i32::from(to));
-    // A cast to an integer saturates.
-    (from as f32 + factor * (to - from) as f32) as u8
+    let (from, to) = (f32::from(from), f32::from(to));
+    truncate((from + factor * (to - from)).clamp(0.0, 255.0)) as u8
 }
 
 fn blend_with_level(image: &mut RgbImage, level: u8, factor: f32) {
-    assert!(factor >= 0.0, "the factor {factor} must not be negative");
+    assert!((0.0..=f32::MAX).contains(&factor), "the factor {factor} must be finite and not negative");
     if factor == 1.0 {
         return;
     }
-    let table: [u8; 256] = std::array::from_fn(|v| blend(level, v as u8, factor));
-    image.iter_mut().for_each(|v| *v = table[usize::from(*v)]);
+    vectorized(
+        #[inline(always)]
+        || image.iter_mut().for_each(|v| *v = blend(level, *v, factor)),
+    );
 }
 
 #[cfg(test)]

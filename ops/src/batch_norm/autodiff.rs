@@ -1,109 +1,139 @@
-//! The backward passes of batch normalisation.
+//! The backward pass of batch normalisation.
 
-use super::backend::BatchNormOps;
-use burn::backend::{Backend, ops::ModuleOps, tensor::FloatTensor};
+use burn::backend::{Backend, tensor::FloatTensor};
 use burn_autodiff::{
     Autodiff, NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
+    ops::{Backward, NodeGuard, Ops, OpsKind},
 };
 
-/// Mean, variance and epsilon of a normalisation.
+use super::backend::{BatchNormGradients, BatchNormOps, Residual, Saved, Wanted, composed_by_statistics};
+
+/// What the backward pass needs; tensors are shared with the forward pass, not copied.
+///
+/// Without a residual the mask of ReLU follows from the input. With one it follows from the output, which the
+/// next layer keeps anyway.
 #[derive(Clone, Debug)]
-struct Statistics<T> {
-    mean: T,
-    variance: T,
+struct State<T> {
+    input: Option<NodeId>,
+    output: Option<T>,
+    weight: NodeId,
+    bias: NodeId,
+    /// Mean and variance.
+    statistics: (T, T),
     epsilon: f64,
+    relu: bool,
+    by_batch: bool,
 }
 
+/// The parents are input, weight, bias and, if there is one, the residual.
 #[derive(Debug)]
-struct ByBatch;
+struct Normalization;
 
-impl<B: Backend + BatchNormOps> Backward<B, 3> for ByBatch {
-    /// Input and weight.
-    type State = (NodeId, NodeId, Statistics<FloatTensor<B>>);
+impl<B: Backend + BatchNormGradients, const N: usize> Backward<B, N> for Normalization {
+    type State = State<FloatTensor<B>>;
 
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let (input, weight, statistics) = ops.state;
-        let input = checkpointer.retrieve_node_output::<FloatTensor<B>>(input);
-        let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
-        let output_gradient = gradients.consume::<B>(&ops.node);
-        let Statistics { mean, variance, epsilon } = statistics;
-        let (input, weight, bias) =
-            B::normalize_by_batch_gradients(input, weight, mean, variance, epsilon, output_gradient);
-        for (node, gradient) in ops.parents.iter().zip([input, weight, bias]) {
-            if let Some(node) = node {
+    fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let State { input, output, weight, bias, statistics: (mean, variance), epsilon, relu, by_batch } =
+            ops.state;
+        let mut retrieve = |node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node);
+        let (input, weight, bias) = (input.map(&mut retrieve), retrieve(weight), retrieve(bias));
+        let saved = Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch };
+        let node = |index: usize| ops.parents.get(index).and_then(Option::as_ref);
+        let wanted = Wanted {
+            input: node(0).is_some(),
+            residual: node(3).is_some(),
+            parameters: node(1).is_some() || node(2).is_some(),
+        };
+        let results = B::normalization_gradients(saved, wanted, gradients.consume::<B>(&ops.node));
+        let [weight, bias] = results.parameters.map_or([None, None], |parameters| parameters.map(Some));
+        for (index, gradient) in [results.input, weight, bias, results.residual].into_iter().enumerate() {
+            if let (Some(node), Some(gradient)) = (node(index), gradient) {
                 gradients.register::<B>(node.id, gradient);
             }
         }
     }
 }
 
-#[derive(Debug)]
-struct ByStatistics;
+/// Output, mean and variance.
+type Normalized<T> = (T, T, T);
 
-impl<B: Backend + BatchNormOps> Backward<B, 3> for ByStatistics {
-    /// Input, kept only where the gradients of weight or bias are wanted, and weight.
-    type State = (Option<NodeId>, NodeId, Statistics<FloatTensor<B>>);
+/// A tensor of the autodiff backend, whatever the checkpointing strategy.
+type Tracked<B> = FloatTensor<Autodiff<B>>;
 
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let (input, weight, Statistics { mean, variance, epsilon }) = ops.state;
-        let input = input.map(|input| checkpointer.retrieve_node_output::<FloatTensor<B>>(input));
-        let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
-        let output_gradient = gradients.consume::<B>(&ops.node);
-        let [input_node, weight_node, bias_node] = &ops.parents;
-        if let Some(input) = input {
-            let (weight, bias) = B::normalize_by_statistics_parameter_gradients(
-                input,
-                mean,
-                variance.clone(),
-                epsilon,
-                output_gradient.clone(),
-            );
-            for (node, gradient) in [(weight_node, weight), (bias_node, bias)] {
-                if let Some(node) = node {
-                    gradients.register::<B>(node.id, gradient);
-                }
+/// A normalisation whose backward pass is to be recorded.
+struct Recording {
+    epsilon: f64,
+    relu: bool,
+    by_batch: bool,
+}
+
+impl Recording {
+    /// Runs `forward` on input, weight and bias, and the residual if there is one.
+    fn run<B: Backend + BatchNormGradients, C: CheckpointStrategy>(
+        self,
+        tensors: [Tracked<B>; 3],
+        residual: Residual<Autodiff<B, C>>,
+        forward: impl FnOnce([FloatTensor<B>; 3], Residual<B>) -> Normalized<FloatTensor<B>>,
+    ) -> Normalized<Tracked<B>> {
+        let [input, weight, bias] = tensors.each_ref().map(|tensor| tensor.node());
+        match residual {
+            Residual::Absent => {
+                self.run_on::<B, C, 3>([input, weight, bias], tensors, Residual::Absent, forward)
+            }
+            Residual::Added(residual) => {
+                let (residual, node) = residual.into_parts();
+                let nodes = [input, weight, bias, node];
+                self.run_on::<B, C, 4>(nodes, tensors, Residual::Added(residual), forward)
             }
         }
-        if let Some(node) = input_node {
-            let gradient =
-                B::normalize_by_statistics_input_gradient(weight, variance, epsilon, output_gradient);
-            gradients.register::<B>(node.id, gradient);
-        }
+    }
+
+    fn run_on<B: Backend + BatchNormGradients, C: CheckpointStrategy, const N: usize>(
+        self,
+        nodes: [NodeGuard; N],
+        tensors: [Tracked<B>; 3],
+        residual: Residual<B>,
+        forward: impl FnOnce([FloatTensor<B>; 3], Residual<B>) -> Normalized<FloatTensor<B>>,
+    ) -> Normalized<Tracked<B>> {
+        let Self { epsilon, relu, by_batch } = self;
+        let keep_input = by_batch || tensors[1].is_tracked() || tensors[2].is_tracked();
+        let keep_output = relu && (N == 4 || !keep_input);
+        let run = |tensors: [Tracked<B>; 3]| forward(tensors.map(|tensor| tensor.into_primitive()), residual);
+        let (output, mean, variance) = match Normalization.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let input = keep_input.then(|| prep.checkpoint(&tensors[0]));
+                let [weight, bias] = [&tensors[1], &tensors[2]].map(|tensor| prep.checkpoint(tensor));
+                let (output, mean, variance) = run(tensors);
+                let kept = keep_output.then(|| output.clone());
+                let statistics = (mean.clone(), variance.clone());
+                let state = State { input, output: kept, weight, bias, statistics, epsilon, relu, by_batch };
+                (prep.finish(state, output), mean, variance)
+            }
+            OpsKind::UnTracked(prep) => {
+                let (output, mean, variance) = run(tensors);
+                (prep.finish(output), mean, variance)
+            }
+        };
+        (output, Tracked::<B>::new(mean), Tracked::<B>::new(variance))
     }
 }
 
-impl<B: Backend + BatchNormOps, C: CheckpointStrategy> BatchNormOps for Autodiff<B, C> {
+impl<B: Backend + BatchNormOps + BatchNormGradients, C: CheckpointStrategy> BatchNormOps for Autodiff<B, C> {
     fn normalize_by_batch(
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        residual: Residual<Self>,
         epsilon: f64,
+        relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let nodes = [input.node(), weight.node(), bias.node()];
-        let forward = |input: FloatTensor<Self>, weight: FloatTensor<Self>| {
-            B::normalize_by_batch(
-                input.into_primitive(),
-                weight.into_primitive(),
-                bias.into_primitive(),
-                epsilon,
-            )
+        let forward = |[input, weight, bias]: [FloatTensor<B>; 3], residual| {
+            B::normalize_by_batch(input, weight, bias, residual, epsilon, relu)
         };
-        let (output, mean, variance) = match ByBatch.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let (input_node, weight_node) = (prep.checkpoint(&input), prep.checkpoint(&weight));
-                let (output, mean, variance) = forward(input, weight);
-                let statistics = Statistics { mean: mean.clone(), variance: variance.clone(), epsilon };
-                (prep.finish((input_node, weight_node, statistics), output), mean, variance)
-            }
-            OpsKind::UnTracked(prep) => {
-                let (output, mean, variance) = forward(input, weight);
-                (prep.finish(output), mean, variance)
-            }
-        };
-        (output, FloatTensor::<Self>::new(mean), FloatTensor::<Self>::new(variance))
+        let recording = Recording { epsilon, relu, by_batch: true };
+        recording.run::<B, C>([input, weight, bias], residual, forward)
     }
 
     fn normalize_by_statistics(
@@ -112,33 +142,23 @@ impl<B: Backend + BatchNormOps, C: CheckpointStrategy> BatchNormOps for Autodiff
         bias: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         variance: FloatTensor<Self>,
+        residual: Residual<Self>,
         epsilon: f64,
+        relu: bool,
     ) -> FloatTensor<Self> {
         if mean.is_tracked() || variance.is_tracked() {
-            return <Self as ModuleOps<Self>>::batch_norm(input, weight, bias, mean, variance, epsilon);
+            return composed_by_statistics::<Self>(
+                input, weight, bias, mean, variance, residual, epsilon, relu,
+            );
         }
-        let nodes = [input.node(), weight.node(), bias.node()];
-        let keep_input = weight.is_tracked() || bias.is_tracked();
-        let statistics =
-            Statistics { mean: mean.into_primitive(), variance: variance.into_primitive(), epsilon };
-        let forward = |input: FloatTensor<Self>, weight: FloatTensor<Self>, statistics: Statistics<_>| {
-            B::normalize_by_statistics(
-                input.into_primitive(),
-                weight.into_primitive(),
-                bias.into_primitive(),
-                statistics.mean,
-                statistics.variance,
-                epsilon,
-            )
+        let (mean, variance) = (mean.into_primitive(), variance.into_primitive());
+        let forward = |[input, weight, bias]: [FloatTensor<B>; 3], residual| {
+            let statistics = (mean.clone(), variance.clone());
+            let output =
+                B::normalize_by_statistics(input, weight, bias, mean, variance, residual, epsilon, relu);
+            (output, statistics.0, statistics.1)
         };
-        match ByStatistics.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let input_node = keep_input.then(|| prep.checkpoint(&input));
-                let weight_node = prep.checkpoint(&weight);
-                let output = forward(input, weight, statistics.clone());
-                prep.finish((input_node, weight_node, statistics), output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(forward(input, weight, statistics)),
-        }
+        let recording = Recording { epsilon, relu, by_batch: false };
+        recording.run::<B, C>([input, weight, bias], residual, forward).0
     }
 }

@@ -1,11 +1,34 @@
 //! Batch normalisation as a backend extension.
 
 use burn::{
-    backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor},
+    backend::{Backend, ExtensionType, TensorMetadata, backend_extension, tensor::FloatTensor},
     tensor::Shape,
 };
 
-/// Batch normalisation and its gradients. The default bodies are Burn's operators.
+/// What is added to the normalised values.
+#[derive(ExtensionType)]
+pub(crate) enum Residual<B: Backend> {
+    Absent,
+    /// A tensor of the input's shape.
+    Added(FloatTensor<B>),
+}
+
+impl<B: Backend> Residual<B> {
+    pub(super) fn into_tensor(self) -> Option<FloatTensor<B>> {
+        match self {
+            Residual::Absent => None,
+            Residual::Added(tensor) => Some(tensor),
+        }
+    }
+}
+
+impl<B: Backend> From<Option<FloatTensor<B>>> for Residual<B> {
+    fn from(tensor: Option<FloatTensor<B>>) -> Self {
+        tensor.map_or(Residual::Absent, Residual::Added)
+    }
+}
+
+/// Batch normalisation, then a residual, then ReLU. The default bodies are Burn's operators.
 ///
 /// `input` is `[batch, channels, ...]`, `weight`, `bias`, `mean` and `variance` are `[channels]`.
 #[backend_extension(
@@ -20,24 +43,11 @@ pub(crate) trait BatchNormOps: Backend {
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        #[extension_type] residual: Residual<Self>,
         epsilon: f64,
+        relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let result = Self::batch_norm_train(input, weight, bias, epsilon);
-        (result.output, result.mean, result.variance)
-    }
-
-    /// Gradients of input, weight and bias, given the forward pass's statistics.
-    fn normalize_by_batch_gradients(
-        input: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        variance: FloatTensor<Self>,
-        epsilon: f64,
-        output_gradient: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let gradients =
-            Self::batch_norm_train_backward(input, weight, mean, variance, epsilon, output_gradient);
-        (gradients.x_grad, gradients.gamma_grad, gradients.beta_grad)
+        composed_by_batch::<Self>(input, weight, bias, residual, epsilon, relu)
     }
 
     /// Output, given statistics.
@@ -47,35 +57,128 @@ pub(crate) trait BatchNormOps: Backend {
         bias: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         variance: FloatTensor<Self>,
+        #[extension_type] residual: Residual<Self>,
         epsilon: f64,
+        relu: bool,
     ) -> FloatTensor<Self> {
-        Self::batch_norm(input, weight, bias, mean, variance, epsilon)
-    }
-
-    /// Gradient of the input where the statistics are constants.
-    fn normalize_by_statistics_input_gradient(
-        weight: FloatTensor<Self>,
-        variance: FloatTensor<Self>,
-        epsilon: f64,
-        output_gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        input_gradient::<Self>(weight, variance, epsilon, output_gradient)
-    }
-
-    /// Gradients of weight and bias where the statistics are constants.
-    fn normalize_by_statistics_parameter_gradients(
-        input: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        variance: FloatTensor<Self>,
-        epsilon: f64,
-        output_gradient: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        parameter_gradients::<Self>(input, mean, variance, epsilon, output_gradient)
+        composed_by_statistics::<Self>(input, weight, bias, mean, variance, residual, epsilon, relu)
     }
 }
 
-/// Gradient of the input where the statistics are constants, of Burn's operators.
-pub(super) fn input_gradient<B: Backend>(
+/// What the backward pass knows of the forward pass.
+pub(crate) struct Saved<T> {
+    /// Needed with statistics of the batch, for the gradients of weight and bias, and without an output.
+    pub(super) input: Option<T>,
+    /// Needed for ReLU after a residual.
+    pub(super) output: Option<T>,
+    pub(super) weight: T,
+    pub(super) bias: T,
+    pub(super) mean: T,
+    pub(super) variance: T,
+    pub(super) epsilon: f64,
+    pub(super) relu: bool,
+    /// Whether the statistics are those of the input.
+    pub(super) by_batch: bool,
+}
+
+/// The gradients that somebody needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(super) input: bool,
+    pub(super) residual: bool,
+    pub(super) parameters: bool,
+}
+
+/// The wanted gradients.
+pub(crate) struct Gradients<T> {
+    pub(super) input: Option<T>,
+    pub(super) residual: Option<T>,
+    /// Those of weight and bias.
+    pub(super) parameters: Option<[T; 2]>,
+}
+
+/// The backward passes of [`BatchNormOps`]. The default body is Burn's operators.
+pub(crate) trait BatchNormGradients: Backend {
+    /// Gradients, given that of the output.
+    fn normalization_gradients(
+        saved: Saved<FloatTensor<Self>>,
+        wanted: Wanted,
+        gradient: FloatTensor<Self>,
+    ) -> Gradients<FloatTensor<Self>> {
+        composed_gradients::<Self>(saved, wanted, gradient)
+    }
+}
+
+/// [`BatchNormOps::normalize_by_batch`] of Burn's operators.
+pub(super) fn composed_by_batch<B: Backend>(
+    input: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    residual: Residual<B>,
+    epsilon: f64,
+    relu: bool,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let result = B::batch_norm_train(input, weight, bias, epsilon);
+    (composed_ending::<B>(result.output, residual, relu), result.mean, result.variance)
+}
+
+/// [`BatchNormOps::normalize_by_statistics`] of Burn's operators.
+pub(super) fn composed_by_statistics<B: Backend>(
+    input: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    variance: FloatTensor<B>,
+    residual: Residual<B>,
+    epsilon: f64,
+    relu: bool,
+) -> FloatTensor<B> {
+    composed_ending::<B>(B::batch_norm(input, weight, bias, mean, variance, epsilon), residual, relu)
+}
+
+fn composed_ending<B: Backend>(
+    normalized: FloatTensor<B>,
+    residual: Residual<B>,
+    relu: bool,
+) -> FloatTensor<B> {
+    let sum = match residual {
+        Residual::Absent => normalized,
+        Residual::Added(residual) => B::float_add(normalized, residual),
+    };
+    if relu { B::relu(sum) } else { sum }
+}
+
+/// [`BatchNormGradients::normalization_gradients`] of Burn's operators.
+pub(super) fn composed_gradients<B: Backend>(
+    saved: Saved<FloatTensor<B>>,
+    wanted: Wanted,
+    gradient: FloatTensor<B>,
+) -> Gradients<FloatTensor<B>> {
+    let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch } = saved;
+    let kept = || input.clone().expect("the forward pass keeps the input where it is needed");
+    let gradient = if relu {
+        let output = output.unwrap_or_else(|| {
+            B::batch_norm(kept(), weight.clone(), bias, mean.clone(), variance.clone(), epsilon)
+        });
+        B::relu_backward(output, gradient)
+    } else {
+        gradient
+    };
+    let residual = wanted.residual.then(|| gradient.clone());
+    if by_batch {
+        let gradients = B::batch_norm_train_backward(kept(), weight, mean, variance, epsilon, gradient);
+        let parameters = Some([gradients.gamma_grad, gradients.beta_grad]);
+        return Gradients { input: Some(gradients.x_grad), residual, parameters };
+    }
+    let parameters = wanted
+        .parameters
+        .then(|| parameter_gradients::<B>(kept(), mean, variance.clone(), epsilon, gradient.clone()));
+    let input = wanted.input.then(|| input_gradient::<B>(weight, variance, epsilon, gradient));
+    Gradients { input, residual, parameters }
+}
+
+/// Gradient of the input where the statistics are constants.
+fn input_gradient<B: Backend>(
     weight: FloatTensor<B>,
     variance: FloatTensor<B>,
     epsilon: f64,
@@ -86,19 +189,19 @@ pub(super) fn input_gradient<B: Backend>(
     B::float_mul(output_gradient, scale)
 }
 
-/// Gradients of weight and bias where the statistics are constants, of Burn's operators.
-pub(super) fn parameter_gradients<B: Backend>(
+/// Gradients of weight and bias where the statistics are constants.
+fn parameter_gradients<B: Backend>(
     input: FloatTensor<B>,
     mean: FloatTensor<B>,
     variance: FloatTensor<B>,
     epsilon: f64,
     output_gradient: FloatTensor<B>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+) -> [FloatTensor<B>; 2] {
     let rank = input.rank();
     let centred = B::float_sub(input, per_channel::<B>(mean, rank));
     let deviation = per_channel::<B>(deviation::<B>(variance, epsilon), rank);
     let weight = B::float_mul(output_gradient.clone(), B::float_div(centred, deviation));
-    (channel_sums::<B>(weight), channel_sums::<B>(output_gradient))
+    [channel_sums::<B>(weight), channel_sums::<B>(output_gradient)]
 }
 
 fn deviation<B: Backend>(variance: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
@@ -119,8 +222,11 @@ fn channel_sums<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
     B::float_reshape(B::float_sum_dims(tensor, &axes), Shape::new([channels]))
 }
 
-// Graph capture records the standard operator, which is what an exporter knows.
+// Graph capture records the standard operators, which is what an exporter knows.
 impl BatchNormOps for burn::backend::Capture {}
+impl BatchNormGradients for burn::backend::Capture {}
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 impl BatchNormOps for burn::backend::Cube {}
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl BatchNormGradients for burn::backend::Cube {}

@@ -1,16 +1,52 @@
-//! Batch normalisation.
+//! Batch normalisation, alone or with the residual sum and ReLU that follow it in residual networks.
 
 mod autodiff;
 mod backend;
 #[cfg(feature = "flex")]
 mod flex;
 
-use backend::BatchNormOps;
+use backend::{BatchNormOps, Residual};
 use burn::{backend::Dispatch, tensor::Tensor};
+
+/// Epsilon of a batch normalisation and what is done to the normalised values before they are written.
+///
+/// A number converts into options with that epsilon and nothing else.
+#[derive(Clone, Debug)]
+pub struct BatchNormOptions<const D: usize> {
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// Added to the normalised values; of the input's shape.
+    pub residual: Option<Tensor<D>>,
+    /// Whether negative sums become zero.
+    pub relu: bool,
+}
+
+impl<const D: usize> BatchNormOptions<D> {
+    /// The normalisation alone.
+    pub fn new(epsilon: f64) -> Self {
+        Self { epsilon, residual: None, relu: false }
+    }
+
+    /// Adds `residual`, of the input's shape, to the normalised values.
+    pub fn add(self, residual: Tensor<D>) -> Self {
+        Self { residual: Some(residual), ..self }
+    }
+
+    /// Ends with ReLU.
+    pub fn relu(self) -> Self {
+        Self { relu: true, ..self }
+    }
+}
+
+impl<const D: usize> From<f64> for BatchNormOptions<D> {
+    fn from(epsilon: f64) -> Self {
+        Self::new(epsilon)
+    }
+}
 
 /// What a training batch normalisation returns.
 pub struct BatchNormOutput<const D: usize> {
-    /// Normalised, scaled and shifted input, of the input's shape.
+    /// Normalised, scaled and shifted input with what the options ask for, of the input's shape.
     pub output: Tensor<D>,
     /// Mean over the batch and all positions, `[channels]`; detached.
     pub mean: Tensor<1>,
@@ -23,20 +59,27 @@ pub struct BatchNormOutput<const D: usize> {
 /// `weight` and `bias`, `[channels]`, scale and shift the result. The gradient of the input takes into
 /// account that the statistics depend on it.
 ///
+/// On the CPU the output takes the memory of the input or the residual where nobody else holds it and the
+/// backward pass does not need it.
+///
 /// # Panics
-/// If the input has fewer than two axes or `weight` or `bias` not one value a channel.
+/// If the input has fewer than two axes, `weight` or `bias` not one value a channel, or the residual another
+/// shape than the input.
 pub fn batch_norm_train<const D: usize>(
     input: Tensor<D>,
     weight: Tensor<1>,
     bias: Tensor<1>,
-    epsilon: f64,
+    options: impl Into<BatchNormOptions<D>>,
 ) -> BatchNormOutput<D> {
-    check(&input, &[("weight", &weight), ("bias", &bias)]);
+    let options = options.into();
+    check(&input, &[("weight", &weight), ("bias", &bias)], options.residual.as_ref());
     let (output, mean, variance) = Dispatch::normalize_by_batch(
         input.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
-        epsilon,
+        Residual::from(options.residual.map(Tensor::into_dispatch)),
+        options.epsilon,
+        options.relu,
     );
     BatchNormOutput {
         output: Tensor::from_dispatch(output),
@@ -47,36 +90,52 @@ pub fn batch_norm_train<const D: usize>(
 
 /// Normalises `input`, `[batch, channels, ...]`, by running statistics.
 ///
-/// `weight` and `bias`, `[channels]`, scale and shift the result.
+/// `weight` and `bias`, `[channels]`, scale and shift the result. On the CPU the output takes memory as in
+/// [`batch_norm_train`].
 ///
 /// # Panics
-/// If the input has fewer than two axes or one of the others not one value a channel.
+/// If the input has fewer than two axes, one of the `[channels]` tensors not one value a channel, or the
+/// residual another shape than the input.
 pub fn batch_norm_inference<const D: usize>(
     input: Tensor<D>,
     weight: Tensor<1>,
     bias: Tensor<1>,
     running_mean: Tensor<1>,
     running_var: Tensor<1>,
-    epsilon: f64,
+    options: impl Into<BatchNormOptions<D>>,
 ) -> Tensor<D> {
-    let statistics = [("running mean", &running_mean), ("running variance", &running_var)];
-    check(&input, &[("weight", &weight), ("bias", &bias)]);
-    check(&input, &statistics);
+    let options = options.into();
+    let per_channel = [
+        ("weight", &weight),
+        ("bias", &bias),
+        ("running mean", &running_mean),
+        ("running variance", &running_var),
+    ];
+    check(&input, &per_channel, options.residual.as_ref());
     Tensor::from_dispatch(Dispatch::normalize_by_statistics(
         input.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
         running_mean.into_dispatch(),
         running_var.into_dispatch(),
-        epsilon,
+        Residual::from(options.residual.map(Tensor::into_dispatch)),
+        options.epsilon,
+        options.relu,
     ))
 }
 
-fn check<const D: usize>(input: &Tensor<D>, per_channel: &[(&str, &Tensor<1>)]) {
+fn check<const D: usize>(
+    input: &Tensor<D>,
+    per_channel: &[(&str, &Tensor<1>)],
+    residual: Option<&Tensor<D>>,
+) {
     assert!(D >= 2, "batch_norm: the input has {D} axes, it needs batch and channels");
-    let channels = input.dims()[1];
+    let shape = input.dims();
     for (name, tensor) in per_channel {
-        let [length] = tensor.dims();
+        let ([length], channels) = (tensor.dims(), shape[1]);
         assert_eq!(length, channels, "batch_norm: the {name} has {length} values for {channels} channels");
+    }
+    if let Some(residual) = residual {
+        assert_eq!(residual.dims(), shape, "batch_norm: the residual's shape is not the input's");
     }
 }

@@ -5,5 +5,5 @@ mod tensor;
 mod vectorized;
 
 pub(crate) use disjoint::DisjointMut;
-pub(crate) use tensor::{all_f32, contiguous, replaced_by, tensor_of, values, written_by};
+pub(crate) use tensor::{all_f32, contiguous, tensor_of, values, written_by};
 pub(crate) use vectorized::vectorized;

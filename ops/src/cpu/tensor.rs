@@ -35,29 +35,3 @@ pub(crate) unsafe fn written_by(length: usize, fill: impl FnOnce(DisjointMut<'_>
     unsafe { values.set_len(length) };
     values
 }
-
-/// Makes a tensor of the shape of `tensor` by `fill(result, source)`.
-///
-/// If nobody else holds the tensor's memory, the result takes it: `result` then holds the elements and
-/// `source` is `None`. Otherwise `result` is memory yet to be written and `source` the elements.
-///
-/// # Safety
-/// `fill` writes every element of `result` where there is a source.
-pub(crate) unsafe fn replaced_by(
-    tensor: FlexTensor,
-    fill: impl FnOnce(DisjointMut<'_>, Option<&[f32]>),
-) -> FlexTensor {
-    let mut tensor = contiguous(tensor);
-    let shape = tensor.layout().shape().clone();
-    let length = shape.num_elements();
-    if tensor.layout().start_offset() == 0
-        && let Some(storage) = tensor.try_storage_mut::<f32>()
-        && storage.len() == length
-    {
-        fill(DisjointMut::new(storage), None);
-        return tensor;
-    }
-    // SAFETY: `fill` gets a source and therefore writes everything.
-    let result = unsafe { written_by(length, |result| fill(result, Some(values(&tensor)))) };
-    tensor_of(result, shape)
-}

@@ -1,20 +1,25 @@
 //! The CPU kernels of RoIAlign.
 //!
-//! Both directions are parallel over the planes (image, channel) of the features. A plane stays in cache while all
-//! boxes of its image are pooled, and its boxes are added in order, so the result does not depend on the number
-//! of threads.
+//! A task is a block of channels of one image. It lays the rows of the feature map that the image's boxes touch
+//! out with the channels innermost and then goes through the boxes in order, so that every sum is made by one task
+//! and results do not depend on the number of threads. Of each box, a row of the map is pooled horizontally once
+//! and added to the cells that it is part of; the gradient goes the same way back.
 //!
-//! PH×PW output grid, H×W feature map.
+//! PH×PW output grid, H×W feature map, L channels of a block.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, TensorData};
-use burn_flex::FlexTensor;
+use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::RoiAlignOptions;
 use super::backend::RoiAlignOps;
 use super::composed::{self, describe_on_host};
-use super::sampling::{Roi, Tap};
+use super::sampling::{AxisTaps, PixelTaps, Roi};
+use super::tile::{LANES, Pixel, add_scaled, interleave, separate};
+use crate::cpu::{DisjointMut, contiguous, tensor_of, values, vectorized, written_by};
 
 impl RoiAlignOps for Flex {
     fn roi_align(
@@ -25,12 +30,12 @@ impl RoiAlignOps for Flex {
         if features.dtype() != DType::F32 {
             return composed::forward::<Self>(features, boxes, &options);
         }
-        let shape @ [_, channels, _, _] = features.shape().dims();
+        let shape: [usize; 4] = features.shape().dims();
         let rois = describe_on_host::<Self>(boxes, shape, &options);
+        let pooling = Pooling::new(shape, rois, options.output_size);
+        let features = contiguous(features);
         let [rows, columns] = options.output_size;
-        let features = features.to_contiguous();
-        let output = pool(features.storage(), shape, &rois, options.output_size);
-        FlexTensor::from_data(TensorData::new(output, [rois.len(), channels, rows, columns]))
+        tensor_of(pooling.pool(values(&features)), [pooling.rois.len(), shape[1], rows, columns])
     }
 
     fn roi_align_backward(
@@ -43,104 +48,218 @@ impl RoiAlignOps for Flex {
             return composed::backward::<Self>(grad, boxes, features_shape, &options);
         }
         let rois = describe_on_host::<Self>(boxes, features_shape, &options);
-        let grad = grad.to_contiguous();
-        let features = spread(grad.storage(), features_shape, &rois, options.output_size);
-        FlexTensor::from_data(TensorData::new(features, features_shape))
+        let pooling = Pooling::new(features_shape, rois, options.output_size);
+        let grad = contiguous(grad);
+        tensor_of(pooling.spread(values(&grad)), features_shape)
     }
 }
 
-/// Pools every box in every channel of its image.
-fn pool(
-    features: &[f32],
-    shape @ [_, channels, height, width]: [usize; 4],
-    rois: &[Roi],
-    [rows, columns]: [usize; 2],
-) -> Vec<f32> {
-    let mut output = vec![0.0; rois.len() * channels * rows * columns];
-    let mut planes: Vec<Vec<&mut [f32]>> = Vec::new();
-    planes.resize_with(shape[0] * channels, Vec::new);
-    for (index, grid) in output.chunks_exact_mut(rows * columns).enumerate() {
-        planes[rois[index / channels].image * channels + index % channels].push(grid);
+/// The weights of a box.
+struct Weights {
+    /// Rows of the map with the cells that they are part of.
+    vertical: PixelTaps,
+    /// Cells with their columns of the map, and the other way round.
+    cells: AxisTaps,
+    columns: PixelTaps,
+}
+
+/// Boxes on a feature map.
+struct Pooling {
+    channels: usize,
+    /// H and W.
+    size: [usize; 2],
+    /// PH and PW.
+    grid: [usize; 2],
+    rois: Vec<Weights>,
+    images: Vec<Image>,
+}
+
+/// What is pooled of an image.
+#[derive(Clone, Default)]
+struct Image {
+    /// Its boxes, in order.
+    rois: Vec<usize>,
+    /// Pixels of the rows that they touch.
+    touched: Vec<Range<usize>>,
+}
+
+/// Memory of a thread.
+struct Scratch {
+    /// The feature map or its gradient, `[H·W, L]`.
+    tile: Vec<Pixel>,
+    /// An output grid, `[PH·PW, L]`.
+    cells: Vec<Pixel>,
+    /// A row of the map pooled horizontally, `[PW, L]`.
+    strip: Vec<Pixel>,
+}
+
+impl Pooling {
+    fn new([images, channels, height, width]: [usize; 4], rois: Vec<Roi>, grid: [usize; 2]) -> Self {
+        let mut members = vec![Image::default(); images];
+        let mut touched = vec![vec![false; height]; images];
+        let weigh = |(index, roi): (usize, Roi)| {
+            let (vertical, columns) = (roi.vertical.by_pixel(), roi.horizontal.by_pixel());
+            members[roi.image].rois.push(index);
+            touched[roi.image][vertical.span()].fill(true);
+            Weights { vertical, cells: roi.horizontal, columns }
+        };
+        let rois = rois.into_iter().enumerate().map(weigh).collect();
+        for (image, rows) in members.iter_mut().zip(&touched) {
+            image.touched = runs(rows).map(|rows| rows.start * width..rows.end * width).collect();
+        }
+        Self { channels, size: [height, width], grid, rois, images: members }
     }
-    let members = members_of_images(rois, shape[0]);
-    planes.into_par_iter().enumerate().for_each_init(
-        || vec![0.0; width],
-        |strip, (index, grids)| {
-            let plane = &features[index * height * width..][..height * width];
-            for (&roi, grid) in members[index / channels].iter().zip(grids) {
-                pool_box(plane, width, &rois[roi], grid, columns, strip);
+
+    fn pixels(&self) -> usize {
+        self.size[0] * self.size[1]
+    }
+
+    fn cells(&self) -> usize {
+        self.grid[0] * self.grid[1]
+    }
+
+    /// Runs a task for each block of channels of each image.
+    fn for_each_block(&self, task: impl Fn(&Image, usize, Range<usize>, &mut Scratch) + Sync) {
+        let blocks = self.channels.div_ceil(LANES);
+        let scratch = || Scratch {
+            tile: vec![[0.0; LANES]; self.pixels()],
+            cells: vec![[0.0; LANES]; self.cells()],
+            strip: vec![[0.0; LANES]; self.grid[1]],
+        };
+        (0..self.images.len() * blocks).into_par_iter().for_each_init(scratch, |scratch, index| {
+            let (image, start) = (index / blocks, index % blocks * LANES);
+            let channels = start..self.channels.min(start + LANES);
+            vectorized(
+                #[inline(always)]
+                || task(&self.images[image], image, channels, scratch),
+            );
+        });
+    }
+
+    /// Where `channels` of item `index` of a tensor lie that has `length` elements in each.
+    fn part(&self, index: usize, channels: &Range<usize>, length: usize) -> Range<usize> {
+        let start = index * self.channels;
+        (start + channels.start) * length..(start + channels.end) * length
+    }
+
+    /// The pooled boxes, `[rois, channels, PH, PW]`, of `features`.
+    fn pool(&self, features: &[f32]) -> Vec<f32> {
+        let (pixels, cells) = (self.pixels(), self.cells());
+        let task = |output: DisjointMut<'_>,
+                    image: &Image,
+                    index: usize,
+                    channels: Range<usize>,
+                    scratch: &mut Scratch| {
+            for touched in &image.touched {
+                let planes = &features[self.part(index, &channels, pixels)];
+                interleave(planes, pixels, touched.clone(), &mut scratch.tile);
             }
-        },
-    );
-    output
-}
-
-/// Pools one box of one plane, a row of cells after the other: first over the height, then over the width.
-fn pool_box(plane: &[f32], width: usize, roi: &Roi, grid: &mut [f32], columns: usize, strip: &mut [f32]) {
-    let span = roi.horizontal.span();
-    let strip = &mut strip[..span.len()];
-    for (taps, cells) in roi.vertical.cells().zip(grid.chunks_exact_mut(columns)) {
-        strip.fill(0.0);
-        for tap in taps {
-            add_scaled(strip, &plane[tap.index * width..][span.clone()], tap.weight);
-        }
-        for (taps, cell) in roi.horizontal.cells().zip(cells) {
-            *cell = taps.iter().map(|tap: &Tap| tap.weight * strip[tap.index - span.start]).sum();
+            for &roi in &image.rois {
+                self.pool_box(&self.rois[roi], scratch);
+                // SAFETY: a box lies in one image, and blocks of channels do not overlap.
+                let target = unsafe { output.unwritten_part(self.part(roi, &channels, cells)) };
+                separate(&scratch.cells, cells, 0..cells, target);
+            }
+        };
+        let length = self.rois.len() * self.channels * cells;
+        // SAFETY: every box belongs to an image, whose tasks write all of its channels.
+        unsafe {
+            written_by(length, |output| {
+                self.for_each_block(
+                    #[inline(always)]
+                    |image, index, channels, scratch| task(output, image, index, channels, scratch),
+                );
+            })
         }
     }
-}
 
-/// Adds the gradient of every box to the planes of its image.
-fn spread(
-    grad: &[f32],
-    [images, channels, height, width]: [usize; 4],
-    rois: &[Roi],
-    [rows, columns]: [usize; 2],
-) -> Vec<f32> {
-    let mut features = vec![0.0; images * channels * height * width];
-    let members = members_of_images(rois, images);
-    features.par_chunks_exact_mut((height * width).max(1)).enumerate().for_each_init(
-        || vec![0.0; width],
-        |strip, (index, plane)| {
-            let (image, channel) = (index / channels, index % channels);
-            for &roi in &members[image] {
-                let grid = &grad[(roi * channels + channel) * rows * columns..][..rows * columns];
-                spread_box(plane, width, &rois[roi], grid, columns, strip);
+    /// Pools one box of a block.
+    #[inline(always)]
+    fn pool_box(&self, roi: &Weights, Scratch { tile, cells, strip }: &mut Scratch) {
+        let (width, columns) = (self.size[1], self.grid[1]);
+        cells.fill([0.0; LANES]);
+        for (y, rows) in roi.vertical.iter() {
+            let pixels = &tile[y * width..(y + 1) * width];
+            for (sum, taps) in strip.iter_mut().zip(roi.cells.cells()) {
+                let mut pooled = [0.0; LANES];
+                taps.iter().for_each(|tap| add_scaled(&mut pooled, &pixels[tap.index], tap.weight));
+                *sum = pooled;
             }
-        },
-    );
-    features
-}
-
-/// Adds the gradient of one box to one plane: [`pool_box`] backwards.
-fn spread_box(plane: &mut [f32], width: usize, roi: &Roi, grid: &[f32], columns: usize, strip: &mut [f32]) {
-    let span = roi.horizontal.span();
-    let strip = &mut strip[..span.len()];
-    for (taps, cells) in roi.vertical.cells().zip(grid.chunks_exact(columns)) {
-        strip.fill(0.0);
-        for (taps, cell) in roi.horizontal.cells().zip(cells) {
-            for tap in taps {
-                strip[tap.index - span.start] += tap.weight * cell;
+            for row in rows {
+                let cells = &mut cells[row.index * columns..(row.index + 1) * columns];
+                cells.iter_mut().zip(&*strip).for_each(|(cell, sum)| add_scaled(cell, sum, row.weight));
             }
         }
-        for tap in taps {
-            add_scaled(&mut plane[tap.index * width..][span.clone()], strip, tap.weight);
+    }
+
+    /// The gradient of the features, `[images, channels, H, W]`, from that of the pooled boxes.
+    fn spread(&self, gradient: &[f32]) -> Vec<f32> {
+        let (pixels, cells) = (self.pixels(), self.cells());
+        let task = |output: DisjointMut<'_>,
+                    image: &Image,
+                    index: usize,
+                    channels: Range<usize>,
+                    scratch: &mut Scratch| {
+            for touched in &image.touched {
+                scratch.tile[touched.clone()].fill([0.0; LANES]);
+            }
+            for &roi in &image.rois {
+                let source = &gradient[self.part(roi, &channels, cells)];
+                interleave(source, cells, 0..cells, &mut scratch.cells);
+                self.spread_box(&self.rois[roi], scratch);
+            }
+            // SAFETY: blocks of channels do not overlap.
+            let target = unsafe { output.unwritten_part(self.part(index, &channels, pixels)) };
+            for range in untouched(&image.touched, pixels) {
+                for plane in target.chunks_exact_mut(pixels.max(1)) {
+                    plane[range.clone()].fill(MaybeUninit::new(0.0));
+                }
+            }
+            for touched in &image.touched {
+                separate(&scratch.tile, pixels, touched.clone(), target);
+            }
+        };
+        let length = self.images.len() * self.channels * pixels;
+        // SAFETY: the tasks of an image write all of its channels, the pixels that boxes touch and the others.
+        unsafe {
+            written_by(length, |output| {
+                self.for_each_block(
+                    #[inline(always)]
+                    |image, index, channels, scratch| task(output, image, index, channels, scratch),
+                );
+            })
+        }
+    }
+
+    /// Adds the gradient of one box to a block: [`pool_box`](Self::pool_box) backwards.
+    #[inline(always)]
+    fn spread_box(&self, roi: &Weights, Scratch { tile, cells, strip }: &mut Scratch) {
+        let (width, columns) = (self.size[1], self.grid[1]);
+        for (y, rows) in roi.vertical.iter() {
+            strip.fill([0.0; LANES]);
+            for row in rows {
+                let cells = &cells[row.index * columns..(row.index + 1) * columns];
+                strip.iter_mut().zip(cells).for_each(|(sum, cell)| add_scaled(sum, cell, row.weight));
+            }
+            let pixels = &mut tile[y * width..(y + 1) * width];
+            for (x, taps) in roi.columns.iter() {
+                let mut sum = pixels[x];
+                taps.iter().for_each(|tap| add_scaled(&mut sum, &strip[tap.index], tap.weight));
+                pixels[x] = sum;
+            }
         }
     }
 }
 
-/// `target += weight · source`
-fn add_scaled(target: &mut [f32], source: &[f32], weight: f32) {
-    for (target, source) in target.iter_mut().zip(source) {
-        *target += weight * source;
-    }
+/// The ranges in which `flags` are set.
+fn runs(flags: &[bool]) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..flags.len()).filter(|&index| flags[index] && (index == 0 || !flags[index - 1]));
+    starts.map(|start| start..flags[start..].iter().position(|flag| !flag).map_or(flags.len(), |n| start + n))
 }
 
-/// The boxes of each image, in order.
-fn members_of_images(rois: &[Roi], images: usize) -> Vec<Vec<usize>> {
-    let mut members = vec![Vec::new(); images];
-    for (index, roi) in rois.iter().enumerate() {
-        members[roi.image].push(index);
-    }
-    members
+/// What lies between ascending ranges, before and behind them, up to `end`.
+fn untouched(touched: &[Range<usize>], end: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = std::iter::once(0).chain(touched.iter().map(|range| range.end));
+    let ends = touched.iter().map(|range| range.start).chain(std::iter::once(end));
+    starts.zip(ends).map(|(start, end)| start..end)
 }

@@ -7,6 +7,8 @@ mod composed;
 #[cfg(feature = "flex")]
 mod flex;
 mod sampling;
+#[cfg(feature = "flex")]
+mod tile;
 
 pub use backend::RoiAlignOps;
 

@@ -157,11 +157,46 @@ impl AxisTaps {
         starts.zip(&self.ends).map(|(start, &end)| &self.taps[start..end])
     }
 
-    /// The range of indices that the taps lie in.
+    /// The same weights by row or column of the feature map.
+    pub fn by_pixel(&self) -> PixelTaps {
+        let cells = self.cells().enumerate();
+        let mut taps: Vec<(usize, Tap)> = cells
+            .flat_map(|(cell, taps)| {
+                taps.iter().map(move |tap| (tap.index, Tap { index: cell, weight: tap.weight }))
+            })
+            .collect();
+        taps.sort_by_key(|(pixel, _)| *pixel);
+        let mut axis = PixelTaps { pixels: Vec::new(), taps: Vec::with_capacity(taps.len()) };
+        for (pixel, tap) in taps {
+            axis.taps.push(tap);
+            match axis.pixels.last_mut() {
+                Some((last, end)) if *last == pixel => *end = axis.taps.len(),
+                _ => axis.pixels.push((pixel, axis.taps.len())),
+            }
+        }
+        axis
+    }
+}
+
+/// The taps of each feature-map row or column that has any; their indices are output cells.
+#[derive(Debug)]
+pub(super) struct PixelTaps {
+    /// Row or column and the end of its taps in `taps`, ascending.
+    pixels: Vec<(usize, usize)>,
+    taps: Vec<Tap>,
+}
+
+impl PixelTaps {
+    /// Each row or column in turn with its cells.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &[Tap])> {
+        let starts = std::iter::once(0).chain(self.pixels.iter().map(|(_, end)| *end));
+        starts.zip(&self.pixels).map(|(start, &(pixel, end))| (pixel, &self.taps[start..end]))
+    }
+
+    /// The range of rows or columns from the first to the last with taps.
     pub fn span(&self) -> Range<usize> {
-        let indices = || self.taps.iter().map(|tap| tap.index);
-        match (indices().min(), indices().max()) {
-            (Some(first), Some(last)) => first..last + 1,
+        match (self.pixels.first(), self.pixels.last()) {
+            (Some((first, _)), Some((last, _))) => *first..last + 1,
             _ => 0..0,
         }
     }
@@ -194,7 +229,16 @@ mod tests {
         let roi = describe_box([1.5, 0.0, 3.5, 1.0], 8, &options([1, 1], -1));
         let taps = roi.horizontal.cells().next().unwrap();
         assert_eq!(taps, [(1, 0.25), (2, 0.5), (3, 0.25)].map(|(index, weight)| Tap { index, weight }));
-        assert_eq!(roi.horizontal.span(), 1..4);
+        assert_eq!(roi.horizontal.by_pixel().span(), 1..4);
+    }
+
+    #[test]
+    fn pixels_know_the_cells_that_they_are_part_of() {
+        // Two cells of one point each, at 1.0 and 2.5 from the first pixel's centre.
+        let roi = describe_box([0.75, 0.0, 3.75, 1.0], 8, &options([1, 2], 1));
+        let taps: Vec<_> = roi.horizontal.by_pixel().iter().map(|(x, taps)| (x, taps.to_vec())).collect();
+        let tap = |index, weight| vec![Tap { index, weight }];
+        assert_eq!(taps, [(1, tap(0, 1.0)), (2, tap(1, 0.5)), (3, tap(1, 0.5))]);
     }
 
     #[test]
@@ -207,7 +251,7 @@ mod tests {
     fn a_box_that_is_not_finite_has_no_taps() {
         for corner in [f32::NAN, f32::INFINITY] {
             let roi = describe_box([0.0, 0.0, corner, corner], 8, &options([2, 2], -1));
-            assert!(roi.vertical.span().is_empty() && roi.horizontal.span().is_empty(), "{corner}");
+            assert!(roi.vertical.taps.is_empty() && roi.horizontal.taps.is_empty(), "{corner}");
         }
     }
 

@@ -4,6 +4,7 @@ pub mod byol;
 pub mod scrl;
 pub mod self_supervised;
 pub mod supervised;
+mod whole;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::models::ResNet;
@@ -81,8 +82,8 @@ impl Learner {
     /// The backbone that transfer starts from.
     pub fn encoder(&self) -> &ResNet {
         match self {
-            Self::SelfSupervised(learner) => &learner.online.encoder,
-            Self::Supervised(learner) => &learner.network.encoder,
+            Self::SelfSupervised(learner) => learner.encoder(),
+            Self::Supervised(learner) => learner.encoder(),
         }
     }
 

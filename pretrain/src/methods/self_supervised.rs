@@ -12,6 +12,7 @@ use scrl_core::models::{Features, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
+use super::whole::Whole;
 use super::{Sample, StepReport, StepSettings, byol, load_network, scrl, stack_views};
 use crate::config::{MethodKind, PoolLevel, PretrainConfig, TargetInit};
 use crate::error::PretrainError;
@@ -35,8 +36,8 @@ pub struct TargetNetwork {
 
 /// The networks of SCRL and BYOL.
 pub struct SelfSupervised {
-    pub online: OnlineNetwork,
-    pub target: TargetNetwork,
+    online: Whole<OnlineNetwork>,
+    target: Whole<TargetNetwork>,
     method: MethodKind,
     level: PoolLevel,
     device: Device,
@@ -60,12 +61,17 @@ impl SelfSupervised {
             target = load(target, &collect(&online)).0;
         }
         Self {
-            online,
-            target: target.no_grad(),
+            online: Whole::new(online),
+            target: Whole::new(target.no_grad()),
             method: config.method,
             level: config.heads.pool_level,
             device: device.clone(),
         }
+    }
+
+    /// The backbone that gradients train.
+    pub fn encoder(&self) -> &ResNet {
+        &self.online.get().encoder
     }
 
     pub fn step(
@@ -81,9 +87,10 @@ impl SelfSupervised {
         let views = [0, 1].map(|view| stack_views(batch, view, &self.device));
         let views = Tensor::cat(views.to_vec(), 0);
         let loss = self.loss(views, rois);
-        let gradients = GradientsParams::from_grads(loss.backward(), &self.online);
-        self.online = optimizer.step(settings.lr, self.online.clone(), gradients);
-        self.target = ema::update(self.target.clone(), &self.online, settings.ema_momentum);
+        let gradients = GradientsParams::from_grads(loss.backward(), self.online.get());
+        self.online.change(|online| optimizer.step(settings.lr, online, gradients));
+        let online = self.online.get();
+        self.target.change(|target| ema::update(target, online, settings.ema_momentum));
         Some(StepReport {
             loss: loss.inner(),
             boxes: match self.method {
@@ -99,11 +106,11 @@ impl SelfSupervised {
 
     /// The symmetrised loss of a batch: `views` `[2N, 3, S, S]`, `rois` `[2·boxes, 5]` or none for BYOL.
     pub fn loss(&self, views: Tensor<4>, rois: Option<Tensor<2>>) -> Tensor<1> {
-        let target = self.target.encoder.forward(views.clone());
-        let target = self.target.projector.forward(self.pool(target, rois.clone())).detach();
-        let online = self.online.encoder.forward(views);
-        let projection = self.online.projector.forward(self.pool(online, rois));
-        loss::symmetric_loss(self.online.predictor.forward(projection), target)
+        let (online, target) = (self.online.get(), self.target.get());
+        let target_features = target.encoder.forward(views.clone());
+        let target = target.projector.forward(self.pool(target_features, rois.clone())).detach();
+        let projection = online.projector.forward(self.pool(online.encoder.forward(views), rois));
+        loss::symmetric_loss(online.predictor.forward(projection), target)
     }
 
     fn pool(&self, features: Features, rois: Option<Tensor<2>>) -> Tensor<2> {
@@ -118,12 +125,90 @@ impl SelfSupervised {
     }
 
     pub fn tensors(&self) -> Vec<(&'static str, TensorMap)> {
-        vec![("online", collect(&self.online)), ("target", collect(&self.target))]
+        vec![("online", collect(self.online.get())), ("target", collect(self.target.get()))]
     }
 
-    pub fn load(mut self, tensors: &BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
-        self.online = load_network(self.online, "online", tensors)?;
-        self.target = load_network(self.target, "target", tensors)?;
-        Ok(self)
+    pub fn load(self, tensors: &BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
+        let online = Whole::new(load_network(self.online.into_inner(), "online", tensors)?);
+        let target = Whole::new(load_network(self.target.into_inner(), "target", tensors)?);
+        Ok(Self { online, target, ..self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{BackendTensor, DispatchTensorKind};
+    use burn::module::{ModuleVisitor, Param};
+    use scrl_core::models::{Arch, ResNetConfig};
+    use scrl_core::random::stream;
+    use scrl_core::solver::{OptimizerConfig, OptimizerKind};
+
+    use super::*;
+    use crate::config::{HeadsConfig, ScheduleConfig};
+
+    /// Where the values of each parameter lie; running statistics are not parameters.
+    fn places<M: Module>(module: &M) -> BTreeMap<String, *const u8> {
+        #[derive(Default)]
+        struct Places(Vec<String>, BTreeMap<String, *const u8>);
+        impl ModuleVisitor for Places {
+            fn enter_module(&mut self, name: &str, _container_type: &str) {
+                self.0.push(name.to_string());
+            }
+            fn exit_module(&mut self, _name: &str, _container_type: &str) {
+                self.0.pop();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let path = self.0.join(".");
+                let kind = param.val().inner().into_dispatch().kind;
+                if let (false, DispatchTensorKind::Flex(BackendTensor::Float(tensor))) =
+                    (path.contains("running"), kind)
+                {
+                    self.1.insert(path, tensor.bytes().as_ptr());
+                }
+            }
+        }
+        let mut places = Places::default();
+        module.visit(&mut places);
+        places.1
+    }
+
+    fn config(kind: OptimizerKind) -> PretrainConfig {
+        PretrainConfig {
+            method: MethodKind::Byol,
+            seed: 1,
+            model: ResNetConfig { arch: Arch::ResNet18, width: 0.125 },
+            data: Default::default(),
+            augment: Default::default(),
+            boxes: Default::default(),
+            heads: HeadsConfig { hidden: 16, output: 8, ..Default::default() },
+            optimizer: OptimizerConfig { kind, weight_decay: 1e-4, ..Default::default() },
+            schedule: ScheduleConfig { epochs: 1, batch_size: 2, base_lr: 1.0, warmup_epochs: 0.0 },
+            ema: Default::default(),
+            supervised: Default::default(),
+            log: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_step_changes_the_parameters_of_both_networks_where_they_lie() {
+        let device = Device::flex().autodiff();
+        let pixels = |phase: f32| (0..3 * 32 * 32).map(|i| (i as f32 * 0.37 + phase).sin()).collect();
+        let sample =
+            |phase| Sample { views: vec![pixels(phase), pixels(2.0 * phase)], boxes: vec![], label: None };
+        for kind in [OptimizerKind::Sgd, OptimizerKind::Lars] {
+            let config = config(kind);
+            let mut learner = SelfSupervised::init(&config, None, &mut stream(1, &[]), &device);
+            let mut optimizer = Optimizer::new(config.optimizer);
+            let settings = StepSettings { lr: 0.1, ema_momentum: 0.9 };
+            let mut step = |learner: &mut SelfSupervised| {
+                learner.step(&[sample(1.0), sample(2.0)], settings, &mut optimizer).unwrap()
+            };
+            let before = (places(learner.online.get()), places(learner.target.get()));
+            let values = (collect(learner.online.get()), collect(learner.target.get()));
+            assert!(before.0.len() > 60 && before.1.len() > 60);
+            step(&mut learner);
+            assert_eq!((places(learner.online.get()), places(learner.target.get())), before, "{kind:?}");
+            assert_ne!((collect(learner.online.get()), collect(learner.target.get())), values);
+        }
     }
 }

@@ -11,6 +11,7 @@ use scrl_core::models::parameters::{TensorMap, collect};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
+use super::whole::Whole;
 use super::{Sample, StepReport, StepSettings, byol, load_network, stack_views};
 use crate::config::PretrainConfig;
 use crate::error::PretrainError;
@@ -25,7 +26,7 @@ pub struct Classifier {
 
 /// The network of supervised pretraining.
 pub struct Supervised {
-    pub network: Classifier,
+    network: Whole<Classifier>,
     label_smoothing: f64,
     device: Device,
 }
@@ -43,7 +44,13 @@ impl Supervised {
             encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)),
             fc: Linear::init([channels, classes], true, Init::TorchDefault, rng, device),
         };
+        let network = Whole::new(network);
         Self { network, label_smoothing: config.supervised.label_smoothing, device: device.clone() }
+    }
+
+    /// The backbone that transfer starts from.
+    pub fn encoder(&self) -> &ResNet {
+        &self.network.get().encoder
     }
 
     /// # Panics
@@ -56,20 +63,21 @@ impl Supervised {
     ) -> StepReport {
         let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch.len()]), &self.device);
-        let features = self.network.encoder.forward(stack_views(batch, 0, &self.device)).c5;
-        let logits = self.network.fc.forward(byol::pool(features));
+        let network = self.network.get();
+        let features = network.encoder.forward(stack_views(batch, 0, &self.device)).c5;
+        let logits = network.fc.forward(byol::pool(features));
         let loss = cross_entropy(logits, labels, self.label_smoothing);
-        let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
-        self.network = optimizer.step(settings.lr, self.network.clone(), gradients);
+        let gradients = GradientsParams::from_grads(loss.backward(), network);
+        self.network.change(|network| optimizer.step(settings.lr, network, gradients));
         StepReport { loss: loss.inner(), boxes: batch.len(), without_boxes: 0 }
     }
 
     pub fn tensors(&self) -> Vec<(&'static str, TensorMap)> {
-        vec![("classifier", collect(&self.network))]
+        vec![("classifier", collect(self.network.get()))]
     }
 
-    pub fn load(mut self, tensors: &BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
-        self.network = load_network(self.network, "classifier", tensors)?;
-        Ok(self)
+    pub fn load(self, tensors: &BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
+        let network = Whole::new(load_network(self.network.into_inner(), "classifier", tensors)?);
+        Ok(Self { network, ..self })
     }
 }

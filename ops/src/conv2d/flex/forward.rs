@@ -3,10 +3,10 @@
 use super::{
     geometry::{Geometry, Tile},
     patches::patches,
-    product::{Destination, Matrix, multiply},
     scratch::{take, with_scratch},
 };
 use crate::cpu::DisjointMut;
+use crate::matrix::{Destination, Left, Matrix, multiply};
 use rayon::prelude::*;
 
 /// Elements of a tile of patches: 3/4 MiB, so that it stays in the second-level cache.
@@ -15,6 +15,8 @@ const PATCH_ELEMENTS: usize = 192 * 1024;
 const MIN_PIXELS: usize = 196;
 /// Pixels of the largest tile that needs no copy of the input.
 const MAX_POINTWISE_PIXELS: usize = 4096;
+/// Pixels of a tile where products want wide right operands.
+const WIDE_PIXELS: usize = 512;
 /// Images of fewer pixels are worth copying side by side even where that is the only copy.
 const TINY_IMAGE: usize = 32;
 /// Tiles that are wanted at least for the sake of threads, where the image has so many pixels.
@@ -28,6 +30,10 @@ pub(super) fn forward(
     bias: Option<&[f32]>,
     output: DisjointMut<'_>,
 ) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if super::sliding::pays(geometry) {
+        return super::sliding::forward(geometry, input, weight, bias, output);
+    }
     forward_with(geometry, input, Matrix::rows(weight, geometry.depth()), bias, output);
 }
 
@@ -40,6 +46,7 @@ pub(super) fn forward_with(
     output: DisjointMut<'_>,
 ) {
     let geometry = geometry.flattened();
+    let weight = &Left::prepare(weight, [geometry.channels_out, geometry.depth()]);
     geometry.tiles(tile_pixels(&geometry)).into_par_iter().for_each(|tile| {
         with_scratch(|scratch| {
             let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);
@@ -55,6 +62,9 @@ pub(super) fn forward_with(
 fn tile_pixels(geometry: &Geometry) -> usize {
     let plane = geometry.output_plane();
     let total = geometry.batch * plane;
+    if crate::matrix::wide_products() {
+        return if plane >= WIDE_PIXELS / 4 { WIDE_PIXELS.min(plane) } else { (WIDE_PIXELS / 2).min(total.div_ceil(2)) };
+    }
     if geometry.is_pointwise() && plane >= TINY_IMAGE {
         return (total / MIN_TILES).clamp(2 * MIN_PIXELS, MAX_POINTWISE_PIXELS).min(plane);
     }
@@ -64,7 +74,7 @@ fn tile_pixels(geometry: &Geometry) -> usize {
 /// Writes the product to its place in the output.
 fn one_image(
     geometry: &Geometry,
-    weight: Matrix<'_>,
+    weight: &Left<'_>,
     patches: Matrix<'_>,
     bias: Option<&[f32]>,
     tile: &Tile,
@@ -88,7 +98,7 @@ fn one_image(
 /// Writes the product of small images side by side to a buffer, then copies each image to its place.
 fn several_images(
     geometry: &Geometry,
-    weight: Matrix<'_>,
+    weight: &Left<'_>,
     patches: Matrix<'_>,
     bias: Option<&[f32]>,
     tile: &Tile,

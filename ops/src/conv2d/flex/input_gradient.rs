@@ -4,10 +4,10 @@ use super::{
     forward::forward_with,
     geometry::{Geometry, Tile, even_parts},
     patches::{panel, scatter_patches},
-    product::{Destination, Matrix, multiply},
     scratch::{Scratch, take, with_scratch},
 };
 use crate::cpu::DisjointMut;
+use crate::matrix::{Destination, Left, Matrix, multiply, wide_products};
 use rayon::prelude::*;
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -25,12 +25,25 @@ pub(super) fn input_gradient(
 ) {
     let padding_fits = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
     if geometry.stride == [1, 1] && padding_fits {
-        let weight = turned(geometry, weight);
-        let weight = Matrix::rows(&weight, geometry.channels_out * geometry.taps());
-        forward_with(&mirrored(geometry), output_gradient, weight, None, gradient);
+        let mirrored = mirrored(geometry);
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if super::sliding::pays(&mirrored) {
+            return super::sliding::input_gradient(&mirrored, output_gradient, weight, gradient);
+        }
+        let turned;
+        let weight = if geometry.taps() == 1 && wide_products() {
+            Matrix::rows(weight, geometry.channels_in).transposed()
+        } else {
+            turned = self::turned(geometry, weight);
+            Matrix::rows(&turned, geometry.channels_out * geometry.taps())
+        };
+        forward_with(&mirrored, output_gradient, weight, None, gradient);
+    } else if wide_products() {
+        let weight = Matrix::rows(weight, geometry.depth()).transposed();
+        scatter(geometry, weight, output_gradient, gradient);
     } else {
         let weight = transposed(weight, [geometry.channels_out, geometry.depth()]);
-        scatter(geometry, &weight, output_gradient, gradient);
+        scatter(geometry, Matrix::rows(&weight, geometry.channels_out), output_gradient, gradient);
     }
 }
 
@@ -81,11 +94,16 @@ fn transposed(matrix: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
 
 /// Any stride: patches of gradients, `Wᵀ · dY`, are added to where the patches were taken from.
 /// A task owns some channels of one image. `weight` is transposed, `[C · taps, O]`.
-fn scatter(geometry: &Geometry, weight: &[f32], output_gradient: &[f32], gradient: DisjointMut<'_>) {
-    let blocks = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()));
+fn scatter(geometry: &Geometry, weight: Matrix<'_>, output_gradient: &[f32], gradient: DisjointMut<'_>) {
+    let blocks: Vec<_> = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()))
+        .map(|channels| {
+            let rows = channels.start * geometry.taps()..channels.end * geometry.taps();
+            (channels, Left::prepare(weight.from_row(rows.start), [rows.len(), geometry.channels_out]))
+        })
+        .collect();
     let tasks: Vec<_> =
-        blocks.flat_map(|block| (0..geometry.batch).map(move |image| (image, block.clone()))).collect();
-    tasks.into_par_iter().for_each(|(image, channels)| {
+        blocks.iter().flat_map(|block| (0..geometry.batch).map(move |image| (image, block))).collect();
+    tasks.into_par_iter().for_each(|(image, (channels, weight))| {
         let plane = geometry.input_plane();
         let start = (image * geometry.channels_in + channels.start) * plane;
         let range = start..start + channels.len() * plane;
@@ -95,14 +113,14 @@ fn scatter(geometry: &Geometry, weight: &[f32], output_gradient: &[f32], gradien
             gradient.part(range)
         };
         with_scratch(|scratch| {
-            scatter_channels(geometry, weight, output_gradient, image, &channels, target, scratch);
+            scatter_channels(geometry, weight, output_gradient, image, channels, target, scratch);
         });
     });
 }
 
 fn scatter_channels(
     geometry: &Geometry,
-    weight: &[f32],
+    weight: &Left<'_>,
     output_gradient: &[f32],
     image: usize,
     channels: &Range<usize>,
@@ -111,8 +129,6 @@ fn scatter_channels(
 ) {
     let taps = geometry.taps();
     let depth = channels.len() * taps;
-    let weight =
-        Matrix::rows(&weight[channels.start * taps * geometry.channels_out..], geometry.channels_out);
     let rows = (PATCH_ELEMENTS / (depth * geometry.output[1])).max(1);
     for rows in even_parts(geometry.output[0], rows) {
         let tile = Tile { images: image..image + 1, rows };

@@ -7,8 +7,9 @@ mod forward;
 mod geometry;
 mod input_gradient;
 mod patches;
-mod product;
 mod scratch;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod sliding;
 mod weight_gradient;
 
 use super::{Conv2dOptions, backend::Conv2dOps};

@@ -1,8 +1,8 @@
 //! im2col: the values under the kernel, one column for each output pixel; and its transpose.
 
+use crate::matrix::Matrix;
 use super::{
     geometry::{Geometry, Tile},
-    product::Matrix,
     scratch::take,
 };
 use std::ops::Range;

@@ -3,10 +3,10 @@
 use super::{
     geometry::{Geometry, Tile, even_parts},
     patches::{panel, patches},
-    product::{Destination, multiply},
     scratch::with_scratch,
 };
 use crate::cpu::{DisjointMut, written_by};
+use crate::matrix::{Destination, multiply};
 use rayon::prelude::*;
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -16,6 +16,8 @@ const PATCH_ELEMENTS: usize = 192 * 1024;
 const MIN_PIXELS: usize = 196;
 /// Pixels of a tile that needs no copy of the input.
 const POINTWISE_PIXELS: usize = 1024;
+/// Pixels of a tile where products want long inner dimensions.
+const WIDE_PIXELS: usize = 1024;
 /// Images of fewer pixels are worth copying side by side even where that is the only copy.
 const TINY_IMAGE: usize = 32;
 /// Columns of the gradient that a task computes at least.
@@ -33,6 +35,10 @@ pub(super) fn weight_gradient(
     output_gradient: &[f32],
     gradient: DisjointMut<'_>,
 ) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if super::sliding::pays(geometry) {
+        return super::sliding::weight_gradient(geometry, input, output_gradient, gradient);
+    }
     let geometry = geometry.flattened();
     let block = MIN_COLUMNS.div_ceil(geometry.taps()).min(geometry.channels_in.max(1));
     let blocks: Vec<_> = even_parts(geometry.channels_in, block).collect();
@@ -58,6 +64,9 @@ pub(super) fn weight_gradient(
 
 fn tile_pixels(geometry: &Geometry, channels: usize) -> usize {
     let plane = geometry.output_plane();
+    if crate::matrix::wide_products() {
+        return WIDE_PIXELS;
+    }
     if geometry.is_pointwise() && plane >= TINY_IMAGE {
         return POINTWISE_PIXELS.min(plane);
     }
@@ -91,7 +100,7 @@ fn sum_groups(
                     patches(geometry, input, channels.clone(), tile, &mut scratch.patches).transposed();
                 let sizes = [geometry.channels_out, channels.len() * taps, geometry.pixels(tile)];
                 // SAFETY: no two tasks have the same group and channels.
-                unsafe { multiply(sizes, rows, patches, destination, index > 0) };
+                unsafe { multiply(sizes, &rows.into(), patches, destination, index > 0) };
             }
         });
     });

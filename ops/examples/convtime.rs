@@ -2,11 +2,8 @@
 //!
 //! `cargo bench -p scrl-ops --bench conv2d -- [resnet18|resnet50] [batch] [conv|norm|pool] [ours]`
 
-use burn::tensor::{
-    Device, Distribution, Tensor, module,
-    ops::{ConvOptions, MaxPoolOptions},
-};
-use scrl_ops::{Conv2dOptions, MaxPool2dOptions, batch_norm_train, conv2d, max_pool2d};
+use burn::tensor::{Device, Distribution, Tensor, module, ops::ConvOptions};
+use scrl_ops::{Conv2dOptions, conv2d};
 use std::time::{Duration, Instant};
 
 /// A layer of a network for images of 224 pixels and how often it occurs.
@@ -37,8 +34,6 @@ const RESNET18: &[Layer] = &[
     layer([512, 512], 7, 3, 1, 3),
 ];
 
-/// The pooling behind the stem.
-const POOL: &[Layer] = &[layer([64, 64], 112, 3, 2, 1)];
 
 const RESNET50: &[Layer] = &[
     layer([3, 64], 224, 7, 2, 1),
@@ -128,32 +123,6 @@ fn convolution(layer: Layer, batch: usize, device: &Device, ours: bool) -> [f64;
     })
 }
 
-fn normalization(layer: Layer, batch: usize, device: &Device, ours: bool) -> [f64; 2] {
-    let channels = layer.channels[1];
-    let input = random([batch, channels, layer.output(), layer.output()], device);
-    let [weight, bias] = [0, 1].map(|_| random([channels], device).require_grad());
-    time_operator(&input, |input| {
-        if ours {
-            batch_norm_train(input, weight.clone(), bias.clone(), 1e-5).output
-        } else {
-            module::batch_norm_train(input, weight.clone(), bias.clone(), 1e-5).output
-        }
-    })
-}
-
-fn pooling(layer: Layer, batch: usize, device: &Device, ours: bool) -> [f64; 2] {
-    let input = random([batch, layer.channels[0], layer.size, layer.size], device);
-    let (kernel, stride, padding) = ([layer.kernel; 2], [layer.stride; 2], [layer.padding(); 2]);
-    time_operator(&input, |input| {
-        if ours {
-            max_pool2d(input, MaxPool2dOptions { kernel, stride, padding })
-        } else {
-            let options = MaxPoolOptions::new(kernel).with_stride(stride).with_padding(padding);
-            module::max_pool2d(input, options)
-        }
-    })
-}
-
 type Timing = fn(Layer, usize, &Device, bool) -> [f64; 2];
 
 fn table(title: &str, layers: &[Layer], batch: usize, timing: Timing, sides: &[bool]) {
@@ -161,7 +130,9 @@ fn table(title: &str, layers: &[Layer], batch: usize, timing: Timing, sides: &[b
     println!("{title}, batch {batch}: milliseconds forward + backward (GFLOP/s)");
     let mut totals = vec![[0.0; 2]; sides.len()];
     let mut flops = 0.0;
-    for &layer in layers {
+    let only = std::env::var("ONLY").ok().map(|v| v.parse::<usize>().unwrap());
+    for (i, &layer) in layers.iter().enumerate() {
+        if only.is_some_and(|o| o != i) { continue; }
         let [channels, out] = layer.channels;
         let shape = format!("{channels}→{out} {}px k{} s{}", layer.size, layer.kernel, layer.stride);
         print!("{shape:>22} ×{}", layer.count);
@@ -199,12 +170,9 @@ fn main() {
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let batch = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(8);
     let sides: &[bool] = if has("ours") { &[true] } else { &[true, false] };
-    if has("pool") {
-        return table("max pool", POOL, batch, pooling, sides);
-    }
     for (name, layers) in [("resnet18", RESNET18), ("resnet50", RESNET50)] {
         let chosen = has(name) || !(has("resnet18") || has("resnet50"));
-        for (kind, timing) in [("conv", convolution as Timing), ("norm", normalization)] {
+        for (kind, timing) in [("conv", convolution as Timing)] {
             if chosen && (has(kind) || !(has("conv") || has("norm"))) {
                 table(&format!("{name} {kind}"), layers, batch, timing, sides);
             }

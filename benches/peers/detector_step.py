@@ -1,0 +1,63 @@
+"""torchvision's Faster R-CNN with a feature pyramid on the CPU: training steps, then detection, as `scrl bench detector` does it.
+
+Batch norms are trained and nothing is frozen.
+"""
+
+import torch
+from measure import median_seconds, options, report
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 1e-4
+
+
+def detector(args):
+    backbone = resnet_fpn_backbone(
+        backbone_name=args.arch, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
+    )
+    sides = sorted([args.height, args.width])
+    # Its resizing is then the identity.
+    return FasterRCNN(backbone, num_classes=args.classes, min_size=sides[0], max_size=sides[1])
+
+
+def random_target(args):
+    """Objects of 20 to 98 pixels a side, smaller in images below 200 pixels."""
+    size = torch.tensor([args.width, args.height], dtype=torch.float32)
+    scale = (size / 200).clamp(max=1)
+    corner = torch.rand(args.boxes, 2) * (size - 98 * scale - 1)
+    sides = (20 + 78 * torch.rand(args.boxes, 2)) * scale
+    labels = torch.randint(1, args.classes, (args.boxes,))
+    return {"boxes": torch.cat([corner, corner + sides], dim=1), "labels": labels}
+
+
+def main():
+    args = options(__doc__, arch="resnet50", batch=2, height=480, width=640, classes=4, boxes=13)
+    model = detector(args).to(memory_format=args.format)
+    images = [torch.rand(3, args.height, args.width) for _ in range(args.batch)]
+    targets = [random_target(args) for _ in range(args.batch)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    losses = []
+
+    def step():
+        loss = torch.stack(list(model(images, targets).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    train = median_seconds(args.steps, step)
+    model.eval()
+    with torch.inference_mode():
+        infer = median_seconds(args.steps, lambda: model(images))
+    report(
+        "detector_step",
+        args,
+        train_images_per_second=args.batch / train,
+        infer_images_per_second=args.batch / infer,
+        loss=losses[-1],
+    )
+
+
+if __name__ == "__main__":
+    main()

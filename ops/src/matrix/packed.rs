@@ -1,0 +1,74 @@
+//! Left operands in tiles, shared by threads.
+
+use super::{
+    Matrix,
+    split::{BLOCK, BLOCK_TILES, DEPTH, Operand, Tile, pack_block},
+};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+/// A left operand in tiles: for every block of rows, for every step of the inner dimension, the two tiles of
+/// the high, the middle and the low parts.
+pub(crate) struct Packed {
+    tiles: Vec<Tile>,
+    /// Steps of a block.
+    steps: usize,
+}
+
+/// Memory of operands that are gone. Fresh memory of this size costs more than packing.
+static SPARE: Mutex<Vec<Vec<Tile>>> = Mutex::new(Vec::new());
+/// Buffers that are kept.
+const MAX_SPARE: usize = 4;
+
+impl Packed {
+    /// Packs a `[rows, depth]` matrix with all threads.
+    pub(super) fn new(matrix: Matrix<'_>, sizes: [usize; 2]) -> Self {
+        Self::sum_of(matrix, sizes, &[0])
+    }
+
+    /// Packs the matrices `[rows, depth]` that begin at `offsets` in the memory of the first: a product with
+    /// this operand is the sum of products with each. Its steps are 32 of the inner dimension of the first
+    /// matrix, of the second, ..., and again.
+    ///
+    /// # Panics
+    /// If a matrix overruns its slice.
+    pub(crate) fn sum_of(matrix: Matrix<'_>, [rows, depth]: [usize; 2], offsets: &[usize]) -> Self {
+        for &offset in offsets {
+            let matrix = Matrix { data: matrix.data.get(offset..).unwrap_or_default(), ..matrix };
+            assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
+        }
+        let steps = depth.div_ceil(DEPTH) * offsets.len();
+        let mut tiles = SPARE.lock().expect("no thread panics here").pop().unwrap_or_default();
+        let length = rows.div_ceil(BLOCK) * steps * BLOCK_TILES;
+        if tiles.len() < length {
+            tiles.resize(length, Tile::ZERO);
+        }
+        tiles[..length].par_chunks_exact_mut(steps * BLOCK_TILES).enumerate().for_each(|(block, tiles)| {
+            let mut tiles = tiles.chunks_exact_mut(BLOCK_TILES);
+            for from in (0..depth).step_by(DEPTH) {
+                for (&offset, tiles) in offsets.iter().zip(&mut tiles) {
+                    let matrix = Matrix { data: &matrix.data[offset..], ..matrix };
+                    let operand = Operand::left(matrix, [rows, depth]);
+                    // SAFETY: operands are packed only where AMX is there, and processors with AMX have
+                    // AVX-512; the matrix holds its rows (asserted above).
+                    unsafe { pack_block::<true>(&operand, [block * BLOCK, from], tiles) };
+                }
+            }
+        });
+        Self { tiles, steps }
+    }
+
+    /// The tiles of block `block` of the rows, from a step on.
+    pub(crate) fn block(&self, block: usize, step: usize) -> *const Tile {
+        self.tiles[(block * self.steps + step) * BLOCK_TILES..].as_ptr()
+    }
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock().expect("no thread panics here");
+        if spare.len() < MAX_SPARE {
+            spare.push(std::mem::take(&mut self.tiles));
+        }
+    }
+}

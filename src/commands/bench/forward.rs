@@ -1,0 +1,35 @@
+//! `scrl bench forward`
+
+use anyhow::Result;
+use burn::tensor::{Tensor, TensorData};
+use scrl_core::models::ResNetConfig;
+use serde_json::{Value, json};
+
+use super::{median_seconds, normal, peak_gib, random_stream, set_up};
+use crate::cli::BenchForwardArgs;
+
+pub fn run(args: &BenchForwardArgs) -> Result<Value> {
+    // Without autodiff, batch norms use their running statistics.
+    let device = set_up(&args.run)?;
+    let mut rng = random_stream();
+    let model = ResNetConfig::new(args.arch).init(&mut rng, &device);
+    let side = args.size as usize;
+    let shape = [args.batch, 3, side, side];
+    let images = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
+    let images = Tensor::<4>::from_data(images, &device);
+    let seconds = median_seconds(args.run.steps, &device, || {
+        std::hint::black_box(model.forward(images.clone()).c5);
+        Ok(())
+    })?;
+    Ok(json!({
+        "bench": "forward",
+        "arch": args.arch.name(),
+        "batch": args.batch,
+        "size": args.size,
+        "threads": args.run.threads,
+        "steps": args.run.steps,
+        "median_step_seconds": seconds,
+        "images_per_second": args.batch as f64 / seconds,
+        "peak_gib": peak_gib(),
+    }))
+}

@@ -1,0 +1,82 @@
+//! `scrl bench`: what the real code needs on data that is generated, one line of JSON each.
+
+mod augment;
+mod detector;
+mod forward;
+mod pretrain;
+mod roi_align;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use scrl_core::random::{Rng, standard_normal, stream};
+use serde_json::Value;
+
+use super::Ending;
+use crate::cli::{BenchArgs, BenchCommand, BenchRunArgs};
+use crate::device;
+
+/// Every bench draws the same numbers each time.
+const SEED: u64 = 0;
+
+pub fn run(args: BenchArgs) -> Result<Ending> {
+    let line = match args.what {
+        BenchCommand::Pretrain(args) => pretrain::run(&args)?,
+        BenchCommand::Forward(args) => forward::run(&args)?,
+        BenchCommand::Detector(args) => detector::run(&args)?,
+        BenchCommand::Augment(args) => augment::run(&args)?,
+        BenchCommand::RoiAlign(args) => roi_align::run(&args)?,
+    };
+    println!("{line}");
+    Ok(Ending::Done)
+}
+
+/// The device, after the threads of its kernels are set; to be called before anything computes.
+fn set_up(args: &BenchRunArgs) -> Result<Device> {
+    set_threads(args.threads)?;
+    device::parse(&args.device)
+}
+
+/// Kernels run on rayon's global pool.
+fn set_threads(threads: usize) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.with_context(|| format!("cannot start {threads} threads"))
+}
+
+/// Runs `step` once to warm up and then `steps` times; the median of these times, in seconds.
+fn median_seconds(steps: usize, device: &Device, mut step: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut timed = || -> Result<f64> {
+        let start = Instant::now();
+        step()?;
+        device.sync()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    timed()?;
+    let mut seconds = (0..steps).map(|_| timed()).collect::<Result<Vec<_>>>()?;
+    seconds.sort_by(f64::total_cmp);
+    Ok(median(&seconds))
+}
+
+/// Of ascending numbers; the mean of the middle two of an even count.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
+}
+
+/// Most memory that this process has held so far, in GiB; null where the system does not tell.
+fn peak_gib() -> Value {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
+    kib.map_or(Value::Null, |kib| (kib / f64::from(1 << 20)).into())
+}
+
+fn random_stream() -> Rng {
+    stream(SEED, &[])
+}
+
+/// Standard normal values.
+fn normal(count: usize, rng: &mut Rng) -> Vec<f32> {
+    (0..count).map(|_| standard_normal(rng)).collect()
+}

@@ -1,0 +1,73 @@
+//! `scrl bench roi-align`
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor, TensorData};
+use scrl_core::random::{Rng, RngExt};
+use scrl_ops::{RoiAlignOptions, roi_align};
+use serde_json::{Value, json};
+
+use super::{median_seconds, normal, peak_gib, random_stream, set_up};
+use crate::cli::BenchRoiAlignArgs;
+
+/// Input-image pixels per feature-map pixel, as of P2.
+const STRIDE: f32 = 4.0;
+/// As torchvision's Faster R-CNN pools.
+const OPTIONS: RoiAlignOptions =
+    RoiAlignOptions { output_size: [7, 7], spatial_scale: 1.0 / STRIDE, sampling_ratio: 2, aligned: false };
+/// Sides of boxes in input-image pixels: those that P2 is responsible for.
+const SIDES: [f32; 2] = [16.0, 112.0];
+
+pub fn run(args: &BenchRoiAlignArgs) -> Result<Value> {
+    let device = set_up(&args.run)?;
+    let training = device.clone().autodiff();
+    let mut rng = random_stream();
+    let shape = [args.batch, args.channels, args.height, args.width];
+    let features = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
+    let boxes = rois(args, &training, &mut rng);
+    let (inference, inference_boxes) =
+        (Tensor::<4>::from_data(features.clone(), &device), boxes.clone().inner());
+    let forward = median_seconds(args.run.steps, &device, || {
+        std::hint::black_box(roi_align(inference.clone(), inference_boxes.clone(), OPTIONS));
+        Ok(())
+    })?;
+    let features = Tensor::<4>::from_data(features, &training);
+    let shape = [args.rois, args.channels, OPTIONS.output_size[0], OPTIONS.output_size[1]];
+    let gradient = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
+    let gradient = Tensor::<4>::from_data(gradient, &training);
+    let both = median_seconds(args.run.steps, &device, || {
+        let features = features.clone().require_grad();
+        let pooled = roi_align(features.clone(), boxes.clone(), OPTIONS);
+        let gradients = (pooled * gradient.clone()).sum().backward();
+        std::hint::black_box(features.grad(&gradients).context("RoIAlign has a gradient")?);
+        Ok(())
+    })?;
+    Ok(json!({
+        "bench": "roi-align",
+        "rois": args.rois,
+        "batch": args.batch,
+        "channels": args.channels,
+        "height": args.height,
+        "width": args.width,
+        "threads": args.run.threads,
+        "steps": args.run.steps,
+        "forward_seconds": forward,
+        "forward_backward_seconds": both,
+        "peak_gib": peak_gib(),
+    }))
+}
+
+/// Rows `(image, x1, y1, x2, y2)`, `[rois, 5]`, the images in turn.
+fn rois(args: &BenchRoiAlignArgs, device: &Device, rng: &mut Rng) -> Tensor<2> {
+    let mut side = |cells: usize| {
+        let length = cells as f32 * STRIDE;
+        let side = rng.random_range(SIDES[0]..SIDES[1]).min(length);
+        let start = rng.random::<f32>() * (length - side);
+        (start, start + side)
+    };
+    let mut rows = Vec::with_capacity(5 * args.rois);
+    for roi in 0..args.rois {
+        let ((x1, x2), (y1, y2)) = (side(args.width), side(args.height));
+        rows.extend([(roi % args.batch) as f32, x1, y1, x2, y2]);
+    }
+    Tensor::from_data(TensorData::new(rows, [args.rois, 5]), device)
+}
