@@ -116,7 +116,7 @@ fn convolution(layer: Layer, batch: usize, device: &Device, ours: bool) -> [f64;
     time_operator(&input, |tracked| {
         let input = if stem { input.clone() } else { tracked };
         if ours {
-            conv2d(input, weight.clone(), None, Conv2dOptions { stride, padding })
+            conv2d(input, weight.clone(), None, Conv2dOptions { stride, padding, ..Default::default() })
         } else {
             module::conv2d(input, weight.clone(), None, ConvOptions::new(stride, padding, [1, 1], 1))
         }

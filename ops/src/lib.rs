@@ -7,6 +7,7 @@ mod batch_norm;
 mod conv2d;
 #[cfg(feature = "flex")]
 mod cpu;
+mod linear;
 #[cfg(feature = "flex")]
 mod matrix;
 mod max_pool;
@@ -16,6 +17,7 @@ mod update;
 
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use conv2d::{Conv2dOptions, conv2d};
+pub use linear::linear;
 pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
 pub use roi_align::{RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};

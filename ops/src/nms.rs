@@ -4,6 +4,15 @@
 
 use std::collections::HashMap;
 
+#[cfg(feature = "flex")]
+use crate::cpu::vectorized;
+
+/// Without the CPU kernels, for the build's processor.
+#[cfg(not(feature = "flex"))]
+fn vectorized<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
 /// Indices of the kept boxes, by descending score; ties keep the lower index first.
 ///
 /// A box is suppressed when its intersection over union with a kept box of higher rank is above `iou_threshold`.
@@ -51,12 +60,17 @@ fn suppress(boxes: &[[f32; 4]], order: &[usize], iou_threshold: f32) -> Vec<usiz
     let ranked = RankedBoxes::new(boxes, order);
     let mut suppressed = vec![false; order.len()];
     let mut kept = Vec::new();
-    for (rank, &index) in order.iter().enumerate() {
-        if !suppressed[rank] {
-            kept.push(index);
-            ranked.suppress_below(rank, iou_threshold, &mut suppressed);
-        }
-    }
+    vectorized(
+        #[inline(always)]
+        || {
+            for (rank, &index) in order.iter().enumerate() {
+                if !suppressed[rank] {
+                    kept.push(index);
+                    ranked.suppress_below(rank, iou_threshold, &mut suppressed);
+                }
+            }
+        },
+    );
     kept
 }
 
@@ -86,6 +100,7 @@ impl RankedBoxes {
     }
 
     /// Marks the boxes after `rank` whose overlap with the box at `rank` is above the threshold.
+    #[inline(always)]
     fn suppress_below(&self, rank: usize, iou_threshold: f32, suppressed: &mut [bool]) {
         let (x1, y1, x2, y2) = (self.x1[rank], self.y1[rank], self.x2[rank], self.y2[rank]);
         let area = self.area[rank];
@@ -98,17 +113,30 @@ impl RankedBoxes {
             .zip(&self.area[first..]);
         for (((((&ox1, &oy1), &ox2), &oy2), &other_area), suppressed) in others.zip(&mut suppressed[first..])
         {
-            let width = (x2.min(ox2) - x1.max(ox1)).max(0.0);
-            let height = (y2.min(oy2) - y1.max(oy1)).max(0.0);
+            let width = larger(0.0, smaller(x2, ox2) - larger(x1, ox1));
+            let height = larger(0.0, smaller(y2, oy2) - larger(y1, oy1));
             let intersection = width * height;
             *suppressed |= intersection / (area + other_area - intersection) > iou_threshold;
         }
     }
 }
 
+// C++'s `std::max` and `std::min`, also for NaN; one instruction each.
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a < b { b } else { a }
+}
+
+#[inline(always)]
+fn smaller(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*};
     use safetensors::SafeTensors;
 
     const FIXTURE: &[u8] = include_bytes!("../tests/fixtures/nms/nms.safetensors");
@@ -153,6 +181,50 @@ mod tests {
         for threshold in ["0.3", "0.5", "0.7"] {
             let kept = batched_nms(&boxes, &scores, &classes, threshold.parse().unwrap());
             assert_eq!(kept, indices(&format!("batched_nms.{threshold}")), "threshold {threshold}");
+        }
+    }
+
+    /// Greedy suppression straight from its definition.
+    fn by_definition(boxes: &[[f32; 4]], scores: &[f32], classes: &[usize], threshold: f32) -> Vec<usize> {
+        let iou = |a: &[f32; 4], b: &[f32; 4]| {
+            let side = |axis: usize| (a[axis + 2].min(b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
+            let area = |b: &[f32; 4]| (b[2] - b[0]) * (b[3] - b[1]);
+            let intersection = side(0) * side(1);
+            intersection / (area(a) + area(b) - intersection)
+        };
+        let mut order: Vec<usize> = (0..boxes.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let mut kept: Vec<usize> = Vec::new();
+        for index in order {
+            let covers = |&other: &usize| {
+                classes[other] == classes[index] && iou(&boxes[other], &boxes[index]) > threshold
+            };
+            if !kept.iter().any(covers) {
+                kept.push(index);
+            }
+        }
+        kept
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn any_boxes_are_suppressed_as_defined(
+            corners in vec([0u8..40, 0u8..40, 0u8..40, 0u8..40], 0..200),
+            threshold in 0.0f32..1.0,
+        ) {
+            let boxes: Vec<[f32; 4]> = corners
+                .iter()
+                .map(|&[a, b, c, d]| [a.min(c), b.min(d), a.max(c), b.max(d)].map(f32::from))
+                .collect();
+            // Scores with many ties.
+            let scores: Vec<f32> = corners.iter().map(|c| f32::from(c[0] % 7)).collect();
+            let classes: Vec<usize> = corners.iter().map(|c| usize::from(c[1] % 3)).collect();
+            let one_class = std::vec![0; boxes.len()];
+            prop_assert_eq!(nms(&boxes, &scores, threshold), by_definition(&boxes, &scores, &one_class, threshold));
+            let expected = by_definition(&boxes, &scores, &classes, threshold);
+            prop_assert_eq!(batched_nms(&boxes, &scores, &classes, threshold), expected);
         }
     }
 

@@ -36,7 +36,7 @@ fn burn_conv2d(
     bias: Option<Tensor<1>>,
     options: Conv2dOptions,
 ) -> Tensor<4> {
-    module::conv2d(input, weight, bias, ConvOptions::new(options.stride, options.padding, [1, 1], 1))
+    module::conv2d(input, weight, bias, ConvOptions::new(options.stride, options.padding, options.dilation, 1))
 }
 
 fn differentiate(
@@ -75,7 +75,7 @@ fn compare(case: Case, with_bias: bool) {
     let input = noise([batch, channels, height, width], 1, &device);
     let weight = noise([channels_out, channels, kernel, kernel], 2, &device);
     let bias = with_bias.then(|| noise([channels_out], 3, &device));
-    let options = Conv2dOptions { stride: case.stride, padding: case.padding };
+    let options = Conv2dOptions { stride: case.stride, padding: case.padding, ..Default::default() };
     let tensors = || [input.clone(), weight.clone()];
     let ours = differentiate(conv2d, tensors(), bias.clone(), options);
     let expected = differentiate(burn_conv2d, tensors(), bias.clone(), options);
@@ -149,7 +149,7 @@ fn reads_tensors_that_are_not_contiguous() {
     let weight = noise([3, 5, 6, 3], 2, &device).permute([1, 2, 0, 3]);
     let bias = Some(noise([10], 3, &device).narrow(0, 5, 5));
     for (padding, stride) in [(1, 1), (0, 2)] {
-        let options = Conv2dOptions { stride: [stride; 2], padding: [padding; 2] };
+        let options = Conv2dOptions { stride: [stride; 2], padding: [padding; 2], ..Default::default() };
         let tensors = || [input.clone(), weight.clone()];
         let ours = differentiate(conv2d, tensors(), bias.clone(), options);
         let expected = differentiate(burn_conv2d, tensors(), bias.clone(), options);
@@ -160,7 +160,7 @@ fn reads_tensors_that_are_not_contiguous() {
 #[test]
 fn takes_a_gradient_that_is_not_contiguous() {
     let device = Device::flex().autodiff();
-    let options = Conv2dOptions { stride: [1, 1], padding: [1, 1] };
+    let options = Conv2dOptions { stride: [1, 1], padding: [1, 1], ..Default::default() };
     let results = [conv2d as Operator, burn_conv2d].map(|operator| {
         let weight = noise([4, 3, 3, 3], 2, &device).require_grad();
         let output = operator(noise([2, 3, 5, 6], 1, &device), weight.clone(), None, options);
@@ -173,7 +173,7 @@ fn takes_a_gradient_that_is_not_contiguous() {
 #[test]
 fn gives_no_gradient_to_tensors_that_are_not_tracked() {
     let device = Device::flex().autodiff();
-    let options = Conv2dOptions { stride: [1, 1], padding: [1, 1] };
+    let options = Conv2dOptions { stride: [1, 1], padding: [1, 1], ..Default::default() };
     let (input, weight) = (noise([2, 3, 5, 6], 1, &device), noise([4, 3, 3, 3], 2, &device));
     let tracked = weight.clone().require_grad();
     let gradients = conv2d(input.clone(), tracked.clone(), None, options).sum().backward();
@@ -186,7 +186,7 @@ fn gives_no_gradient_to_tensors_that_are_not_tracked() {
 #[test]
 fn takes_an_input_without_autodiff_with_a_weight_that_has_it() {
     let plain = Device::flex();
-    let options = Conv2dOptions { stride: [1, 1], padding: [0, 0] };
+    let options = Conv2dOptions { stride: [1, 1], padding: [0, 0], ..Default::default() };
     let weight = noise([4, 3, 1, 1], 2, &plain.clone().autodiff()).require_grad();
     let output = conv2d(noise([2, 3, 5, 6], 1, &plain), weight.clone(), None, options);
     assert!(weight.grad(&output.sum().backward()).is_some());
@@ -199,7 +199,7 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
         let run = || {
             let input = noise([5, 19, size, size], 1, &device);
             let weight = noise([37, 19, kernel, kernel], 2, &device);
-            let options = Conv2dOptions { stride: [stride; 2], padding: [kernel / 2; 2] };
+            let options = Conv2dOptions { stride: [stride; 2], padding: [kernel / 2; 2], ..Default::default() };
             let results = differentiate(conv2d, [input, weight], Some(noise([37], 3, &device)), options);
             let bias = results.bias.as_ref().map(values).unwrap_or_default();
             [values(&results.output), values(&results.input), values(&results.weight), bias]
@@ -220,7 +220,7 @@ fn matches_pytorch_forward_and_backward() {
         let tensor = |part: &str| read::<4>(&file, &format!("{name}.{part}"), &device);
         let (input, weight) = (tensor("input").require_grad(), tensor("weight").require_grad());
         let bias = read::<1>(&file, &format!("{name}.bias"), &device).require_grad();
-        let options = Conv2dOptions { stride: [stride; 2], padding: [padding; 2] };
+        let options = Conv2dOptions { stride: [stride; 2], padding: [padding; 2], ..Default::default() };
         let output = conv2d(input.clone(), weight.clone(), Some(bias.clone()), options);
         let gradients = (output.clone() * tensor("output_gradient")).sum().backward();
         let ours = Results {
@@ -243,14 +243,14 @@ fn matches_pytorch_forward_and_backward() {
 #[should_panic(expected = "the input has 3 channels, the weight [4, 5, 1, 1]")]
 fn channels_that_disagree_panic() {
     let device = Device::flex();
-    let options = Conv2dOptions { stride: [1, 1], padding: [0, 0] };
+    let options = Conv2dOptions { stride: [1, 1], padding: [0, 0], ..Default::default() };
     conv2d(noise([1, 3, 2, 2], 1, &device), noise([4, 5, 1, 1], 2, &device), None, options);
 }
 
 #[test]
 fn graph_capture_records_the_standard_operator() {
     let recorded = captured_operators(|device| {
-        let options = Conv2dOptions { stride: [1, 1], padding: [1, 1] };
+        let options = Conv2dOptions { stride: [1, 1], padding: [1, 1], ..Default::default() };
         conv2d(noise([1, 3, 4, 4], 1, device), noise([2, 3, 3, 3], 2, device), None, options)
     });
     assert!(recorded.iter().any(|operator| operator.contains("Conv2d")), "{recorded:?}");

@@ -3,6 +3,7 @@
 mod support;
 
 use burn::tensor::{Device, Tensor, module, ops::MaxPoolOptions};
+use proptest::prelude::*;
 use scrl_ops::{MaxPool2dOptions, max_pool2d};
 use support::{assert_close, captured_operators, noise, values, with_threads};
 
@@ -41,6 +42,30 @@ fn matches_burn_forward_and_backward() {
             assert_close(&format!("output of {options:?}"), &ours[0], &expected[0], 0.0);
             assert_close(&format!("gradient of {options:?}"), &ours[1], &expected[1], 1e-6);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn windows_of_any_size_match_burn(
+        size in [1usize..40, 1usize..40],
+        kernel in [1usize..6, 1usize..6],
+        stride in [1usize..5, 1usize..5],
+        padding in [0usize..3, 0usize..3],
+        seed in 0u64..1000,
+    ) {
+        let fits = |axis: usize| 2 * padding[axis] <= kernel[axis] && kernel[axis] <= size[axis] + 2 * padding[axis];
+        prop_assume!(fits(0) && fits(1));
+        let device = Device::flex().autodiff();
+        let options = MaxPool2dOptions { kernel, stride, padding };
+        // Few different values, so that windows have equal maxima.
+        let input = (noise([2, 2, size[0], size[1]], seed, &device) * 4.0).round();
+        let ours = differentiate(max_pool2d, &input, options);
+        let expected = differentiate(burn_max_pool2d, &input, options);
+        assert_close("output", &ours[0], &expected[0], 0.0);
+        assert_close("gradient", &ours[1], &expected[1], 1e-6);
     }
 }
 

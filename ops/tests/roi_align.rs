@@ -3,6 +3,7 @@
 #![cfg(feature = "flex")]
 
 use burn::tensor::{Device, Tensor, TensorData};
+use proptest::prelude::*;
 use safetensors::SafeTensors;
 use scrl_ops::{RoiAlignOptions, roi_align, roi_align_reference};
 
@@ -137,6 +138,43 @@ fn the_cpu_kernel_gives_the_outputs_and_gradients_of_the_reference() {
     assert_close(kernel.1, reference.1, "gradient");
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn maps_boxes_and_options_of_any_kind_match_the_reference(
+        // Fewer channels than a block has, several blocks, and parts of one.
+        shape in (1usize..4, prop_oneof![1usize..6, 30usize..70], 1usize..20, 1usize..20),
+        grid in [1usize..8, 1usize..8],
+        rois in 1usize..12,
+        extent in 2.0f32..60.0,
+        spatial_scale in prop_oneof![Just(1.0f32), Just(0.25), Just(1.0 / 32.0)],
+        sampling_ratio in -1i32..4,
+        aligned: bool,
+    ) {
+        let shape = [shape.0, shape.1, shape.2, shape.3];
+        let options = RoiAlignOptions { output_size: grid, spatial_scale, sampling_ratio, aligned };
+        let boxes = random_boxes(rois, shape[0], extent / spatial_scale);
+        let weights = noise_of([rois, shape[1], grid[0], grid[1]]);
+        let kernel = pool(roi_align, noise_of(shape), boxes.clone(), weights.clone(), options);
+        let reference = pool(roi_align_reference, noise_of(shape), boxes, weights, options);
+        assert_close(kernel.0, reference.0, "output");
+        assert_close(kernel.1, reference.1, "gradient");
+    }
+}
+
+#[test]
+fn boxes_with_swapped_corners_match_the_reference() {
+    let options = RoiAlignOptions { sampling_ratio: 2, ..box_options([3, 3]) };
+    let boxes = TensorData::new(vec![0.0f32, 7.5, 6.0, 1.25, 0.5], [1, 5]);
+    let weights = noise_of([1, 3, 3, 3]);
+    let kernel = pool(roi_align, noise_of([1, 3, 8, 9]), boxes.clone(), weights.clone(), options);
+    let reference = pool(roi_align_reference, noise_of([1, 3, 8, 9]), boxes, weights, options);
+    assert!(values(kernel.0.clone()).iter().any(|&value| value != 0.0));
+    assert_close(kernel.0, reference.0, "output");
+    assert_close(kernel.1, reference.1, "gradient");
+}
+
 #[test]
 fn the_gradient_is_the_slope_of_the_output() {
     let shape = [1, 2, 4, 5];
@@ -179,7 +217,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let pool_of_threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool_of_threads.install(|| {
             let boxes = random_boxes(60, 2, 24.0);
-            let (features, weights) = (noise_of([2, 8, 24, 24]), noise_of([60, 8, 7, 7]));
+            let (features, weights) = (noise_of([2, 70, 24, 24]), noise_of([60, 70, 7, 7]));
             let (output, grad) = pool(roi_align, features, boxes, weights, box_options([7, 7]));
             (output.as_bytes().to_vec(), grad.as_bytes().to_vec())
         })

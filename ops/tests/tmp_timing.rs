@@ -55,6 +55,24 @@ fn timing() {
         best(&format!("nms {name}"), 50, || { std::hint::black_box(nms(&b, &s, 0.7)); });
         best(&format!("batched nms {name}"), 50, || { std::hint::black_box(batched_nms(&b, &s, &c, 0.7)); });
     }
+    {
+        let dev = Device::flex();
+        let sizes: Vec<usize> = [vec![2048 * 512; 20], vec![512 * 512 * 9; 4], vec![2048 * 4096, 4096 * 256], vec![64; 100]].concat();
+        let mk = || -> Vec<Tensor<1>> { sizes.iter().map(|n| noise([*n], 1, &dev)).collect() };
+        let (mut w, g, mut b, mut t) = (mk(), mk(), mk(), mk());
+        for (name, trust, m) in [("sgd", None, true), ("lars", Some(TrustRatio { coefficient: 0.001, eps: 1e-8 }), true), ("plain", None, false)] {
+            let o = GradientStepOptions { lr: 0.01, momentum: 0.9, nesterov: false, weight_decay: 1e-4, trust };
+            best(name, 10, || {
+                let (mut nw, mut nb) = (vec![], vec![]);
+                for ((w, g), b) in w.drain(..).zip(&g).zip(b.drain(..)) {
+                    if m { let s = gradient_step(w, g.clone(), Some(b), o); nw.push(s.weight); nb.push(s.buffer.unwrap()); }
+                    else { let s = gradient_step(w, g.clone(), None, o); nw.push(s.weight); nb.push(b); }
+                }
+                w = nw; b = nb;
+            });
+        }
+        best("ema", 10, || { t = t.drain(..).zip(&w).map(|(t, w)| moving_average(t, w.clone(), 0.99)).collect(); });
+    }
     let o = MaxPool2dOptions { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
     let dev = Device::flex().autodiff();
     let x: Tensor<4> = noise([16, 64, 112, 112], 1, &dev);

@@ -61,7 +61,7 @@ fn options() -> impl Strategy<Value = GradientStepOptions> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_step_follows_its_formula(
@@ -103,7 +103,7 @@ fn double_precision_takes_the_composed_path_and_gives_the_same() {
             let single = gradient_step(weight * zero, gradient.clone(), Some(buffer.clone()), options);
             let double = gradient_step(w * zero, g.clone(), Some(b), options);
             assert_eq!(double.weight.dtype(), DType::F64);
-            assert_close("weight", &double.weight.cast(DType::F32), &single.weight, TOLERANCE);
+            assert_close("weight", &double.weight.clone().cast(DType::F32), &single.weight, TOLERANCE);
             let buffers = [double.buffer, single.buffer].map(|buffer| buffer.unwrap().cast(DType::F32));
             assert_close("buffer", &buffers[0], &buffers[1], TOLERANCE);
             let average = moving_average(g, double.weight.clone(), 0.9).cast(DType::F32);

@@ -4,7 +4,7 @@
 
 use burn::module::{Flag, Module, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
-use scrl_ops::{BatchNormOptions, Conv2dOptions, batch_norm_inference, batch_norm_train, conv2d};
+use scrl_ops::{BatchNormOptions, Conv2dOptions, batch_norm_inference, batch_norm_train, conv2d, linear};
 
 use crate::random::{Rng, RngExt, standard_normal};
 
@@ -148,7 +148,7 @@ pub struct Conv2d {
 impl Conv2d {
     /// `[N, channels_in, H, W]` to `[N, channels_out, H', W']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let options = Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2] };
+        let options = Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2], ..Default::default() };
         conv2d(input, self.weight.val(), self.bias.as_ref().map(Param::val), options)
     }
 }
@@ -260,10 +260,6 @@ impl Linear {
 
     /// `[N, in]` to `[N, out]`.
     pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let output = input.matmul(self.weight.val().transpose());
-        match &self.bias {
-            Some(bias) => output + bias.val().unsqueeze(),
-            None => output,
-        }
+        linear(input, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 }

@@ -42,10 +42,28 @@ impl Plane {
     }
 }
 
-/// Whether `value` takes the place of the maximum so far; NaN always does and stays.
+impl Plane {
+    /// Output columns whose window has an input column at offset `column`, and the first of those input columns.
+    #[inline(always)]
+    fn covered(self, column: usize) -> (Range<usize>, usize) {
+        let (stride, padding) = (self.options.stride[1], self.options.padding[1]);
+        let start = padding.saturating_sub(column).div_ceil(stride);
+        let end = (self.input[1] + padding).saturating_sub(column).div_ceil(stride);
+        let outputs = start.min(self.output[1])..end.min(self.output[1]).max(start.min(self.output[1]));
+        let first = (outputs.start * stride + column).saturating_sub(padding);
+        (outputs, first)
+    }
+}
+
+/// Whether `value` takes the place of the maximum so far; the first NaN does and stays.
 #[inline(always)]
 fn exceeds(value: f32, maximum: f32) -> bool {
-    value > maximum || value.is_nan()
+    value > maximum || (value.is_nan() && !maximum.is_nan())
+}
+
+#[inline(always)]
+fn larger(value: f32, maximum: f32) -> f32 {
+    if exceeds(value, maximum) { value } else { maximum }
 }
 
 /// Writes the maxima of a plane: first of each window's rows, column by column, then across columns.
@@ -53,60 +71,74 @@ fn exceeds(value: f32, maximum: f32) -> bool {
 fn pool(plane: Plane, input: &[f32], output: &mut [MaybeUninit<f32>]) {
     let width = plane.input[1];
     let mut columns = vec![0.0; width];
+    let [mut maxima, mut values] = [(); 2].map(|()| vec![0.0; plane.output[1]]);
     for (y, output) in output.chunks_exact_mut(plane.output[1]).enumerate() {
         let rows = plane.window(0, y);
         columns.fill(f32::NEG_INFINITY);
         for row in input[rows.start * width..rows.end * width].chunks_exact(width) {
-            for (maximum, value) in columns.iter_mut().zip(row) {
-                *maximum = if exceeds(*value, *maximum) { *value } else { *maximum };
-            }
+            columns.iter_mut().zip(row).for_each(|(maximum, value)| *maximum = larger(*value, *maximum));
         }
-        for (x, output) in output.iter_mut().enumerate() {
-            let maximum = columns[plane.window(1, x)].iter().fold(f32::NEG_INFINITY, |maximum, value| {
-                if exceeds(*value, maximum) { *value } else { maximum }
-            });
-            output.write(maximum);
+        maxima.fill(f32::NEG_INFINITY);
+        for column in 0..plane.options.kernel[1] {
+            let (outputs, first) = plane.covered(column);
+            let values = &mut values[outputs.clone()];
+            pick(&columns, first, plane.options.stride[1], values);
+            let pairs = maxima[outputs].iter_mut().zip(values);
+            pairs.for_each(|(maximum, value)| *maximum = larger(*value, *maximum));
         }
+        output.iter_mut().zip(&maxima).for_each(|(output, maximum)| {
+            output.write(*maximum);
+        });
     }
 }
 
-/// Adds each output pixel's gradient to the place of its maximum.
+/// Adds each output pixel's gradient to the place of its maximum, the first in the window.
 #[inline(always)]
 fn route(plane: Plane, input: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
-    let width = plane.input[1];
-    let mut columns = vec![0i64; width];
+    let (width, stride) = (plane.input[1], plane.options.stride[1]);
+    let [mut maxima, mut values] = [(); 2].map(|()| vec![0.0; plane.output[1]]);
+    let mut places = vec![0u32; plane.output[1]];
     for (y, row) in output_gradient.chunks_exact(plane.output[1]).enumerate() {
         let rows = plane.window(0, y);
-        columns.fill(i64::MIN);
-        for y in rows {
-            let row = &input[y * width..(y + 1) * width];
-            for ((rank, value), place) in columns.iter_mut().zip(row).zip((y * width) as u32..) {
-                *rank = rank_of(*value, place).max(*rank);
+        maxima.fill(f32::NEG_INFINITY);
+        for (x, place) in places.iter_mut().enumerate() {
+            *place = (rows.start * width + plane.window(1, x).start) as u32;
+        }
+        for start in rows.map(|y| y * width) {
+            for column in 0..plane.options.kernel[1] {
+                let (outputs, first) = plane.covered(column);
+                let values = &mut values[outputs.clone()];
+                pick(&input[start..start + width], first, stride, values);
+                let targets = maxima[outputs.clone()].iter_mut().zip(&mut places[outputs]);
+                for (x, ((maximum, place), value)) in targets.zip(values).enumerate() {
+                    let found = exceeds(*value, *maximum);
+                    *maximum = if found { *value } else { *maximum };
+                    *place = if found { (start + first + x * stride) as u32 } else { *place };
+                }
             }
         }
-        for (x, value) in row.iter().enumerate() {
-            let window = &columns[plane.window(1, x)];
-            let first = window.iter().fold(i64::MIN, |maximum, rank| maximum.max(*rank));
-            gradient[place_of(first)] += value;
+        for (place, value) in places.iter().zip(row) {
+            gradient[*place as usize] += value;
         }
     }
 }
 
-/// A number that is larger for larger values and, between equal ones, for the earlier place; NaN is the
-/// largest. Comparing whole numbers needs no branch, and branches on noise are what would take the time.
+/// Copies every `stride`-th value of a row from `first` on.
 #[inline(always)]
-fn rank_of(value: f32, place: u32) -> i64 {
-    // Adding zero makes -0 equal to 0. Negative values have their order reversed by all bits but the sign.
-    let bits = (value + 0.0).to_bits() as i32;
-    let ordered = bits ^ ((bits >> 31) & i32::MAX);
-    let ordered = if value.is_nan() { i32::MAX } else { ordered };
-    (i64::from(ordered) << 32) | i64::from(u32::MAX - place)
-}
-
-/// The place that a rank was made of.
-#[inline(always)]
-fn place_of(rank: i64) -> usize {
-    (u32::MAX - rank as u32) as usize
+fn pick(row: &[f32], first: usize, stride: usize, values: &mut [f32]) {
+    let Some(row) = row.get(first..) else { return };
+    match stride {
+        1 => values.iter_mut().zip(row).for_each(|(value, source)| *value = *source),
+        // The usual stride as a constant, so that the loop gets wide loads.
+        2 => {
+            let (pairs, rest) = row.as_chunks::<2>();
+            values.iter_mut().zip(pairs).for_each(|(value, pair)| *value = pair[0]);
+            if let (Some(value), Some(source)) = (values.get_mut(pairs.len()), rest.first()) {
+                *value = *source;
+            }
+        }
+        _ => values.iter_mut().zip(row.iter().step_by(stride)).for_each(|(value, source)| *value = *source),
+    }
 }
 
 /// Where plane `index` of so many pixels lies.

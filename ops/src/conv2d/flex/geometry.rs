@@ -15,6 +15,7 @@ pub(super) struct Geometry {
     pub kernel: [usize; 2],
     pub stride: [usize; 2],
     pub padding: [usize; 2],
+    pub dilation: [usize; 2],
 }
 
 /// A part of the output: some rows of one image, or all rows of several.
@@ -26,9 +27,12 @@ pub(super) struct Tile {
 
 impl Geometry {
     pub(super) fn new(input: [usize; 4], weight: [usize; 4], options: Conv2dOptions) -> Self {
-        let Conv2dOptions { stride, padding } = options;
+        let Conv2dOptions { stride, padding, dilation } = options;
         let kernel = [weight[2], weight[3]];
-        let size = |axis: usize| (input[2 + axis] + 2 * padding[axis] - kernel[axis]) / stride[axis] + 1;
+        let size = |axis: usize| {
+            let reach = dilation[axis] * (kernel[axis] - 1);
+            (input[2 + axis] + 2 * padding[axis] - reach - 1) / stride[axis] + 1
+        };
         Self {
             batch: input[0],
             channels_in: input[1],
@@ -38,6 +42,7 @@ impl Geometry {
             kernel,
             stride,
             padding,
+            dilation,
         }
     }
 
@@ -56,6 +61,11 @@ impl Geometry {
     /// Values under the kernel in one channel.
     pub(super) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
+    }
+
+    /// Pixels from the kernel's first value to its last, vertically and horizontally.
+    pub(super) fn reach(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.dilation[axis] * (self.kernel[axis] - 1))
     }
 
     /// Values under the kernel in all channels: the length of a patch and of a row of the weight.

@@ -23,7 +23,7 @@ pub(super) fn input_gradient(
     output_gradient: &[f32],
     gradient: DisjointMut<'_>,
 ) {
-    let padding_fits = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
+    let padding_fits = (0..2).all(|axis| geometry.padding[axis] <= geometry.reach()[axis]);
     if geometry.stride == [1, 1] && padding_fits {
         let mirrored = mirrored(geometry);
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -54,7 +54,7 @@ fn mirrored(geometry: &Geometry) -> Geometry {
         channels_out: geometry.channels_in,
         input: geometry.output,
         output: geometry.input,
-        padding: [0, 1].map(|axis| geometry.kernel[axis] - 1 - geometry.padding[axis]),
+        padding: [0, 1].map(|axis| geometry.reach()[axis] - geometry.padding[axis]),
         ..*geometry
     }
 }

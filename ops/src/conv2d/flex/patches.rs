@@ -60,11 +60,16 @@ fn panel_in_place<'a>(
     Matrix::rows(&tensor[start..], plane)
 }
 
-/// The output columns whose tap `tap` lies inside the input, for one row of the kernel.
-fn inside(geometry: &Geometry, axis: usize, tap: usize) -> Range<usize> {
+/// How far a tap is from the kernel's first one, in pixels.
+fn shift(geometry: &Geometry, tap: [usize; 2]) -> [usize; 2] {
+    [0, 1].map(|axis| tap[axis] * geometry.dilation[axis])
+}
+
+/// The output rows or columns where a tap that is shifted so far lies inside the input.
+fn inside(geometry: &Geometry, axis: usize, shift: usize) -> Range<usize> {
     let (stride, padding) = (geometry.stride[axis], geometry.padding[axis]);
-    let start = padding.saturating_sub(tap).div_ceil(stride);
-    let end = (geometry.input[axis] + padding).saturating_sub(tap).div_ceil(stride);
+    let start = padding.saturating_sub(shift).div_ceil(stride);
+    let end = (geometry.input[axis] + padding).saturating_sub(shift).div_ceil(stride);
     let end = end.min(geometry.output[axis]);
     start.min(end)..end
 }
@@ -85,32 +90,32 @@ fn gather_patches(
                 let parts = row.chunks_exact_mut(tile.rows.len() * geometry.output[1]);
                 for (image, part) in tile.images.clone().zip(parts) {
                     let start = (image * geometry.channels_in + channel) * plane;
-                    gather_tap(geometry, &input[start..start + plane], [tap_y, tap_x], &tile.rows, part);
+                    gather_tap(geometry, &input[start..start + plane], shift(geometry, [tap_y, tap_x]), &tile.rows, part);
                 }
             }
         }
     }
 }
 
-/// Copies the input pixels under one tap of the kernel for the output rows `rows` of one image.
+/// Copies the input pixels under the tap of the kernel that is shifted so far for the output rows `rows` of one image.
 fn gather_tap(
     geometry: &Geometry,
     input: &[f32],
-    [tap_y, tap_x]: [usize; 2],
+    [shift_y, shift_x]: [usize; 2],
     rows: &Range<usize>,
     output: &mut [f32],
 ) {
-    let columns = inside(geometry, 1, tap_x);
-    let valid = inside(geometry, 0, tap_y);
+    let columns = inside(geometry, 1, shift_x);
+    let valid = inside(geometry, 0, shift_y);
     let [stride_y, stride_x] = geometry.stride;
     let width = geometry.input[1];
-    let first = (columns.start * stride_x + tap_x).saturating_sub(geometry.padding[1]);
+    let first = (columns.start * stride_x + shift_x).saturating_sub(geometry.padding[1]);
     for (y, output) in rows.clone().zip(output.chunks_exact_mut(geometry.output[1])) {
         if !valid.contains(&y) || columns.is_empty() {
             output.fill(0.0);
             continue;
         }
-        let start = (y * stride_y + tap_y - geometry.padding[0]) * width + first;
+        let start = (y * stride_y + shift_y - geometry.padding[0]) * width + first;
         output[..columns.start].fill(0.0);
         output[columns.end..].fill(0.0);
         let output = &mut output[columns.clone()];
@@ -131,7 +136,7 @@ pub(super) fn scatter_patches(geometry: &Geometry, patches: &[f32], rows: &Range
     for plane in input.chunks_exact_mut(geometry.input_plane()) {
         for tap_y in 0..geometry.kernel[0] {
             for (tap_x, part) in (0..geometry.kernel[1]).zip(&mut parts) {
-                scatter_tap(geometry, part, [tap_y, tap_x], rows, plane);
+                scatter_tap(geometry, part, shift(geometry, [tap_y, tap_x]), rows, plane);
             }
         }
     }
@@ -140,20 +145,20 @@ pub(super) fn scatter_patches(geometry: &Geometry, patches: &[f32], rows: &Range
 fn scatter_tap(
     geometry: &Geometry,
     output: &[f32],
-    [tap_y, tap_x]: [usize; 2],
+    [shift_y, shift_x]: [usize; 2],
     rows: &Range<usize>,
     input: &mut [f32],
 ) {
-    let columns = inside(geometry, 1, tap_x);
-    let valid = inside(geometry, 0, tap_y);
+    let columns = inside(geometry, 1, shift_x);
+    let valid = inside(geometry, 0, shift_y);
     if columns.is_empty() {
         return;
     }
     let [stride_y, stride_x] = geometry.stride;
-    let first = columns.start * stride_x + tap_x - geometry.padding[1];
+    let first = columns.start * stride_x + shift_x - geometry.padding[1];
     for (y, output) in rows.clone().zip(output.chunks_exact(geometry.output[1])) {
         if valid.contains(&y) {
-            let start = (y * stride_y + tap_y - geometry.padding[0]) * geometry.input[1] + first;
+            let start = (y * stride_y + shift_y - geometry.padding[0]) * geometry.input[1] + first;
             let target = input[start..].iter_mut().step_by(stride_x);
             target.zip(&output[columns.clone()]).for_each(|(input, output)| *input += output);
         }

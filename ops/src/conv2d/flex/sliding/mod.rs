@@ -24,7 +24,7 @@ const MIN_TILES: usize = 4;
 
 /// Whether this is the way to compute a convolution.
 pub(super) fn pays(geometry: &Geometry) -> bool {
-    let padding_fits = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
+    let padding_fits = (0..2).all(|axis| geometry.padding[axis] <= geometry.reach()[axis]);
     geometry.taps() > 1
         && geometry.stride == [1, 1]
         && padding_fits
@@ -45,12 +45,12 @@ struct Tile {
 impl Tile {
     /// Pixels of a line: the columns that a row of the tile reads.
     fn line(&self, geometry: &Geometry) -> usize {
-        self.columns.len() + geometry.kernel[1] - 1
+        self.columns.len() + geometry.reach()[1]
     }
 
     /// Lines: the rows that the tile reads.
     fn lines(&self, geometry: &Geometry) -> usize {
-        self.rows.len() + geometry.kernel[0] - 1
+        self.rows.len() + geometry.reach()[0]
     }
 
     /// Places from the first output pixel to the last.
@@ -61,7 +61,9 @@ impl Tile {
     /// How far each tap's input is from an output pixel's place, row by row of the kernel.
     fn tap_offsets(&self, geometry: &Geometry) -> Vec<usize> {
         let line = self.line(geometry);
-        (0..geometry.taps()).map(|tap| tap / geometry.kernel[1] * line + tap % geometry.kernel[1]).collect()
+        let [down, right] = geometry.dilation;
+        let offset = |tap: usize| tap / geometry.kernel[1] * down * line + tap % geometry.kernel[1] * right;
+        (0..geometry.taps()).map(offset).collect()
     }
 
     /// Where line `index` of the tile finds its pixels: the first pixel of the line that lies inside the input,
@@ -79,7 +81,7 @@ impl Tile {
 /// Cuts the output into tiles whose input has at most `places` pixels; the least is read twice or in vain.
 fn tiles(geometry: &Geometry, places: usize) -> Vec<Tile> {
     let [height, width] = geometry.output;
-    let [extra_rows, extra_columns] = geometry.kernel.map(|size| size - 1);
+    let [extra_rows, extra_columns] = geometry.reach();
     let rows_of = |columns: usize| {
         let rows = (places / (columns + extra_columns)).saturating_sub(extra_rows).clamp(1, height);
         height.div_ceil(height.div_ceil(rows))
