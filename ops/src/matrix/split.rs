@@ -76,11 +76,20 @@ impl Operand {
 /// The processor has AVX-512 (F and BW), and the operand's elements are there.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) unsafe fn pack<const LEFT: bool>(operand: &Operand, tiles: &mut [Tile]) {
-    let mut blocks = tiles.chunks_exact_mut(BLOCK_TILES);
-    for start in (0..operand.outer).step_by(BLOCK) {
-        for (from, tiles) in (0..operand.depth).step_by(DEPTH).zip(&mut blocks) {
-            // SAFETY: the caller's promise.
-            unsafe { pack_block::<LEFT>(operand, [start, from], tiles) };
+    let steps = operand.depth.div_ceil(DEPTH);
+    let mut one = |start: usize, from: usize| {
+        let place = (start / BLOCK * steps + from / DEPTH) * BLOCK_TILES;
+        // SAFETY: the caller's promise.
+        unsafe { pack_block::<LEFT>(operand, [start, from], &mut tiles[place..place + BLOCK_TILES]) };
+    };
+    // Memory is read along its rows.
+    if operand.outer_stride == 1 {
+        for from in (0..operand.depth).step_by(DEPTH) {
+            (0..operand.outer).step_by(BLOCK).for_each(|start| one(start, from));
+        }
+    } else {
+        for start in (0..operand.outer).step_by(BLOCK) {
+            (0..operand.depth).step_by(DEPTH).for_each(|from| one(start, from));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! im2col: the values under the kernel, one column for each output pixel; and its transpose.
 
+use crate::cpu::vectorized;
 use crate::matrix::Matrix;
 use super::{
     geometry::{Geometry, Tile},
@@ -121,6 +122,15 @@ fn gather_tap(
         let output = &mut output[columns.clone()];
         if stride_x == 1 {
             output.copy_from_slice(&input[start..start + output.len()]);
+        } else if stride_x == 2 {
+            // Pairs of known length are what the compiler can shuffle in registers.
+            let (last, pairs) = output.split_last_mut().expect("some columns");
+            let source = input[start..].chunks_exact(2);
+            vectorized(
+                #[inline(always)]
+                || pairs.iter_mut().zip(source).for_each(|(output, pair)| *output = pair[0]),
+            );
+            *last = input[start + 2 * pairs.len()];
         } else {
             let source = input[start..].iter().step_by(stride_x);
             output.iter_mut().zip(source).for_each(|(output, input)| *output = *input);
