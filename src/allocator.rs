@@ -270,3 +270,78 @@ unsafe impl GlobalAlloc for CachingAllocator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 64).unwrap()
+    }
+
+    #[test]
+    fn classes_hold_what_is_asked_for_and_waste_at_most_a_sixteenth() {
+        assert!(Class::of(layout(SMALLEST - 1)).is_none());
+        assert!(Class::of(Layout::from_size_align(1 << 20, 2 * PAGE).unwrap()).is_none());
+        for size in
+            (0..40).flat_map(|n| [SMALLEST + n * 7919, (SMALLEST << (n / 2)) - 1 + n, 1 << (18 + n / 2)])
+        {
+            let Some(class) = Class::of(layout(size)) else { continue };
+            let capacity = class.capacity();
+            assert!(class.0 < CLASSES && capacity.is_multiple_of(PAGE));
+            assert!((size..=size + size / STEPS + PAGE).contains(&capacity), "{capacity} for {size}");
+        }
+    }
+
+    #[test]
+    fn a_freed_block_is_handed_out_again_and_cleared_on_request() {
+        let allocator = CachingAllocator::new();
+        // SAFETY: blocks are freed once, with their layouts, and written within them.
+        unsafe {
+            let block = allocator.alloc(layout(3 << 20));
+            assert_eq!(block.addr() % HUGE_PAGE, 0);
+            block.write_bytes(7, 3 << 20);
+            allocator.dealloc(block, layout(3 << 20));
+            let again = allocator.alloc_zeroed(layout((3 << 20) - 5));
+            assert_eq!(again, block);
+            assert!(std::slice::from_raw_parts(again, (3 << 20) - 5).iter().all(|&byte| byte == 0));
+            allocator.dealloc(again, layout((3 << 20) - 5));
+        }
+    }
+
+    #[test]
+    fn a_block_that_grows_or_shrinks_keeps_its_bytes() {
+        let allocator = CachingAllocator::new();
+        // SAFETY: as above.
+        unsafe {
+            let mut size = 1000;
+            let mut block = allocator.alloc(layout(size));
+            block.write_bytes(3, size);
+            for wanted in [300 << 10, (300 << 10) + 9, 5 << 20, 400 << 10, 2000] {
+                block = allocator.realloc(block, layout(size), wanted);
+                size = wanted;
+                assert!(std::slice::from_raw_parts(block, 1000).iter().all(|&byte| byte == 3));
+            }
+            allocator.dealloc(block, layout(size));
+        }
+    }
+
+    #[test]
+    fn cached_blocks_are_given_up_before_memory_grows_an_eighth_above_the_peak() {
+        let allocator = CachingAllocator::new();
+        let total = |allocator: &CachingAllocator| {
+            let cache = allocator.cache();
+            (cache.used + cache.cached, cache.peak)
+        };
+        // SAFETY: as above.
+        unsafe {
+            for size in (1..40).map(|n| n * (300 << 10)) {
+                let blocks = [(); 3].map(|()| allocator.alloc(layout(size)));
+                let (held, peak) = total(&allocator);
+                assert!(held <= peak + peak / 8, "{held} of {peak}");
+                blocks.into_iter().for_each(|block| allocator.dealloc(block, layout(size)));
+            }
+        }
+        assert_eq!(allocator.cache().used, 0);
+    }
+}

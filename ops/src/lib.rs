@@ -18,6 +18,8 @@ mod update;
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use linear::linear;
+#[cfg(feature = "flex")]
+pub use matrix::cpu_products;
 pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
 pub use roi_align::{RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};

@@ -221,7 +221,7 @@ mod tests {
             // Scores with many ties.
             let scores: Vec<f32> = corners.iter().map(|c| f32::from(c[0] % 7)).collect();
             let classes: Vec<usize> = corners.iter().map(|c| usize::from(c[1] % 3)).collect();
-            let one_class = std::vec![0; boxes.len()];
+            let one_class = vec![0; boxes.len()];
             prop_assert_eq!(nms(&boxes, &scores, threshold), by_definition(&boxes, &scores, &one_class, threshold));
             let expected = by_definition(&boxes, &scores, &classes, threshold);
             prop_assert_eq!(batched_nms(&boxes, &scores, &classes, threshold), expected);

@@ -27,7 +27,7 @@ impl Case {
 
     fn options<const D: usize>(self, residual: Tensor<D>) -> BatchNormOptions<D> {
         let options = BatchNormOptions::new(EPSILON);
-        let options = if self.residual { options.add(residual) } else { options };
+        let options = if self.residual { options.add_residual(residual) } else { options };
         if self.relu { options.relu() } else { options }
     }
 
@@ -340,7 +340,7 @@ fn other_types_than_f32_go_through_burns_operators() {
     let [ones, zeros] = [1.0f64, 0.0].map(|value| {
         Tensor::<1>::from_data(TensorData::from([value, value]), (&device, burn::tensor::DType::F64))
     });
-    let options = BatchNormOptions::new(0.0).add(input.clone()).relu();
+    let options = BatchNormOptions::new(0.0).add_residual(input.clone()).relu();
     let output = batch_norm_train(input, ones, zeros, options).output;
     assert_eq!(output.into_data().try_to_vec::<f64>().unwrap(), [0.0, 4.0, 4.0, 10.0]);
 }

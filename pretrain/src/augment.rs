@@ -3,16 +3,20 @@
 //! Order and probabilities follow BYOL's appendix B and the official SCRL code (kakaobrain/scrl 62730fb): random
 //! resized crop, horizontal flip, colour jitter, greyscale, blur, solarize, normalise.
 
+use std::path::Path;
+
 use scrl_core::random::{Rng, RngExt};
 use scrl_core::structures::{Rect, Size};
-use scrl_core::transforms::RgbImage;
 use scrl_core::transforms::blur::{gaussian_blur, resized_blur};
 use scrl_core::transforms::color::{ColorJitter, grayscale, solarize};
 use scrl_core::transforms::crop::random_crop_rect;
-use scrl_core::transforms::flip::flip_horizontal;
+use scrl_core::transforms::decode::decode;
+use scrl_core::transforms::flip::flip_horizontal_in_place;
 use scrl_core::transforms::geometry::ViewGeometry;
-use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD, to_chw};
+use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD, chw};
 use scrl_core::transforms::resample::crop_resize;
+use scrl_core::transforms::scratch::recycle;
+use scrl_core::transforms::{ImageError, RgbImage};
 use serde::{Deserialize, Serialize};
 
 /// Which blur is applied.
@@ -73,6 +77,28 @@ pub struct View {
 }
 
 impl AugmentConfig {
+    /// Both views of an image file.
+    ///
+    /// # Errors
+    /// When the file cannot be decoded.
+    pub fn load_two_views(&self, path: &Path, rng: &mut Rng) -> Result<[View; 2], ImageError> {
+        let image = decode(path)?;
+        let views = self.two_views(&image, rng);
+        recycle(image);
+        Ok(views)
+    }
+
+    /// The view of supervised pretraining of an image file.
+    ///
+    /// # Errors
+    /// When the file cannot be decoded.
+    pub fn load_supervised_view(&self, path: &Path, rng: &mut Rng) -> Result<View, ImageError> {
+        let image = decode(path)?;
+        let view = self.supervised_view(&image, rng);
+        recycle(image);
+        Ok(view)
+    }
+
     /// Both views of an image.
     pub fn two_views(&self, image: &RgbImage, rng: &mut Rng) -> [View; 2] {
         let first = self.view(image, self.blur.0, self.solarize.0, rng);
@@ -83,7 +109,7 @@ impl AugmentConfig {
     /// The view of supervised pretraining: crop and flip alone.
     pub fn supervised_view(&self, image: &RgbImage, rng: &mut Rng) -> View {
         let (view, geometry) = self.crop_and_flip(image, rng);
-        View { pixels: normalise(&view), geometry }
+        View { pixels: normalise(view), geometry }
     }
 
     fn view(&self, image: &RgbImage, blur: f32, solarized: f32, rng: &mut Rng) -> View {
@@ -96,12 +122,13 @@ impl AugmentConfig {
             grayscale(&mut view);
         }
         if rng.random::<f32>() < blur {
-            view = self.blurred(&view, rng);
+            let blurred = self.blurred(&view, rng);
+            recycle(std::mem::replace(&mut view, blurred));
         }
         if rng.random::<f32>() < solarized {
             solarize(&mut view, 128);
         }
-        View { pixels: normalise(&view), geometry }
+        View { pixels: normalise(view), geometry }
     }
 
     fn crop_and_flip(&self, image: &RgbImage, rng: &mut Rng) -> (RgbImage, ViewGeometry) {
@@ -111,7 +138,7 @@ impl AugmentConfig {
         let flipped = rng.random::<f32>() < self.flip;
         let mut view = crop_resize(image, crop, output);
         if flipped {
-            view = flip_horizontal(&view);
+            flip_horizontal_in_place(&mut view);
         }
         (view, ViewGeometry { crop, flipped, source, output })
     }
@@ -127,8 +154,55 @@ impl AugmentConfig {
     }
 }
 
-fn normalise(view: &RgbImage) -> Vec<f32> {
-    let mut pixels = vec![0.0; (view.width() * view.height() * 3) as usize];
-    to_chw(view, IMAGENET_MEAN, IMAGENET_STD, &mut pixels);
+fn normalise(view: RgbImage) -> Vec<f32> {
+    let pixels = chw(&view, IMAGENET_MEAN, IMAGENET_STD);
+    recycle(view);
     pixels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scrl_core::random::stream;
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        let values = (0..3 * width * height).map(|i| (i % 3 * 60 + i / 7 % 101 + i / (3 * width)) as u8);
+        RgbImage::from_raw(width, height, values.collect()).expect("an image")
+    }
+
+    fn assert_same(a: &View, b: &View) {
+        assert_eq!(a.geometry, b.geometry);
+        assert_eq!(a.pixels, b.pixels);
+    }
+
+    #[test]
+    fn views_of_a_file_are_those_of_its_image_whatever_the_thread_did_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("picture.png");
+        let image = picture(90, 70);
+        image.save(&path).expect("a file");
+        for blur_kind in [BlurKind::Gaussian, BlurKind::Resized] {
+            let config = AugmentConfig { view_size: 48, blur_kind, ..AugmentConfig::default() };
+            for seed in 0..20 {
+                let expected = config.two_views(&image, &mut stream(seed, &[]));
+                config.two_views(&picture(40 + seed as u32, 60), &mut stream(seed, &[1]));
+                let got = config.load_two_views(&path, &mut stream(seed, &[])).expect("views");
+                assert_same(&got[0], &expected[0]);
+                assert_same(&got[1], &expected[1]);
+                let expected = config.supervised_view(&image, &mut stream(seed, &[]));
+                let got = config.load_supervised_view(&path, &mut stream(seed, &[])).expect("a view");
+                assert_same(&got, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_image_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("text.jpg");
+        std::fs::write(&path, "text").expect("a file");
+        let error =
+            AugmentConfig::default().load_two_views(&path, &mut stream(0, &[])).expect_err("an error");
+        assert!(error.to_string().contains("text.jpg"), "{error}");
+    }
 }

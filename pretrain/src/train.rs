@@ -14,7 +14,6 @@ use scrl_core::models::ResNet;
 use scrl_core::models::parameters::TensorMap;
 use scrl_core::random::{Rng, stream};
 use scrl_core::solver::{Optimizer, WarmupCosine};
-use scrl_core::transforms::decode::decode;
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -242,12 +241,11 @@ pub fn sample_function(settings: &PretrainConfig, data: &ImageFolder) -> SampleF
     let samples = data.samples.clone();
     Arc::new(move |index, rng| {
         let source = &samples[index];
-        let image = decode(&source.path)?;
         if method == MethodKind::Supervised {
-            let view = augment.supervised_view(&image, rng);
+            let view = augment.load_supervised_view(&source.path, rng)?;
             return Ok(Sample { views: vec![view.pixels], boxes: Vec::new(), label: source.label });
         }
-        let [first, second] = augment.two_views(&image, rng);
+        let [first, second] = augment.load_two_views(&source.path, rng)?;
         let boxes = match method {
             MethodKind::Scrl => boxes.generate([&first.geometry, &second.geometry], rng),
             _ => Vec::new(),

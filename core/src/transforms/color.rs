@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::hue;
-use super::vectorized::{BLOCK, Block, change_blocks, sum_blocks, truncate, vectorized};
+use super::vectorized::{BLOCK, Block, change_blocks, level, sum_blocks, vectorized};
 use crate::random::{Rng, RngExt};
 
 /// Changes brightness, contrast, saturation and hue at random, in random order: torchvision's `ColorJitter`.
@@ -54,7 +54,7 @@ fn factor(strength: f32, rng: &mut Rng) -> f32 {
 /// Blends with black: 0 gives black, 1 the image.
 ///
 /// # Panics
-/// If the factor is negative or not finite.
+/// If the factor is negative.
 pub fn adjust_brightness(image: &mut RgbImage, factor: f32) {
     blend_with_level(image, 0, factor);
 }
@@ -62,7 +62,7 @@ pub fn adjust_brightness(image: &mut RgbImage, factor: f32) {
 /// Blends with the mean grey: 0 gives a flat image, 1 the image.
 ///
 /// # Panics
-/// If the factor is negative or not finite.
+/// If the factor is negative.
 pub fn adjust_contrast(image: &mut RgbImage, factor: f32) {
     let count = u64::from(image.width()) * u64::from(image.height());
     if count == 0 {
@@ -71,7 +71,13 @@ pub fn adjust_contrast(image: &mut RgbImage, factor: f32) {
     let sum = sum_blocks(
         image,
         #[inline(always)]
-        |block, pixels| luma(block)[..pixels].iter().map(|&v| u32::from(v)).sum::<u32>().into(),
+        |block, pixels| {
+            let mut sum = 0;
+            for &grey in &luma(block)[..pixels] {
+                sum += u32::from(grey);
+            }
+            sum.into()
+        },
     );
     let mean = (sum as f64 / count as f64 + 0.5) as u8;
     blend_with_level(image, mean, factor);
@@ -80,9 +86,9 @@ pub fn adjust_contrast(image: &mut RgbImage, factor: f32) {
 /// Blends with the grey image: 0 gives grey, 1 the image.
 ///
 /// # Panics
-/// If the factor is negative or not finite.
+/// If the factor is negative.
 pub fn adjust_saturation(image: &mut RgbImage, factor: f32) {
-    assert!((0.0..=f32::MAX).contains(&factor), "the factor {factor} must be finite and not negative");
+    assert!(factor >= 0.0, "the factor {factor} must not be negative");
     if factor == 1.0 {
         return;
     }
@@ -148,11 +154,11 @@ fn luma([red, green, blue]: &Block) -> [u8; BLOCK] {
 #[inline(always)]
 fn blend(from: u8, to: u8, factor: f32) -> u8 {
     let (from, to) = (f32::from(from), f32::from(to));
-    truncate((from + factor * (to - from)).clamp(0.0, 255.0)) as u8
+    level(from + factor * (to - from))
 }
 
 fn blend_with_level(image: &mut RgbImage, level: u8, factor: f32) {
-    assert!((0.0..=f32::MAX).contains(&factor), "the factor {factor} must be finite and not negative");
+    assert!(factor >= 0.0, "the factor {factor} must not be negative");
     if factor == 1.0 {
         return;
     }
@@ -167,6 +173,7 @@ mod tests {
     use super::*;
     use crate::random::stream;
     use image::Rgb;
+    use proptest::prelude::{prop_assert_eq, proptest};
 
     fn pixel(rgb: [u8; 3], change: impl Fn(&mut RgbImage)) -> [u8; 3] {
         let mut image = RgbImage::from_pixel(1, 1, Rgb(rgb));
@@ -243,5 +250,55 @@ mod tests {
             second += usize::from(image == b);
         }
         assert!(first > 8 && second > 8, "{first} and {second} of 40");
+    }
+
+    fn luma_of(Rgb([r, g, b]): Rgb<u8>) -> u8 {
+        ((19595 * u32::from(r) + 38470 * u32::from(g) + 7471 * u32::from(b) + 0x8000) >> 16) as u8
+    }
+
+    /// Pillow's blend, with a cast that cuts.
+    fn blended(from: u8, to: u8, factor: f32) -> u8 {
+        (f32::from(from) + factor * (f32::from(to) - f32::from(from))) as u8
+    }
+
+    fn by_pixel(image: &RgbImage, change: impl Fn(Rgb<u8>) -> [u8; 3]) -> RgbImage {
+        RgbImage::from_fn(image.width(), image.height(), |x, y| Rgb(change(image[(x, y)])))
+    }
+
+    fn changed(image: &RgbImage, change: impl Fn(&mut RgbImage)) -> RgbImage {
+        let mut image = image.clone();
+        change(&mut image);
+        image
+    }
+
+    proptest! {
+        #[test]
+        fn images_of_every_size_change_to_the_byte_as_their_pixels_do_one_by_one(
+            width in 1u32..90, height in 1u32..5, factor in 0.0f32..3.0, threshold: u8, seed: u64,
+        ) {
+            let mut rng = stream(seed, &[]);
+            let image = RgbImage::from_fn(width, height, |_, _| Rgb(rng.random()));
+            let mean = {
+                let sum: u64 = image.pixels().map(|p| u64::from(luma_of(*p))).sum();
+                (sum as f64 / f64::from(width * height) + 0.5) as u8
+            };
+            prop_assert_eq!(
+                changed(&image, |i| adjust_brightness(i, factor)),
+                by_pixel(&image, |p| p.0.map(|v| blended(0, v, factor)))
+            );
+            prop_assert_eq!(
+                changed(&image, |i| adjust_contrast(i, factor)),
+                by_pixel(&image, |p| p.0.map(|v| blended(mean, v, factor)))
+            );
+            prop_assert_eq!(
+                changed(&image, |i| adjust_saturation(i, factor)),
+                by_pixel(&image, |p| p.0.map(|v| blended(luma_of(p), v, factor)))
+            );
+            prop_assert_eq!(changed(&image, grayscale), by_pixel(&image, |p| [luma_of(p); 3]));
+            prop_assert_eq!(
+                changed(&image, |i| solarize(i, threshold)),
+                by_pixel(&image, |p| p.0.map(|v| if v >= threshold { 255 - v } else { v }))
+            );
+        }
     }
 }

@@ -1,12 +1,18 @@
 //! Image files to 8-bit RGB.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, RgbImage};
+use memchr::memchr;
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::ImageError;
+use super::{ImageError, scratch};
 use crate::structures::Size;
 
 /// Reads a JPEG or PNG file as 8-bit RGB, turned upright as its EXIF orientation says.
@@ -14,20 +20,25 @@ use crate::structures::Size;
 /// Grey is repeated in the three channels, alpha is dropped, palettes are looked up, 16-bit samples are scaled to 8 bits,
 /// and CMYK is converted without a colour profile.
 ///
+/// The image may be handed back with [`scratch::recycle`] when it is no longer needed, so that the next one on this
+/// thread takes its memory.
+///
 /// # Errors
 /// When the file cannot be read, is empty, is neither JPEG nor PNG, or is truncated or damaged.
 pub fn decode(path: &Path) -> Result<RgbImage, ImageError> {
-    decode_bytes(&read(path)?, path)
+    with_content(path, |bytes| decode_bytes(bytes, path))
 }
 
 /// As [`decode`], of a file's content; `name` is what errors call it.
 pub fn decode_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
-    let (decoder, orientation) = open(bytes, name)?;
-    if bytes.starts_with(&JPEG_START) && !ends_properly(bytes) {
-        let reason = "the file ends before the image does".to_owned();
-        return Err(ImageError::Damaged { path: name.to_path_buf(), reason });
+    let (image, orientation) = match format(bytes, name)? {
+        Format::Jpeg => decode_jpeg(bytes, name)?,
+        Format::Png => decode_png(bytes, name)?,
+    };
+    if orientation == Orientation::NoTransforms {
+        return Ok(image);
     }
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| explain(e, name))?;
+    let mut image = DynamicImage::from(image);
     image.apply_orientation(orientation);
     Ok(image.into_rgb8())
 }
@@ -38,31 +49,64 @@ pub fn decode_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
 /// As [`decode`], except that damage behind the header goes unnoticed.
 pub fn read_size(path: &Path) -> Result<Size, ImageError> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    let bytes = read(path)?;
-    let (decoder, orientation) = open(&bytes, path)?;
-    let (width, height) = decoder.dimensions();
+    let ((width, height), orientation) = with_content(path, |bytes| match format(bytes, path)? {
+        Format::Jpeg => {
+            let (decoder, size) = open_jpeg(bytes, path)?;
+            Ok((size, jpeg_orientation(&decoder)))
+        }
+        Format::Png => {
+            let (decoder, orientation) = open_png(bytes, path)?;
+            Ok((decoder.dimensions(), orientation))
+        }
+    })?;
     Ok(match orientation {
         Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => Size { width: height, height: width },
         _ => Size { width, height },
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
-    std::fs::read(path).map_err(|reason| ImageError::Read { path: path.to_path_buf(), reason })
+/// Calls `read` with the content of a file.
+fn with_content<T>(path: &Path, read: impl FnOnce(&[u8]) -> Result<T, ImageError>) -> Result<T, ImageError> {
+    let failed = |reason| ImageError::Read { path: path.to_path_buf(), reason };
+    let mut file = File::open(path).map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    // The end of the file is found by reading nothing there, for which there must be room.
+    let mut bytes = scratch::take(usize::try_from(len).unwrap_or(0).saturating_add(1));
+    bytes.clear();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    let result = read(&bytes);
+    scratch::give(bytes);
+    result
 }
 
-fn open<'a>(bytes: &'a [u8], name: &Path) -> Result<(impl ImageDecoder + 'a, Orientation), ImageError> {
+enum Format {
+    Jpeg,
+    Png,
+}
+
+fn format(bytes: &[u8], name: &Path) -> Result<Format, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty { path: name.to_path_buf() });
     }
-    let format = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => format,
-        _ => return Err(ImageError::Format { path: name.to_path_buf() }),
-    };
-    let reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut decoder = reader.into_decoder().map_err(|e| explain(e, name))?;
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => Ok(Format::Jpeg),
+        Ok(ImageFormat::Png) => Ok(Format::Png),
+        _ => Err(ImageError::Format { path: name.to_path_buf() }),
+    }
+}
+
+type PngDecoder<'a> = image::codecs::png::PngDecoder<Cursor<&'a [u8]>>;
+
+fn open_png<'a>(bytes: &'a [u8], name: &Path) -> Result<(PngDecoder<'a>, Orientation), ImageError> {
+    let mut decoder = PngDecoder::new(Cursor::new(bytes)).map_err(|e| explain(e, name))?;
     let orientation = decoder.orientation().map_err(|e| explain(e, name))?;
     Ok((decoder, orientation))
+}
+
+fn decode_png(bytes: &[u8], name: &Path) -> Result<(RgbImage, Orientation), ImageError> {
+    let (decoder, orientation) = open_png(bytes, name)?;
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| explain(e, name))?;
+    Ok((image.into_rgb8(), orientation))
 }
 
 fn explain(error: image::ImageError, name: &Path) -> ImageError {
@@ -71,6 +115,49 @@ fn explain(error: image::ImageError, name: &Path) -> ImageError {
         image::ImageError::Unsupported(e) => ImageError::Unsupported { path, reason: e.to_string() },
         image::ImageError::Limits(e) => ImageError::Unsupported { path, reason: e.to_string() },
         other => ImageError::Damaged { path, reason: other.to_string() },
+    }
+}
+
+type JpegDecoder<'a> = zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>;
+
+/// The decoder behind the headers, and width and height.
+fn open_jpeg<'a>(bytes: &'a [u8], name: &Path) -> Result<(JpegDecoder<'a>, (u32, u32)), ImageError> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(|e| explain_jpeg(e, name))?;
+    let info = decoder.info().expect("the headers are decoded");
+    Ok((decoder, (info.width.into(), info.height.into())))
+}
+
+fn jpeg_orientation(decoder: &JpegDecoder) -> Orientation {
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    orientation.unwrap_or(Orientation::NoTransforms)
+}
+
+fn decode_jpeg(bytes: &[u8], name: &Path) -> Result<(RgbImage, Orientation), ImageError> {
+    let (mut decoder, (width, height)) = open_jpeg(bytes, name)?;
+    if !ends_properly(bytes) {
+        let reason = "the file ends before the image does".to_owned();
+        return Err(ImageError::Damaged { path: name.to_path_buf(), reason });
+    }
+    let mut image = scratch::image(width, height);
+    // What a damaged file leaves out must not be what an earlier image had there.
+    image.fill(0);
+    decoder.decode_into(&mut image).map_err(|e| explain_jpeg(e, name))?;
+    Ok((image, jpeg_orientation(&decoder)))
+}
+
+fn explain_jpeg(error: DecodeErrors, name: &Path) -> ImageError {
+    let (path, reason) = (name.to_path_buf(), error.to_string());
+    match error {
+        DecodeErrors::Unsupported(_) | DecodeErrors::LargeDimensions(_) => {
+            ImageError::Unsupported { path, reason }
+        }
+        _ => ImageError::Damaged { path, reason },
     }
 }
 
@@ -83,7 +170,7 @@ const JPEG_START: [u8; 2] = [0xff, 0xd8];
 fn ends_properly(bytes: &[u8]) -> bool {
     let mut rest = &bytes[JPEG_START.len()..];
     loop {
-        let Some(start) = rest.iter().position(|&b| b == 0xff) else { return false };
+        let Some(start) = memchr(0xff, rest) else { return false };
         rest = &rest[start + 1..];
         match rest {
             [0xd9, ..] => return true,
@@ -179,5 +266,23 @@ mod tests {
             let error = decode_bytes(text, Path::new("t.jpg")).expect_err("an error").to_string();
             assert_eq!(error, "`t.jpg` is not a JPEG or PNG image; convert or remove it");
         }
+    }
+
+    #[test]
+    fn used_memory_leaves_no_trace_even_in_a_damaged_file() {
+        let mut bytes = jpeg();
+        let image = decoded(&bytes);
+        scratch::recycle(RgbImage::from_pixel(64, 48, image::Rgb([255; 3])));
+        assert_eq!(decoded(&bytes), image);
+        // A second start of a scan amid the first one's data: the decoder stops there without an error.
+        let scan = bytes.windows(2).position(|b| b == [0xff, 0xda]).expect("a scan");
+        let header = bytes[scan..scan + 2 + usize::from(bytes[scan + 3])].to_vec();
+        let middle = (scan + bytes.len()) / 2;
+        bytes.splice(middle..middle, header);
+        let damaged = |level| {
+            scratch::recycle(RgbImage::from_pixel(64, 48, image::Rgb([level; 3])));
+            decoded(&bytes)
+        };
+        assert_eq!(damaged(3), damaged(255));
     }
 }

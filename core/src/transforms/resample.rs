@@ -9,6 +9,7 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
+use super::scratch;
 use crate::structures::{Rect, Size};
 
 /// Cuts a part out of an image and resizes it, bicubic (a = −0.5). Pixels outside the part have no influence.
@@ -55,7 +56,9 @@ fn resample(image: &RgbImage, crop: Rect, size: Size, filter: FilterType) -> Rgb
     if crop.height == size.height {
         return rows;
     }
-    pass(&mut resizer, &view(&rows), size, filter)
+    let resized = pass(&mut resizer, &view(&rows), size, filter);
+    scratch::recycle(rows);
+    resized
 }
 
 fn view(image: &RgbImage) -> TypedImageRef<'_, U8x3> {
@@ -68,7 +71,7 @@ fn pass(
     size: Size,
     filter: FilterType,
 ) -> RgbImage {
-    let mut out = RgbImage::new(size.width, size.height);
+    let mut out = scratch::image(size.width, size.height);
     let mut target = TypedImage::from_buffer(size.width, size.height, &mut out).expect("three bytes a pixel");
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     resizer.resize_typed(source, &mut target, &options).expect("no crop box is asked for");
@@ -113,5 +116,14 @@ mod tests {
         let image = RgbImage::from_fn(64, 64, |x, _| Rgb([if x % 2 == 0 { 0 } else { 200 }; 3]));
         let half = resize_bilinear(&image, Size { width: 32, height: 32 });
         assert!(half.enumerate_pixels().all(|(x, _, p)| x == 0 || x == 31 || p.0[0].abs_diff(100) <= 1));
+    }
+
+    #[test]
+    fn used_memory_leaves_no_trace() {
+        let image = RgbImage::from_fn(50, 40, |x, y| Rgb([(x * 5) as u8, (y * 6) as u8, (x * y) as u8]));
+        let crop = Rect { x: 3, y: 4, width: 30, height: 31 };
+        let first = crop_resize(&image, crop, Size { width: 17, height: 19 });
+        (1..9).for_each(|i| scratch::recycle(RgbImage::from_pixel(20 * i, 20 * i, Rgb([255; 3]))));
+        assert_eq!(crop_resize(&image, crop, Size { width: 17, height: 19 }), first);
     }
 }

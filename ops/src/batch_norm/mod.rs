@@ -28,7 +28,7 @@ impl<const D: usize> BatchNormOptions<D> {
     }
 
     /// Adds `residual`, of the input's shape, to the normalised values.
-    pub fn add(self, residual: Tensor<D>) -> Self {
+    pub fn add_residual(self, residual: Tensor<D>) -> Self {
         Self { residual: Some(residual), ..self }
     }
 

@@ -50,6 +50,11 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// What computes products of matrices on the CPU of this machine: `amx` or `gemm`.
+pub fn cpu_products() -> &'static str {
+    if wide_products() { "amx" } else { "gemm" }
+}
+
 /// Whether products want their operands large: packing costs as much as many a small product.
 pub(crate) fn wide_products() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -6,8 +6,6 @@
 //!
 //! Positions follow torchvision (`torchvision/csrc/ops/cpu/roi_align_common.h`), in the same order of operations.
 
-use std::ops::Range;
-
 use burn::tensor::TensorData;
 
 use super::RoiAlignOptions;
@@ -158,6 +156,7 @@ impl AxisTaps {
     }
 
     /// The same weights by row or column of the feature map.
+    #[cfg(any(feature = "flex", test))]
     pub fn by_pixel(&self) -> PixelTaps {
         let cells = self.cells().enumerate();
         let mut taps: Vec<(usize, Tap)> = cells
@@ -179,6 +178,7 @@ impl AxisTaps {
 }
 
 /// The taps of each feature-map row or column that has any; their indices are output cells.
+#[cfg(any(feature = "flex", test))]
 #[derive(Debug)]
 pub(super) struct PixelTaps {
     /// Row or column and the end of its taps in `taps`, ascending.
@@ -186,6 +186,7 @@ pub(super) struct PixelTaps {
     taps: Vec<Tap>,
 }
 
+#[cfg(any(feature = "flex", test))]
 impl PixelTaps {
     /// Each row or column in turn with its cells.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &[Tap])> {
@@ -194,7 +195,7 @@ impl PixelTaps {
     }
 
     /// The range of rows or columns from the first to the last with taps.
-    pub fn span(&self) -> Range<usize> {
+    pub fn span(&self) -> std::ops::Range<usize> {
         match (self.pixels.first(), self.pixels.last()) {
             (Some((first, _)), Some((last, _))) => *first..last + 1,
             _ => 0..0,

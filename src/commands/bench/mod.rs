@@ -21,13 +21,18 @@ use crate::device;
 const SEED: u64 = 0;
 
 pub fn run(args: BenchArgs) -> Result<Ending> {
-    let line = match args.what {
+    #[cfg_attr(not(feature = "flex"), expect(unused_mut))]
+    let mut line = match args.what {
         BenchCommand::Pretrain(args) => pretrain::run(&args)?,
         BenchCommand::Forward(args) => forward::run(&args)?,
         BenchCommand::Detector(args) => detector::run(&args)?,
         BenchCommand::Augment(args) => augment::run(&args)?,
         BenchCommand::RoiAlign(args) => roi_align::run(&args)?,
     };
+    #[cfg(feature = "flex")]
+    {
+        line["cpu_products"] = scrl_ops::cpu_products().into();
+    }
     println!("{line}");
     Ok(Ending::Done)
 }

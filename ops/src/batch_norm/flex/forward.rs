@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::{
-    channel::{Affine, Floor},
-    lanes::{add_columns, map},
+    channel::Affine,
+    functions::{Floor, Output},
+    lanes::{Lanes, Work, run},
     layout::Layout,
+    loops::map,
     moments::Moments,
     operand::Operand,
 };
@@ -25,21 +27,38 @@ pub(super) struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    /// Statistics of a group of channels.
+    /// Normalises by the statistics of the batch, which it returns; `affine` takes a channel and its statistics.
     ///
+    /// # Safety
+    /// Nobody else accesses the operands that are owned and the output.
+    pub(super) unsafe fn by_batch(
+        &self,
+        affine: impl Fn(usize, Statistics) -> Affine + Sync + Send,
+    ) -> Vec<Statistics> {
+        self.layout.for_each_group((0.0, 0.0), |channels, statistics| {
+            run(ByBatch { pass: self, channels, statistics, affine: &affine });
+        })
+    }
+
+    /// Normalises each channel as given.
+    ///
+    /// # Safety
+    /// As [`Forward::by_batch`].
+    pub(super) unsafe fn by_statistics(&self, affines: &[Affine]) {
+        self.layout.for_each_group((), |channels, _| {
+            run(ByStatistics { pass: self, affines: &affines[channels.clone()], channels });
+        });
+    }
+
     /// # Safety
     /// Nobody writes the group's part of the input meanwhile.
     #[inline(always)]
-    pub(super) unsafe fn statistics(&self, channels: &Range<usize>, statistics: &mut [Statistics]) {
-        if self.layout.plane == 1 {
-            // SAFETY: the caller's promise.
-            return unsafe { self.statistics_of_columns(channels, statistics) };
-        }
+    unsafe fn statistics<L: Lanes>(&self, channels: &Range<usize>, statistics: &mut [Statistics]) {
         let mut moments = vec![Moments::default(); channels.len()];
         for image in 0..self.layout.images {
             for (channel, moments) in channels.clone().zip(&mut moments) {
                 // SAFETY: the caller's promise.
-                moments.add(unsafe { self.input.values(&self.layout.plane(image, channel)) });
+                moments.add::<L>(unsafe { self.input.values(&self.layout.plane(image, channel)) });
             }
         }
         for (statistics, moments) in statistics.iter_mut().zip(&moments) {
@@ -47,73 +66,76 @@ impl Forward<'_> {
         }
     }
 
-    /// [`Forward::statistics`] where planes are single values, in two passes over a few rows.
-    #[inline(always)]
-    unsafe fn statistics_of_columns(&self, channels: &Range<usize>, statistics: &mut [Statistics]) {
-        let count = self.layout.count();
-        // SAFETY: the caller's promise.
-        let row = |image| unsafe { self.input.values(&self.layout.row(image, channels)) };
-        let mut sums = vec![0.0; channels.len()];
-        for image in 0..self.layout.images {
-            add_columns([row(image)], [&mut sums], |[x]| [x]);
-        }
-        let centres: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
-        let mut squares = vec![0.0; channels.len()];
-        for image in 0..self.layout.images {
-            add_columns([row(image), &centres], [&mut squares], |[x, c]| [(x - c) * (x - c)]);
-        }
-        for (index, statistics) in statistics.iter_mut().enumerate() {
-            let rest = sums[index] / count - f64::from(centres[index]);
-            *statistics = (centres[index], (squares[index] / count - rest * rest) as f32);
-        }
-    }
-
-    /// Writes the output of a group of channels.
-    ///
     /// # Safety
     /// Nobody else accesses the group's part of the output.
     #[inline(always)]
-    pub(super) unsafe fn write(&self, channels: &Range<usize>, affines: &[Affine]) {
-        if self.layout.plane == 1 {
-            // SAFETY: the caller's promise.
-            return unsafe { self.write_columns(channels, affines) };
-        }
-        let floor = self.floor;
+    unsafe fn write<L: Lanes>(&self, channels: &Range<usize>, affines: &[Affine]) {
         for image in 0..self.layout.images {
             for (channel, affine) in channels.clone().zip(affines) {
                 let range = self.layout.plane(image, channel);
                 let (length, x) = (range.len(), self.input.pointer(&range));
                 let y = self.output.pointer(range.start, length);
+                let output = Output(*affine, self.floor);
                 // SAFETY: the ranges are in bounds; the caller promises that the output is ours alone.
                 unsafe {
                     match self.residual.map(|residual| residual.pointer(&range)) {
-                        None => map(length, [x], [y], |[x]| [floor.raise(affine.apply(x))]),
-                        Some(r) => map(length, [x, r], [y], |[x, r]| [floor.raise(affine.apply(x) + r)]),
+                        None => map::<L, 1, 1>(length, [x], [y], output),
+                        Some(r) => map::<L, 2, 1>(length, [x, r], [y], output),
                     }
                 }
             }
         }
     }
+}
+
+struct ByBatch<'a, F> {
+    pass: &'a Forward<'a>,
+    channels: Range<usize>,
+    statistics: &'a mut [Statistics],
+    affine: &'a F,
+}
+
+impl<F: Fn(usize, Statistics) -> Affine> Work for ByBatch<'_, F> {
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn write_columns(&self, channels: &Range<usize>, affines: &[Affine]) {
-        let floor = self.floor;
-        let [centres, scales, shifts] = Affine::columns(affines);
-        let coefficients = [&centres, &scales, &shifts].map(|column| column.as_ptr());
-        let [c, a, b] = coefficients;
-        for image in 0..self.layout.images {
-            let range = self.layout.row(image, channels);
-            let (length, x) = (range.len(), self.input.pointer(&range));
-            let y = self.output.pointer(range.start, length);
-            let apply = |x, centre, scale, shift| Affine { centre, scale, shift }.apply(x);
-            // SAFETY: as in `write`; a row has one value a channel.
-            unsafe {
-                match self.residual.map(|residual| residual.pointer(&range)) {
-                    None => map(length, [x, c, a, b], [y], |[x, c, a, b]| [floor.raise(apply(x, c, a, b))]),
-                    Some(r) => map(length, [x, r, c, a, b], [y], |[x, r, c, a, b]| {
-                        [floor.raise(apply(x, c, a, b) + r)]
-                    }),
-                }
+    fn run<L: Lanes>(self) {
+        let Self { pass, channels, statistics, affine } = self;
+        let rows = pass.layout.plane == 1;
+        // SAFETY: a task accesses its own channels alone and has written nothing yet.
+        unsafe {
+            if rows {
+                pass.row_statistics::<L>(&channels, statistics);
+            } else {
+                pass.statistics::<L>(&channels, statistics);
+            }
+        }
+        let affines: Vec<_> = channels
+            .clone()
+            .zip(statistics)
+            .map(|(channel, statistics)| affine(channel, *statistics))
+            .collect();
+        ByStatistics { pass, channels, affines: &affines }.run::<L>();
+    }
+}
+
+struct ByStatistics<'a> {
+    pass: &'a Forward<'a>,
+    channels: Range<usize>,
+    affines: &'a [Affine],
+}
+
+impl Work for ByStatistics<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        // SAFETY: a task accesses its own channels alone.
+        unsafe {
+            if self.pass.layout.plane == 1 {
+                self.pass.write_rows::<L>(&self.channels, self.affines);
+            } else {
+                self.pass.write::<L>(&self.channels, self.affines);
             }
         }
     }

@@ -1,151 +1,341 @@
-//! Loops over many values at once, in a form that compilers turn into vector instructions.
+//! Sixteen values side by side in the processor's widest registers.
 //!
-//! Sums are taken in an order that depends on the number of values alone.
+//! Every width computes the same bits.
 
-use std::array::from_fn;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 
-/// Values that a loop takes at once.
-const LANES: usize = 16;
-/// Values that are summed up in single precision before the sums go on in double precision.
-pub(super) const BLOCK: usize = 128 * LANES;
+/// Values in [`Lanes`], but for the single one of `f32`.
+pub(super) const WIDTH: usize = 16;
 
-/// Sums of `terms` of the values at the same place of all sources, [`BLOCK`] at a time.
-///
-/// # Panics
-/// If a source is shorter than the first.
-#[inline(always)]
-pub(super) fn sums<const K: usize, const M: usize>(
-    sources: [&[f32]; K],
-    terms: impl Fn([f32; K]) -> [f32; M],
-) -> [f64; M] {
-    let length = sources[0].len();
-    let mut totals = [0.0; M];
-    for start in (0..length).step_by(BLOCK) {
-        let end = length.min(start + BLOCK);
-        let sums = block_sums(sources.map(|source| &source[start..end]), &terms);
-        totals = from_fn(|m| totals[m] + sums[m]);
-    }
-    totals
+/// Values side by side; without a unit of its own, `f32` is a single one, for what is left at an end.
+pub(super) trait Lanes: Copy {
+    fn splat(value: f32) -> Self;
+
+    /// # Safety
+    /// The values from `place` on may be read.
+    unsafe fn load(place: *const f32) -> Self;
+
+    /// # Safety
+    /// The values from `place` on may be written.
+    unsafe fn store(self, place: *mut f32);
+
+    fn add(self, other: Self) -> Self;
+
+    fn sub(self, other: Self) -> Self;
+
+    fn mul(self, other: Self) -> Self;
+
+    /// `floor` where the value is less; what is not a number stays so.
+    fn raise(self, floor: Self) -> Self;
+
+    /// Zero where `output` is at most `floor`, otherwise the value.
+    fn pass(self, output: Self, floor: Self) -> Self;
 }
 
-/// [`sums`] of a single block.
-#[inline(always)]
-pub(super) fn block_sums<const K: usize, const M: usize>(
-    sources: [&[f32]; K],
-    terms: impl Fn([f32; K]) -> [f32; M],
-) -> [f64; M] {
-    let length = sources[0].len();
-    let sources = sources.map(|source| &source[..length]);
-    let whole = length - length % LANES;
-    let mut lanes = [[0.0f32; LANES]; M];
-    for start in (0..whole).step_by(LANES) {
-        // SAFETY: `start + LANES` is at most the length of every source.
-        let values: [[f32; LANES]; K] =
-            sources.map(|source| unsafe { source.as_ptr().add(start).cast::<[f32; LANES]>().read() });
-        for lane in 0..LANES {
-            let terms = terms(from_fn(|k| values[k][lane]));
-            for m in 0..M {
-                lanes[m][lane] += terms[m];
-            }
-        }
+impl Lanes for f32 {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        value
     }
-    for place in whole..length {
-        let terms = terms(sources.map(|source| source[place]));
-        for m in 0..M {
-            lanes[m][place - whole] += terms[m];
-        }
+
+    #[inline(always)]
+    unsafe fn load(place: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { place.read() }
     }
-    lanes.map(|lanes| folded(lanes.map(f64::from)))
+
+    #[inline(always)]
+    unsafe fn store(self, place: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { place.write(self) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self + other
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self - other
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self * other
+    }
+
+    #[inline(always)]
+    fn raise(self, floor: Self) -> Self {
+        if self < floor { floor } else { self }
+    }
+
+    #[inline(always)]
+    fn pass(self, output: Self, floor: Self) -> Self {
+        if output <= floor { 0.0 } else { self }
+    }
 }
 
-/// The sum of all lanes, halves first.
-#[inline(always)]
-fn folded(mut lanes: [f64; LANES]) -> f64 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+/// Any processor's lanes, left to the compiler.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; WIDTH]);
+
+impl Portable {
+    #[inline(always)]
+    fn with(mut self, other: Self, function: impl Fn(f32, f32) -> f32) -> Self {
+        for (value, other) in self.0.iter_mut().zip(other.0) {
+            *value = function(*value, other);
         }
-        width /= 2;
+        self
     }
-    lanes[0]
 }
 
-/// Writes `results` of the values at the same place of all sources to that place of the targets.
-///
-/// # Safety
-/// Sources and targets are `length` values long; a target may be a source, but does not overlap one
-/// otherwise, and nobody else accesses the targets.
-#[inline(always)]
-pub(super) unsafe fn map<const K: usize, const M: usize>(
-    length: usize,
-    sources: [*const f32; K],
-    targets: [*mut f32; M],
-    results: impl Fn([f32; K]) -> [f32; M],
-) {
-    let whole = length - length % LANES;
-    for start in (0..whole).step_by(LANES) {
-        // Everything is read before anything is written: a target may be a source.
-        // SAFETY: `start + LANES <= length`.
-        let values: [[f32; LANES]; K] =
-            sources.map(|source| unsafe { source.add(start).cast::<[f32; LANES]>().read() });
-        let mut written = [[0.0f32; LANES]; M];
-        for lane in 0..LANES {
-            let results = results(from_fn(|k| values[k][lane]));
-            for m in 0..M {
-                written[m][lane] = results[m];
-            }
+impl Lanes for Portable {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; WIDTH])
+    }
+
+    #[inline(always)]
+    unsafe fn load(place: *const f32) -> Self {
+        // SAFETY: the caller's promise; an array is aligned as its elements are.
+        Self(unsafe { place.cast::<[f32; WIDTH]>().read() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, place: *mut f32) {
+        // SAFETY: as above.
+        unsafe { place.cast::<[f32; WIDTH]>().write(self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.with(other, f32::add)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.with(other, f32::sub)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(other, f32::mul)
+    }
+
+    #[inline(always)]
+    fn raise(self, floor: Self) -> Self {
+        self.with(floor, f32::raise)
+    }
+
+    #[inline(always)]
+    fn pass(self, output: Self, floor: Self) -> Self {
+        let mask = output.with(floor, |output, floor| if output <= floor { 0.0 } else { 1.0 });
+        self.with(mask, |value, mask| if mask == 0.0 { 0.0 } else { value })
+    }
+}
+
+/// AVX2's lanes. Only code compiled for AVX2 may use them.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(__m256, __m256);
+
+// SAFETY of all bodies: [`run`] uses the type where the processor has AVX2 alone.
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx2 {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        let half = unsafe { _mm256_set1_ps(value) };
+        Self(half, half)
+    }
+
+    #[inline(always)]
+    unsafe fn load(place: *const f32) -> Self {
+        unsafe { Self(_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(8))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, place: *mut f32) {
+        unsafe {
+            _mm256_storeu_ps(place, self.0);
+            _mm256_storeu_ps(place.add(8), self.1);
         }
-        for m in 0..M {
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn raise(self, floor: Self) -> Self {
+        // The instruction returns its second operand if one is not a number.
+        unsafe { Self(_mm256_max_ps(floor.0, self.0), _mm256_max_ps(floor.1, self.1)) }
+    }
+
+    #[inline(always)]
+    fn pass(self, output: Self, floor: Self) -> Self {
+        unsafe {
+            let low = _mm256_cmp_ps::<_CMP_NLE_UQ>(output.0, floor.0);
+            let high = _mm256_cmp_ps::<_CMP_NLE_UQ>(output.1, floor.1);
+            Self(_mm256_and_ps(self.0, low), _mm256_and_ps(self.1, high))
+        }
+    }
+}
+
+/// AVX-512's lanes. Only code compiled for AVX-512 may use them.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(__m512);
+
+// SAFETY of all bodies: [`run`] uses the type where the processor has AVX-512 alone.
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx512 {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self(unsafe { _mm512_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(place: *const f32) -> Self {
+        Self(unsafe { _mm512_loadu_ps(place) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, place: *mut f32) {
+        unsafe { _mm512_storeu_ps(place, self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn raise(self, floor: Self) -> Self {
+        // The instruction returns its second operand if one is not a number.
+        Self(unsafe { _mm512_max_ps(floor.0, self.0) })
+    }
+
+    #[inline(always)]
+    fn pass(self, output: Self, floor: Self) -> Self {
+        unsafe {
+            let mask = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(output.0, floor.0);
+            Self(_mm512_maskz_mov_ps(mask, self.0))
+        }
+    }
+}
+
+/// Work that can be done with lanes of any kind.
+pub(super) trait Work {
+    type Output;
+
+    /// Mark the body `#[inline(always)]`, or it is not compiled for the kind.
+    fn run<L: Lanes>(self) -> Self::Output;
+}
+
+/// Does the work with the widest registers of the processor.
+pub(super) fn run<W: Work>(work: W) -> W::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has the features that the function is compiled for.
+            return unsafe { with_avx512(work) };
+        }
+        if is_x86_feature_detected!("avx2") {
             // SAFETY: as above.
-            unsafe { targets[m].add(start).cast::<[f32; LANES]>().write(written[m]) };
+            return unsafe { with_avx2(work) };
         }
     }
-    for place in whole..length {
-        // SAFETY: `place < length`.
-        let results = results(sources.map(|source| unsafe { source.add(place).read() }));
-        for m in 0..M {
-            // SAFETY: as above.
-            unsafe { targets[m].add(place).write(results[m]) };
-        }
-    }
+    work.run::<Portable>()
 }
 
-/// Adds `terms` of the values at each place to the totals of that place.
-///
-/// # Panics
-/// If a source or a total is shorter than the first source.
-#[inline(always)]
-pub(super) fn add_columns<const K: usize, const M: usize>(
-    sources: [&[f32]; K],
-    totals: [&mut [f64]; M],
-    terms: impl Fn([f32; K]) -> [f32; M],
-) {
-    let length = sources[0].len();
-    let sources = sources.map(|source| &source[..length]);
-    let totals = totals.map(|totals| &mut totals[..length]);
-    let whole = length - length % LANES;
-    for start in (0..whole).step_by(LANES) {
-        // SAFETY: `start + LANES` is at most the length of every source.
-        let values: [[f32; LANES]; K] =
-            sources.map(|source| unsafe { source.as_ptr().add(start).cast::<[f32; LANES]>().read() });
-        let mut added = [[0.0f32; LANES]; M];
-        for lane in 0..LANES {
-            let terms = terms(from_fn(|k| values[k][lane]));
-            for m in 0..M {
-                added[m][lane] = terms[m];
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn with_avx512<W: Work>(work: W) -> W::Output {
+    work.run::<Avx512>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn with_avx2<W: Work>(work: W) -> W::Output {
+    work.run::<Avx2>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every operation on every pair of some values.
+    #[derive(Clone, Copy)]
+    struct Everything;
+
+    impl Work for Everything {
+        type Output = Vec<u32>;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self) -> Vec<u32> {
+            let values = [0.0, -0.0, 1.5, -2.25, 1e-40, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+            let mut results = Vec::new();
+            for (index, value) in values.into_iter().enumerate() {
+                let others: Vec<f32> = values.iter().cycle().skip(index).take(WIDTH).copied().collect();
+                // SAFETY: there are as many values.
+                let (a, b) = (L::splat(value), unsafe { L::load(others.as_ptr()) });
+                let all = [a.add(b), a.sub(b), a.mul(b), a.raise(b), b.raise(a), a.pass(b, a), b.pass(a, b)];
+                for result in all {
+                    let mut written = [0.0f32; WIDTH];
+                    // SAFETY: there is as much room.
+                    unsafe { result.store(written.as_mut_ptr()) };
+                    // The bits of what is not a number are the processor's affair.
+                    results
+                        .extend(written.map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }));
+                }
             }
-        }
-        for m in 0..M {
-            for (total, added) in totals[m][start..start + LANES].iter_mut().zip(added[m]) {
-                *total += f64::from(added);
-            }
+            results
         }
     }
-    for place in whole..length {
-        let terms = terms(sources.map(|source| source[place]));
-        for m in 0..M {
-            totals[m][place] += f64::from(terms[m]);
+
+    #[test]
+    fn every_width_computes_the_same_bits() {
+        let portable = Everything.run::<Portable>();
+        assert_eq!(run(Everything), portable);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the features that the function is compiled for.
+            assert_eq!(unsafe { with_avx2(Everything) }, portable);
         }
+        // One value at a time: the first of each sixteen.
+        let single: Vec<u32> = Everything.run::<f32>().into_iter().step_by(WIDTH).collect();
+        assert_eq!(single, portable.into_iter().step_by(WIDTH).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_activation_keeps_what_is_not_a_number_and_passes_no_gradient_at_zero() {
+        assert!(f32::NAN.raise(0.0).is_nan());
+        assert_eq!((-1.0f32).raise(0.0), 0.0);
+        assert_eq!(3.0f32.pass(0.0, 0.0), 0.0);
+        assert_eq!(3.0f32.pass(1e-30, 0.0), 3.0);
+        assert_eq!(3.0f32.pass(-5.0, f32::NEG_INFINITY), 3.0);
     }
 }

@@ -4,8 +4,6 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use std::ops::Range;
 
-use crate::cpu::vectorized;
-
 /// Values of neighbouring planes that a task takes from each image, so that memory is read in long runs.
 const RUN: usize = 2048;
 /// Values below which a task costs more to start than to do.
@@ -61,10 +59,7 @@ impl Layout {
         let group = self.group();
         results.par_chunks_mut(group).enumerate().for_each(|(index, results)| {
             let channels = index * group..index * group + results.len();
-            vectorized(
-                #[inline(always)]
-                || task(channels, results),
-            );
+            task(channels, results);
         });
         results
     }

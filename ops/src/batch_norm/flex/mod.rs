@@ -6,10 +6,13 @@
 mod backward;
 mod channel;
 mod forward;
+mod functions;
 mod lanes;
 mod layout;
+mod loops;
 mod moments;
 mod operand;
+mod rows;
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
@@ -20,8 +23,9 @@ use super::backend::{
 };
 use crate::cpu::{all_f32, contiguous, tensor_of, values};
 use backward::{Plan, Results};
-use channel::{Affine, Floor, inverse_deviation};
+use channel::{Affine, inverse_deviation};
 use forward::Forward;
+use functions::Floor;
 use layout::Layout;
 use operand::replaced;
 
@@ -48,18 +52,9 @@ impl BatchNormOps for Flex {
             replaced([Some(input), residual], |[input, residual], [output]| {
                 let input = input.expect("an input");
                 let pass = Forward { layout, input, residual, output, floor: Floor::of(relu) };
-                statistics = layout.for_each_group(
-                    (0.0, 0.0),
-                    #[inline(always)]
-                    |channels, statistics| {
-                        pass.statistics(&channels, statistics);
-                        let affine = |(channel, &(mean, variance)): (usize, &(f32, f32))| {
-                            Affine::new([weight[channel], bias[channel], mean, variance], epsilon)
-                        };
-                        let affines: Vec<_> = channels.clone().zip(&*statistics).map(affine).collect();
-                        pass.write(&channels, &affines);
-                    },
-                );
+                statistics = pass.by_batch(|channel, (mean, variance)| {
+                    Affine::new([weight[channel], bias[channel], mean, variance], epsilon)
+                });
             })
         };
         let (mean, variance) = unzip(statistics.into_iter());
@@ -90,11 +85,7 @@ impl BatchNormOps for Flex {
             replaced([Some(input), residual], |[input, residual], [output]| {
                 let input = input.expect("an input");
                 let pass = Forward { layout, input, residual, output, floor: Floor::of(relu) };
-                layout.for_each_group(
-                    (),
-                    #[inline(always)]
-                    |channels, _| pass.write(&channels, &affines[channels.clone()]),
-                );
+                pass.by_statistics(&affines);
             })
         };
         output

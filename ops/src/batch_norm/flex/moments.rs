@@ -1,6 +1,10 @@
 //! Mean and variance in one pass.
 
-use super::lanes::{BLOCK, block_sums};
+use super::{
+    functions::{Difference, Itself},
+    lanes::Lanes,
+    loops::{BLOCK, sums},
+};
 
 /// Number, mean and sum of squared deviations of the values so far.
 ///
@@ -16,14 +20,14 @@ pub(super) struct Moments {
 
 impl Moments {
     #[inline(always)]
-    pub(super) fn add(&mut self, values: &[f32]) {
+    pub(super) fn add<L: Lanes>(&mut self, values: &[f32]) {
         for block in values.chunks(BLOCK) {
             if self.count == 0.0 {
-                let [sum] = block_sums([block], |[x]| [x]);
+                let [sum] = sums::<L, 1, 1>([block], Itself);
                 self.mean = sum / block.len() as f64;
             }
             let shift = self.mean as f32;
-            let sums = block_sums([block], |[x]| [x - shift, (x - shift) * (x - shift)]);
+            let sums = sums::<L, 1, 2>([block], Difference(shift));
             self.combine(block.len() as f64, self.mean - f64::from(shift), sums);
         }
     }
