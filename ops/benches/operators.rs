@@ -75,7 +75,9 @@ impl Layer {
     fn convolve(self, input: Tensor<4>, weight: Tensor<4>, side: Side) -> Tensor<4> {
         let (stride, padding) = ([self.stride; 2], [self.padding(); 2]);
         match side {
-            Side::Ours => conv2d(input, weight, None, Conv2dOptions { stride, padding, ..Default::default() }),
+            Side::Ours => {
+                conv2d(input, weight, None, Conv2dOptions { stride, padding, ..Default::default() })
+            }
             Side::Burn => module::conv2d(input, weight, None, ConvOptions::new(stride, padding, [1, 1], 1)),
         }
     }

@@ -36,7 +36,12 @@ fn burn_conv2d(
     bias: Option<Tensor<1>>,
     options: Conv2dOptions,
 ) -> Tensor<4> {
-    module::conv2d(input, weight, bias, ConvOptions::new(options.stride, options.padding, options.dilation, 1))
+    module::conv2d(
+        input,
+        weight,
+        bias,
+        ConvOptions::new(options.stride, options.padding, options.dilation, 1),
+    )
 }
 
 fn differentiate(
@@ -199,7 +204,8 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
         let run = || {
             let input = noise([5, 19, size, size], 1, &device);
             let weight = noise([37, 19, kernel, kernel], 2, &device);
-            let options = Conv2dOptions { stride: [stride; 2], padding: [kernel / 2; 2], ..Default::default() };
+            let options =
+                Conv2dOptions { stride: [stride; 2], padding: [kernel / 2; 2], ..Default::default() };
             let results = differentiate(conv2d, [input, weight], Some(noise([37], 3, &device)), options);
             let bias = results.bias.as_ref().map(values).unwrap_or_default();
             [values(&results.output), values(&results.input), values(&results.weight), bias]

@@ -64,7 +64,8 @@ impl Case {
 
     fn assert_accurate(&self) {
         let device = Device::flex();
-        let [input, weight] = [(self.input, 1), (self.weight, 2)].map(|(shape, seed)| values(&noise(shape, seed, &device)));
+        let [input, weight] =
+            [(self.input, 1), (self.weight, 2)].map(|(shape, seed)| values(&noise(shape, seed, &device)));
         let output_gradient = values(&noise(self.output(), 3, &device));
         let actual = self.run();
         let mut sums = actual.each_ref().map(|values| vec![[0.0f64; 2]; values.len()]);

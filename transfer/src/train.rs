@@ -252,7 +252,11 @@ impl Training {
     ///
     /// # Errors
     /// When the weights cannot be read or do not fit.
-    pub fn start(config: &TransferConfig, init: &InitWeights, device: &Device) -> Result<Self, TransferError> {
+    pub fn start(
+        config: &TransferConfig,
+        init: &InitWeights,
+        device: &Device,
+    ) -> Result<Self, TransferError> {
         let model = init_detector(config, init, device)?;
         Ok(Self { model, optimizer: Optimizer::new(config.optimizer()), init: init.describe(), iteration: 0 })
     }

@@ -148,7 +148,8 @@ pub struct Conv2d {
 impl Conv2d {
     /// `[N, channels_in, H, W]` to `[N, channels_out, H', W']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let options = Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2], ..Default::default() };
+        let options =
+            Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2], ..Default::default() };
         conv2d(input, self.weight.val(), self.bias.as_ref().map(Param::val), options)
     }
 }

@@ -13,6 +13,7 @@ pub(crate) enum Residual<B: Backend> {
     Added(FloatTensor<B>),
 }
 
+#[cfg(feature = "flex")]
 impl<B: Backend> Residual<B> {
     pub(super) fn into_tensor(self) -> Option<FloatTensor<B>> {
         match self {

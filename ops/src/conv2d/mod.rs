@@ -73,7 +73,11 @@ fn check(input: [usize; 4], weight: [usize; 4], bias: Option<[usize; 1]>, option
     let [stride_y, stride_x] = options.stride;
     assert!(stride_y > 0 && stride_x > 0, "conv2d: the stride is {:?}, it must not be 0", options.stride);
     let [dilation_y, dilation_x] = options.dilation;
-    assert!(dilation_y > 0 && dilation_x > 0, "conv2d: the dilation is {:?}, it must not be 0", options.dilation);
+    assert!(
+        dilation_y > 0 && dilation_x > 0,
+        "conv2d: the dilation is {:?}, it must not be 0",
+        options.dilation
+    );
     assert!(kernel_height > 0 && kernel_width > 0, "conv2d: the weight {weight:?} has an empty kernel");
     let padded = [height + 2 * options.padding[0], width + 2 * options.padding[1]];
     assert!(

@@ -20,7 +20,11 @@ const MIN_PART: usize = 64;
 fn product([m, n, k]: [usize; 3], lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> {
     let (mut rows, mut columns) = (PART, PART);
     while m.div_ceil(rows) * n.div_ceil(columns) < MIN_PARTS && rows.min(m).max(columns.min(n)) > MIN_PART {
-        if rows.min(m) > columns.min(n) { rows = rows.min(m).div_ceil(2) } else { columns = columns.min(n).div_ceil(2) }
+        if rows.min(m) > columns.min(n) {
+            rows = rows.min(m).div_ceil(2)
+        } else {
+            columns = columns.min(n).div_ceil(2)
+        }
     }
     let starts = |length: usize, step: usize| (0..length).step_by(step);
     let parts: Vec<_> =

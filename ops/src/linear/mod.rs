@@ -16,7 +16,10 @@ use burn::{backend::Dispatch, tensor::Tensor};
 /// If the features of input, weight and bias disagree.
 pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let ([_, features], [outputs, weight_features]) = (input.dims(), weight.dims());
-    assert_eq!(features, weight_features, "linear: the input has {features} features, the weight {weight_features}");
+    assert_eq!(
+        features, weight_features,
+        "linear: the input has {features} features, the weight {weight_features}"
+    );
     let output = Dispatch::linear_product(input.into_dispatch(), weight.into_dispatch());
     let output: Tensor<2> = Tensor::from_dispatch(output);
     match bias {

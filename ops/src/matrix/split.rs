@@ -184,7 +184,8 @@ unsafe fn pack_transposed_tile<const LEFT: bool>(operand: &Operand, tiles: &mut 
     let mut columns = [[_mm512_setzero_si512(); TILE]; PARTS];
     for column in 0..TILE {
         // SAFETY: the caller's promise.
-        let parts = unsafe { if LEFT { across_depth(operand, column) } else { along_depth(operand, column) } };
+        let parts =
+            unsafe { if LEFT { across_depth(operand, column) } else { along_depth(operand, column) } };
         (0..PARTS).for_each(|part| columns[part][column] = parts[part]);
     }
     for (part, columns) in columns.into_iter().enumerate() {
@@ -316,14 +317,8 @@ fn transpose(rows: [__m512i; TILE]) -> [__m512i; TILE] {
     // Lane l of quads[4g + c] is column 4l + c of the rows 4g to 4g + 3.
     for column in 0..4 {
         let [first, second, third, fourth] = [0, 4, 8, 12].map(|group| quads[group + column]);
-        let even = [
-            _mm512_shuffle_i32x4::<0x88>(first, second),
-            _mm512_shuffle_i32x4::<0x88>(third, fourth),
-        ];
-        let odd = [
-            _mm512_shuffle_i32x4::<0xdd>(first, second),
-            _mm512_shuffle_i32x4::<0xdd>(third, fourth),
-        ];
+        let even = [_mm512_shuffle_i32x4::<0x88>(first, second), _mm512_shuffle_i32x4::<0x88>(third, fourth)];
+        let odd = [_mm512_shuffle_i32x4::<0xdd>(first, second), _mm512_shuffle_i32x4::<0xdd>(third, fourth)];
         columns[column] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
         columns[column + 4] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
         columns[column + 8] = _mm512_shuffle_i32x4::<0xdd>(even[0], even[1]);

@@ -63,7 +63,11 @@ fn tile_pixels(geometry: &Geometry) -> usize {
     let plane = geometry.output_plane();
     let total = geometry.batch * plane;
     if crate::matrix::wide_products() {
-        return if plane >= WIDE_PIXELS / 4 { WIDE_PIXELS.min(plane) } else { (WIDE_PIXELS / 2).min(total.div_ceil(2)) };
+        return if plane >= WIDE_PIXELS / 4 {
+            WIDE_PIXELS.min(plane)
+        } else {
+            (WIDE_PIXELS / 2).min(total.div_ceil(2))
+        };
     }
     if geometry.is_pointwise() && plane >= TINY_IMAGE {
         return (total / MIN_TILES).clamp(2 * MIN_PIXELS, MAX_POINTWISE_PIXELS).min(plane);

@@ -1,11 +1,11 @@
 //! im2col: the values under the kernel, one column for each output pixel; and its transpose.
 
-use crate::cpu::vectorized;
-use crate::matrix::Matrix;
 use super::{
     geometry::{Geometry, Tile},
     scratch::take,
 };
+use crate::cpu::vectorized;
+use crate::matrix::Matrix;
 use std::ops::Range;
 
 /// The patches of `channels` at the pixels of a tile, `[channels · taps, pixels]`.
@@ -91,7 +91,13 @@ fn gather_patches(
                 let parts = row.chunks_exact_mut(tile.rows.len() * geometry.output[1]);
                 for (image, part) in tile.images.clone().zip(parts) {
                     let start = (image * geometry.channels_in + channel) * plane;
-                    gather_tap(geometry, &input[start..start + plane], shift(geometry, [tap_y, tap_x]), &tile.rows, part);
+                    gather_tap(
+                        geometry,
+                        &input[start..start + plane],
+                        shift(geometry, [tap_y, tap_x]),
+                        &tile.rows,
+                        part,
+                    );
                 }
             }
         }

@@ -53,7 +53,13 @@ pub(in super::super) fn forward(
 ) {
     let offsets: Vec<usize> = (0..geometry.taps()).collect();
     let matrix = Matrix { data: weight, row_stride: geometry.depth(), column_stride: geometry.taps() };
-    run(geometry, input, Packed::sum_of(matrix, [geometry.channels_out, geometry.channels_in], &offsets), bias, output);
+    run(
+        geometry,
+        input,
+        Packed::sum_of(matrix, [geometry.channels_out, geometry.channels_in], &offsets),
+        bias,
+        output,
+    );
 }
 
 /// Writes the gradient of the input, `[N, C, H, W]`, given that of the output and the weight, `[O, C, KH, KW]`.
@@ -181,7 +187,8 @@ unsafe fn fill(geometry: &Geometry, image: &[f32], tile: &Tile, panel: Panel, pa
         let row = (pair / TILE * PARTS * TILE + pair % TILE) * panel.row;
         // A channel behind the last one is read as no numbers at all.
         let present = [2 * pair, 2 * pair + 1].map(|channel| channel < geometry.channels_in);
-        let [even, odd] = [2 * pair, 2 * pair + 1].map(|channel| channel.min(geometry.channels_in - 1) * plane);
+        let [even, odd] =
+            [2 * pair, 2 * pair + 1].map(|channel| channel.min(geometry.channels_in - 1) * plane);
         for (index, span) in spans.iter().enumerate() {
             let (before, start, count) = span.unwrap_or((line, 0, 0));
             let target = row + index * line;

@@ -98,9 +98,11 @@ fn tiles(geometry: &Geometry, places: usize) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for image in 0..geometry.batch {
         for rows in even_parts(height, rows) {
-            tiles.extend(
-                even_parts(width, columns).map(|columns| Tile { image, rows: rows.clone(), columns }),
-            );
+            tiles.extend(even_parts(width, columns).map(|columns| Tile {
+                image,
+                rows: rows.clone(),
+                columns,
+            }));
         }
     }
     tiles
