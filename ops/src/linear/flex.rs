@@ -35,8 +35,8 @@ fn product([m, n, k]: [usize; 3], lhs: Matrix<'_>, rhs: Matrix<'_>) -> Vec<f32> 
             parts.into_par_iter().for_each(|[row, column]| {
                 let sizes = [(m - row).min(rows), (n - column).min(columns), k];
                 let destination = Destination { data, offset: row * n + column, row_stride: n };
-                let lhs = Left::from(lhs.from_row(row));
-                let rhs = rhs.transposed().from_row(column).transposed();
+                let lhs = Left::from(lhs.starting_at_row(row));
+                let rhs = rhs.transposed().starting_at_row(column).transposed();
                 // No two parts overlap, and each is computed by one thread.
                 multiply(sizes, &lhs, rhs, destination, false);
             });

@@ -34,7 +34,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The matrix without its first rows.
-    pub(crate) fn from_row(self, row: usize) -> Self {
+    pub(crate) fn starting_at_row(self, row: usize) -> Self {
         Self { data: self.data.get(row * self.row_stride..).unwrap_or_default(), ..self }
     }
 

@@ -181,14 +181,15 @@ unsafe fn pack_tile<const LEFT: bool>(operand: &Operand, tiles: &mut [Tile]) {
 /// Packs up to 16 × 32 elements whose adjacent ones lie in different rows of the tile.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_transposed_tile<const LEFT: bool>(operand: &Operand, tiles: &mut [Tile]) {
-    let mut columns = [[_mm512_setzero_si512(); TILE]; PARTS];
+    let zero = _mm512_setzero_si512();
+    let (mut high, mut middle, mut low) = ([zero; TILE], [zero; TILE], [zero; TILE]);
     for column in 0..TILE {
         // SAFETY: the caller's promise.
         let parts =
             unsafe { if LEFT { across_depth(operand, column) } else { along_depth(operand, column) } };
-        (0..PARTS).for_each(|part| columns[part][column] = parts[part]);
+        [high[column], middle[column], low[column]] = parts;
     }
-    for (part, columns) in columns.into_iter().enumerate() {
+    for (part, columns) in [high, middle, low].into_iter().enumerate() {
         for (row, values) in transpose(columns).into_iter().enumerate() {
             // SAFETY: rows of tiles are 64 bytes on a boundary of 64 bytes.
             unsafe { _mm512_store_si512(row_of(tiles, part, row), values) };

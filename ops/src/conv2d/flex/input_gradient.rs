@@ -98,7 +98,7 @@ fn scatter(geometry: &Geometry, weight: Matrix<'_>, output_gradient: &[f32], gra
     let blocks: Vec<_> = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()))
         .map(|channels| {
             let rows = channels.start * geometry.taps()..channels.end * geometry.taps();
-            (channels, Left::prepare(weight.from_row(rows.start), [rows.len(), geometry.channels_out]))
+            (channels, Left::prepare(weight.starting_at_row(rows.start), [rows.len(), geometry.channels_out]))
         })
         .collect();
     let tasks: Vec<_> =
