@@ -14,6 +14,7 @@ mod max_pool;
 mod nms;
 mod roi_align;
 mod update;
+mod vectorized;
 
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use conv2d::{Conv2dOptions, conv2d};
@@ -24,3 +25,4 @@ pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
 pub use roi_align::{RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};
 pub use update::{GradientStep, GradientStepOptions, TrustRatio, gradient_step, moving_average};
+pub use vectorized::vectorized;

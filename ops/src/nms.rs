@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 #[cfg(feature = "flex")]
-use crate::cpu::vectorized;
+use crate::vectorized;
 
 /// Without the CPU kernels, for the build's processor.
 #[cfg(not(feature = "flex"))]

@@ -1,45 +1,13 @@
 //! Loops over pixels, compiled for the widest registers of the processor.
 
 use image::RgbImage;
+pub(super) use scrl_ops::vectorized;
 
 /// Pixels handled at a time: one 512-bit register a channel, and little enough to stay in the nearest cache.
 pub(super) const BLOCK: usize = 64;
 
 /// Red, green and blue of [`BLOCK`] neighbouring pixels.
 pub(super) type Block = [[u8; BLOCK]; 3];
-
-/// Runs `body` compiled for AVX-512 or AVX2 where the processor has it.
-///
-/// The build targets the oldest x86-64 processors, so plain loops use 128-bit registers; a body that is inlined here
-/// (mark the closure `#[inline(always)]`) uses wider ones. The results are the same: nothing is reordered or fused.
-#[inline(always)]
-pub(super) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-        fn widest<R>(body: impl FnOnce() -> R) -> R {
-            body()
-        }
-        #[target_feature(enable = "avx2")]
-        fn wide<R>(body: impl FnOnce() -> R) -> R {
-            body()
-        }
-        let is_widest = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vbmi");
-        if is_widest {
-            // SAFETY: the processor has the features that the function is compiled for.
-            return unsafe { widest(body) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return unsafe { wide(body) };
-        }
-    }
-    body()
-}
 
 /// Calls `change` with all pixels, [`BLOCK`] by [`BLOCK`]; the last block may have black ones behind them.
 pub(super) fn change_blocks(image: &mut RgbImage, change: impl Fn(&mut Block)) {

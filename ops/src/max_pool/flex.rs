@@ -4,7 +4,8 @@ use super::{
     MaxPool2dOptions,
     backend::{MaxPoolOps, input_gradient},
 };
-use crate::cpu::{DisjointMut, all_f32, contiguous, tensor_of, values, vectorized, written_by};
+use crate::cpu::{DisjointMut, all_f32, contiguous, tensor_of, values, written_by};
+use crate::vectorized;
 use burn::backend::{Flex, TensorMetadata, ops::ModuleOps};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;

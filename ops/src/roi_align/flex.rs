@@ -19,7 +19,8 @@ use super::backend::RoiAlignOps;
 use super::composed::{self, describe_on_host};
 use super::sampling::{AxisTaps, PixelTaps, Roi};
 use super::tile::{LANES, Pixel, add_scaled, interleave, separate};
-use crate::cpu::{DisjointMut, contiguous, tensor_of, values, vectorized, written_by};
+use crate::cpu::{DisjointMut, contiguous, tensor_of, values, written_by};
+use crate::vectorized;
 
 impl RoiAlignOps for Flex {
     fn roi_align(

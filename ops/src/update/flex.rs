@@ -4,7 +4,8 @@ use super::{
     GradientStepOptions, TrustRatio,
     backend::{UpdateOps, plain, weighted_mean, with_momentum},
 };
-use crate::cpu::{DisjointMut, all_f32, contiguous, tensor_of, values, vectorized};
+use crate::cpu::{DisjointMut, all_f32, contiguous, tensor_of, values};
+use crate::vectorized;
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;

@@ -4,8 +4,8 @@ use super::{
     geometry::{Geometry, Tile},
     scratch::take,
 };
-use crate::cpu::vectorized;
 use crate::matrix::Matrix;
+use crate::vectorized;
 use std::ops::Range;
 
 /// The patches of `channels` at the pixels of a tile, `[channels · taps, pixels]`.

@@ -1,13 +1,14 @@
 //! `Y = W * X + b`.
 
 use super::{Geometry, PANEL_BYTES, Tile, tiles};
-use crate::cpu::{DisjointMut, vectorized};
+use crate::cpu::DisjointMut;
 use crate::matrix::{
     Matrix,
     amx::{Registers, product_with_panel},
     packed::Packed,
     split::{BLOCK, BLOCK_TILES, DEPTH, PARTS, TILE, mask, paired},
 };
+use crate::vectorized;
 use rayon::prelude::*;
 use std::arch::x86_64::_mm512_mask_storeu_epi32;
 use std::cell::RefCell;
