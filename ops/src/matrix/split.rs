@@ -21,6 +21,9 @@ pub(crate) const PARTS: usize = 3;
 /// Tiles of a block of an operand: two of each part.
 pub(crate) const BLOCK_TILES: usize = 2 * PARTS;
 
+/// How far ahead of packing rows are asked for, in numbers.
+const PREFETCH_DISTANCE: usize = 4 * DEPTH;
+
 /// 16 rows of 16 pairs of bfloat16 numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -204,8 +207,13 @@ unsafe fn along_depth(operand: &Operand, outer: usize) -> [__m512i; PARTS] {
     if outer >= operand.outer {
         return [_mm512_setzero_si512(); PARTS];
     }
+    let source = operand.data.wrapping_add(outer * operand.outer_stride);
+    // Long rows of a matrix that is in no cache: what the same row's next steps need.
+    for line in 0..2 {
+        _mm_prefetch::<_MM_HINT_T0>(source.wrapping_add(PREFETCH_DISTANCE + line * TILE).cast());
+    }
     // SAFETY: the caller's promise.
-    unsafe { adjacent(operand.data.wrapping_add(outer * operand.outer_stride), operand.depth) }
+    unsafe { adjacent(source, operand.depth) }
 }
 
 /// The parts of up to 32 numbers, side by side; zeros behind them.
