@@ -5,8 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod bench;
+mod convert;
+mod inspect;
+mod probe;
 
 pub use bench::*;
+pub use convert::*;
+pub use inspect::*;
+pub use probe::*;
 
 /// Self-supervised pretraining that makes object detectors better: pretrain, transfer, compare, export.
 #[derive(Debug, Parser)]
@@ -28,6 +34,9 @@ pub enum Command {
     Export(ExportArgs),
     Bench(BenchArgs),
     Benchmark(BenchmarkArgs),
+    Convert(ConvertArgs),
+    Inspect(InspectArgs),
+    Probe(ProbeArgs),
 }
 
 /// Write procedural scenes as a COCO dataset with class folders, so that everything runs with no download.
@@ -82,7 +91,7 @@ pub struct PretrainArgs {
     /// Folder of images, read recursively; may be given several times.
     #[arg(long, required = true)]
     pub data: Vec<PathBuf>,
-    /// Weights to start the backbone from: a run directory or a .safetensors file.
+    /// Weights to start the backbone from: a run directory, or a file that `scrl convert` reads.
     #[arg(long, conflicts_with = "resume")]
     pub init: Option<PathBuf>,
     #[command(flatten)]

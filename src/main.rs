@@ -48,6 +48,9 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Export(args) => commands::export::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Benchmark(args) => commands::benchmark::run(args, monitor),
+        Command::Convert(args) => commands::convert::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Probe(args) => commands::probe::run(args, monitor),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod draw;
 pub mod engine;
 pub mod models;
 pub mod random;

@@ -1,4 +1,5 @@
-//! Images against Pillow and torchvision: `fixtures/images/generate.py` wrote what they make of the same pixels.
+//! Images against Pillow and torchvision: the `generate.py` of `fixtures/images` (files and a few of each operation) and
+//! of `fixtures/resample` (many sizes and parameters) wrote what they make of the same pixels.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,19 @@ fn folder() -> PathBuf {
 struct Expected(Vec<u8>);
 
 impl Expected {
+    /// The fixture beside the image files.
     fn load() -> Self {
         Self(std::fs::read(folder().join("expected.safetensors")).expect("the fixture"))
+    }
+
+    /// The fixture of sizes and parameters.
+    fn of_sizes_and_parameters() -> Self {
+        let path = folder().with_file_name("resample").join("expected.safetensors");
+        Self(std::fs::read(path).expect("the fixture"))
+    }
+
+    fn both() -> [Self; 2] {
+        [Self::load(), Self::of_sizes_and_parameters()]
     }
 
     fn tensors(&self) -> SafeTensors<'_> {
@@ -70,76 +82,95 @@ fn changed(mut image: RgbImage, change: impl Fn(&mut RgbImage)) -> RgbImage {
     image
 }
 
-// The filters' weights are rounded to fewer bits than Pillow's, hence one level.
-#[test]
-fn resizing_is_within_a_level_of_pillow() {
-    let expected = Expected::load();
-    expected.each("bicubic", |name, source, arguments, wanted| {
-        let off = worst(&resample::resize(&source, size(arguments)), &wanted);
-        assert!(off <= 1, "{name} is off by {off}");
-    });
-    expected.each("bilinear", |name, source, arguments, wanted| {
-        let off = worst(&resample::resize_bilinear(&source, size(arguments)), &wanted);
-        assert!(off <= 1, "{name} is off by {off}");
-    });
+fn rect(text: &str) -> Rect {
+    let numbers: Vec<u32> = text.split(',').map(|n| n.parse().expect("a number")).collect();
+    let [x, y, width, height] = numbers[..] else { panic!("{text} is not X,Y,WIDTH,HEIGHT") };
+    Rect { x, y, width, height }
+}
+
+fn assert_equal(got: &RgbImage, wanted: &RgbImage, name: &str) {
+    assert_eq!(worst(got, wanted), 0, "{name} differs by up to so many levels");
 }
 
 #[test]
-fn cropping_and_resizing_at_once_is_within_a_level_of_pillows_crop_then_resize() {
-    let crop = Rect { x: 7, y: 5, width: 29, height: 21 };
-    Expected::load().each("crop", |name, source, arguments, wanted| {
-        let off = worst(&resample::crop_resize(&source, crop, size(arguments)), &wanted);
-        assert!(off <= 1, "{name} is off by {off}");
-    });
-}
-
-#[test]
-fn brightness_contrast_and_saturation_are_torchvisions() {
-    let expected = Expected::load();
-    type Operation = fn(&mut RgbImage, f32);
-    let operations: [(&str, Operation); 3] = [
-        ("brightness", color::adjust_brightness),
-        ("contrast", color::adjust_contrast),
-        ("saturation", color::adjust_saturation),
-    ];
-    for (operation, adjust) in operations {
-        expected.each(operation, |name, source, arguments, wanted| {
-            assert_eq!(worst(&changed(source, |i| adjust(i, number(arguments))), &wanted), 0, "{name}");
+fn resizing_is_pillows_to_the_byte_for_every_kind_of_size() {
+    for expected in Expected::both() {
+        expected.each("bicubic", |name, source, arguments, wanted| {
+            assert_equal(&resample::resize(&source, size(arguments)), &wanted, name);
+        });
+        expected.each("bilinear", |name, source, arguments, wanted| {
+            assert_equal(&resample::resize_bilinear(&source, size(arguments)), &wanted, name);
         });
     }
 }
 
 #[test]
-fn hue_is_torchvisions() {
-    Expected::load().each("hue", |name, source, arguments, wanted| {
-        assert_eq!(
-            worst(&changed(source, |i| color::adjust_hue(i, number(arguments))), &wanted),
-            0,
-            "{name}"
-        );
+fn cropping_and_resizing_at_once_is_pillows_crop_then_resize() {
+    let crop = Rect { x: 7, y: 5, width: 29, height: 21 };
+    Expected::load().each("crop", |name, source, arguments, wanted| {
+        assert_equal(&resample::crop_resize(&source, crop, size(arguments)), &wanted, name);
+    });
+    type Cut = fn(&RgbImage, Rect, Size) -> RgbImage;
+    let cuts: [(&str, Cut); 2] =
+        [("crop_bicubic", resample::crop_resize), ("crop_bilinear", resample::crop_resize_bilinear)];
+    for (operation, cut) in cuts {
+        Expected::of_sizes_and_parameters().each(operation, |name, source, arguments, wanted| {
+            let (crop, to) = arguments.split_once('-').expect("CROP-SIZE");
+            assert_equal(&cut(&source, rect(crop), size(to)), &wanted, name);
+        });
+    }
+}
+
+#[test]
+fn blur_by_resizing_is_the_official_codes() {
+    Expected::of_sizes_and_parameters().each("resized_blur", |name, source, arguments, wanted| {
+        let factor = arguments.parse().expect("a factor");
+        assert_equal(&blur::resized_blur(&source, factor), &wanted, name);
     });
 }
 
 #[test]
+fn brightness_contrast_saturation_and_hue_are_torchvisions() {
+    type Operation = fn(&mut RgbImage, f32);
+    let operations: [(&str, Operation); 4] = [
+        ("brightness", color::adjust_brightness),
+        ("contrast", color::adjust_contrast),
+        ("saturation", color::adjust_saturation),
+        ("hue", color::adjust_hue),
+    ];
+    for expected in Expected::both() {
+        for (operation, adjust) in operations {
+            expected.each(operation, |name, source, arguments, wanted| {
+                assert_equal(&changed(source, |i| adjust(i, number(arguments))), &wanted, name);
+            });
+        }
+    }
+}
+
+#[test]
 fn grey_and_solarized_images_are_torchvisions() {
-    let expected = Expected::load();
-    expected.each("grayscale", |name, source, _, wanted| {
-        assert_eq!(changed(source, color::grayscale), wanted, "{name}");
-    });
-    expected.each("solarize", |name, source, _, wanted| {
-        assert_eq!(changed(source, |i| color::solarize(i, 128)), wanted, "{name}");
-    });
+    for expected in Expected::both() {
+        expected.each("grayscale", |name, source, _, wanted| {
+            assert_equal(&changed(source, color::grayscale), &wanted, name);
+        });
+        expected.each("solarize", |name, source, arguments, wanted| {
+            let threshold = arguments.parse().expect("a threshold");
+            assert_equal(&changed(source, |i| color::solarize(i, threshold)), &wanted, name);
+        });
+    }
 }
 
 // torchvision sums the square kernel at once: sums near a half may round the other way.
 #[test]
 fn gaussian_blur_is_within_a_level_of_torchvision() {
-    Expected::load().each("gaussian", |name, source, arguments, wanted| {
-        let (kernel, sigma) = arguments.split_once('.').expect("KERNEL.SIGMA");
-        let got = blur::gaussian_blur(&source, kernel.parse().expect("a kernel size"), number(sigma));
-        assert!(worst(&got, &wanted) <= 1, "{name} is off by {}", worst(&got, &wanted));
-        assert!(mean_difference(&got, &wanted) < 0.01, "{name} differs in more than a few values");
-    });
+    for expected in Expected::both() {
+        expected.each("gaussian", |name, source, arguments, wanted| {
+            let (kernel, sigma) = arguments.split_once(['.', '-']).expect("the kernel's size and sigma");
+            let got = blur::gaussian_blur(&source, kernel.parse().expect("a kernel size"), number(sigma));
+            assert!(worst(&got, &wanted) <= 1, "{name} is off by {}", worst(&got, &wanted));
+            assert!(mean_difference(&got, &wanted) < 0.01, "{name} differs in more than a few values");
+        });
+    }
 }
 
 fn decoded(name: &str) -> RgbImage {

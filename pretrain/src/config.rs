@@ -1,7 +1,7 @@
 //! The settings of a pretraining run, as read from TOML; the defaults are SCRL's 200-epoch recipe.
 
 use scrl_core::models::ResNetConfig;
-use scrl_core::solver::OptimizerConfig;
+use scrl_core::solver::{Compat, Optimizer, OptimizerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::augment::AugmentConfig;
@@ -57,6 +57,9 @@ pub struct PretrainConfig {
     pub method: MethodKind,
     #[serde(default)]
     pub seed: u64,
+    /// `fixed`, or `official` for the numbers of the published code: see `docs/parity.md`.
+    #[serde(default, skip_serializing_if = "Compat::is_fixed")]
+    pub compat: Compat,
     pub model: ResNetConfig,
     #[serde(default)]
     pub data: DataConfig,
@@ -114,13 +117,25 @@ impl Default for HeadsConfig {
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
     pub epochs: u64,
-    /// Images (pairs of views) a step.
+    /// Images (pairs of views) a step, over all micro-batches.
     pub batch_size: usize,
     /// Learning rate for a batch of 256; the effective rate is `base_lr · batch_size / 256`.
     pub base_lr: f64,
     /// Epochs of linear warm-up from zero; fractions are allowed.
     #[serde(default)]
     pub warmup_epochs: f64,
+    /// Micro-batches that a batch goes through the networks in, to save memory. Loss and gradient are their means;
+    /// each is normalised by its own statistics. Must divide `batch_size`.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 /// The moving average that makes the target network.
@@ -156,11 +171,15 @@ pub struct LogConfig {
     pub checkpoint_steps: u64,
     /// Epochs between two checkpoints that are kept; 0 keeps the last one alone.
     pub keep_epochs: u64,
+    /// Epochs between two looks at the features (`health` events); 0 for none.
+    pub health_every: u64,
+    /// Images that are looked at, at most; two at least. The rank of their features cannot exceed their number.
+    pub health_images: usize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { interval: 10, checkpoint_steps: 0, keep_epochs: 0 }
+        Self { interval: 10, checkpoint_steps: 0, keep_epochs: 0, health_every: 1, health_images: 128 }
     }
 }
 
@@ -175,6 +194,13 @@ impl PretrainConfig {
             self.schedule.batch_size,
             self.schedule.batch_size >= 2,
             "batch normalisation needs at least 2 images a batch",
+        )?;
+        let ScheduleConfig { batch_size, accumulate, .. } = self.schedule;
+        check(
+            "schedule.accumulate",
+            accumulate,
+            accumulate >= 1 && batch_size.is_multiple_of(accumulate) && batch_size / accumulate >= 2,
+            "must divide schedule.batch_size into micro-batches of at least 2 images",
         )?;
         check(
             "schedule.warmup_epochs",
@@ -197,6 +223,13 @@ impl PretrainConfig {
             self.boxes.min_size < self.augment.view_size as f32,
             "must be smaller than augment.view_size, or no box fits",
         )?;
+        check(
+            "boxes.jitter",
+            self.boxes.jitter,
+            (0.0..0.5).contains(&self.boxes.jitter),
+            "must lie in 0..0.5, or a box may vanish",
+        )?;
+        check("boxes.max_tries", self.boxes.max_tries, self.boxes.max_tries >= 1, "must be at least 1")?;
         positive("heads.hidden", self.heads.hidden as f64)?;
         positive("heads.output", self.heads.output as f64)?;
         positive("log.interval", self.log.interval as f64)?;
@@ -210,6 +243,19 @@ impl PretrainConfig {
     pub fn effective_lr(&self) -> f64 {
         self.schedule.base_lr * self.schedule.batch_size as f64 / 256.0
     }
+
+    /// How the target network starts; the official code knows one way alone.
+    pub fn target_init(&self) -> TargetInit {
+        match self.compat {
+            Compat::Fixed => self.ema.target_init,
+            Compat::Official => TargetInit::Independent,
+        }
+    }
+
+    /// The optimiser at its start.
+    pub fn new_optimizer(&self) -> Optimizer {
+        Optimizer::new(self.optimizer.clone()).with_compat(self.compat)
+    }
 }
 
 fn check(
@@ -221,5 +267,36 @@ fn check(
     match valid {
         true => Ok(()),
         false => Err(PretrainError::Config { key, value: value.to_string(), reason: reason.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(schedule: &str) -> Result<PretrainConfig, PretrainError> {
+        let text = format!(
+            "method = \"scrl\"\nmodel = {{ arch = \"resnet18\" }}\n\
+             [schedule]\nepochs = 1\nbatch_size = 12\nbase_lr = 0.4\n{schedule}"
+        );
+        scrl_core::config::parse::<PretrainConfig>(&text, Path::new("test.toml"), &[]).unwrap().validate()
+    }
+
+    #[test]
+    fn micro_batches_of_one_image_or_of_unequal_sizes_are_refused() {
+        assert!(config("accumulate = 6").is_ok());
+        for accumulate in [0, 5, 12] {
+            let error = config(&format!("accumulate = {accumulate}")).unwrap_err().to_string();
+            assert!(error.contains("schedule.accumulate") && error.contains("at least 2 images"), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_at_their_defaults_leave_the_saved_configuration_as_it_was_without_them() {
+        let text = scrl_core::config::to_toml(&config("accumulate = 1").unwrap());
+        assert!(!text.contains("accumulate") && !text.contains("compat"), "{text}");
+        assert!(scrl_core::config::to_toml(&config("accumulate = 2").unwrap()).contains("accumulate = 2"));
     }
 }

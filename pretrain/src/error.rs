@@ -25,10 +25,10 @@ pub enum PretrainError {
     )]
     NoLabels { path: PathBuf },
     #[error(
-        "the loss became {value} at step {step}; lower schedule.base_lr or raise schedule.warmup_epochs, \
-         then resume from the last checkpoint"
+        "the loss became {value} at step {step}; its batch is {saved}: look at the images that it names, then start \
+         a new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"
     )]
-    NonFinite { step: u64, value: f64 },
+    NonFinite { step: u64, value: f64, saved: String },
     #[error(
         "the checkpoint belongs to another configuration: {difference}; resume with the settings of the run's \
          config.toml or start a new run"

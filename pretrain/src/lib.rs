@@ -7,8 +7,14 @@ pub mod config;
 pub mod ema;
 pub mod error;
 pub mod heads;
+pub mod health;
+pub mod init_weights;
 pub mod loss;
 pub mod methods;
+pub mod metrics;
+pub mod probe;
+pub mod replay;
+pub mod schedule;
 pub mod train;
 
 pub use config::{MethodKind, PretrainConfig};

@@ -1,32 +1,38 @@
 //! The pretraining loop.
 
+mod window;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use scrl_core::checkpoint::{state, weights};
 use scrl_core::config;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::loader::{BatchIter, LoaderOptions, load_batches};
 use scrl_core::data::{DataError, sampler};
-use scrl_core::engine::{Events, Monitor, RunDir, Throughput, TrainEnd};
-use scrl_core::models::ResNet;
+use scrl_core::engine::{Events, Monitor, RunDir, TrainEnd};
 use scrl_core::models::parameters::TensorMap;
 use scrl_core::random::{Rng, stream};
-use scrl_core::solver::{Optimizer, WarmupCosine};
+use scrl_core::solver::Optimizer;
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
-use crate::config::{LogConfig, MethodKind, PretrainConfig};
-use crate::ema;
+use crate::config::{LogConfig, MethodKind, PretrainConfig, TargetInit};
 use crate::error::PretrainError;
-use crate::methods::{Learner, Sample, StepReport, StepSettings};
+use crate::health::Health;
+use crate::init_weights::load_encoder;
+use crate::methods::{Learner, Sample, StepSettings};
+use crate::replay::{self, ReplayInfo};
+use crate::schedule::Schedule;
+use window::Window;
 
 /// Names the random stream of parameter initialisation.
 const INIT: u64 = 1;
-/// Steps over which images per second are averaged.
-const RATE_WINDOW: usize = 20;
+/// The epoch of the random streams that choose and prepare the images of health checks; training never gets there.
+const HEALTH_EPOCH: u64 = u64::MAX;
+/// Images at a time in a health check.
+const HEALTH_BATCH: usize = 32;
 
 /// Where a run stands between two steps; saved with every checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,7 +65,7 @@ pub fn train(
     let mut rng = stream(settings.seed, &[INIT]);
     let encoder = init.map(|path| load_encoder(path, settings, &device)).transpose()?;
     let mut learner = Learner::init(settings, data.classes.len(), encoder, &mut rng, &device);
-    let mut optimizer = Optimizer::new(settings.optimizer.clone());
+    let mut optimizer = settings.new_optimizer();
     let mut cursor = plan.start();
     let last = run.checkpoints().join("last");
     if resume && state::exists(&last) {
@@ -74,23 +80,37 @@ pub fn train(
     monitor.progress.start(plan.total_steps, cursor.step, settings.method.name());
 
     while cursor.epoch < settings.schedule.epochs {
-        for batch in plan.batches(settings, &cursor, samples.clone()) {
+        let mut batches = plan.batches(settings, &cursor, samples.clone());
+        while let Some(batch) = window.pace.wait(|| batches.next()) {
             let batch = batch?;
             let step = plan.settings(cursor.step);
+            let logged = plan.is_logged(settings, cursor.step + 1);
+            if logged {
+                optimizer.request_grad_norm();
+            }
             match learner.step(&batch, step, &mut optimizer) {
-                Some(report) => window.add(report, &batch),
+                Some(report) => {
+                    // Read at every step, or the batch that a failure needs is gone; the loader's threads go on.
+                    let loss = f64::from(report.loss.clone().into_scalar::<f32>());
+                    if !loss.is_finite() {
+                        return Err(plan.non_finite(settings, data, run, &cursor, &batch, loss));
+                    }
+                    window.add(&report, loss, &batch);
+                }
                 None => {
                     tracing::warn!(
                         "step {}: no image of the batch has boxes in both views; skipped",
                         cursor.step
                     );
                     cursor.skipped_batches += 1;
+                    cursor.images_without_boxes += batch.len() as u64;
                 }
             }
             cursor.step += 1;
             cursor.batch += 1;
-            if cursor.step.is_multiple_of(settings.log.interval) || cursor.step == plan.total_steps {
-                let message = window.log(&mut events, &plan, &mut cursor, step)?;
+            if logged {
+                let norm = optimizer.last_grad_norm();
+                let message = window.log(&mut events, &plan, &mut cursor, step, norm)?;
                 monitor.progress.update(cursor.step, &message);
             }
             let due = settings.log.checkpoint_steps > 0
@@ -103,8 +123,13 @@ pub fn train(
                 return Ok(TrainEnd::Interrupted { step: cursor.step });
             }
         }
+        drop(batches);
         cursor.epoch += 1;
         cursor.batch = 0;
+        if plan.is_checked(settings, cursor.epoch) {
+            let health = Health::measure(&learner, plan.health_batches(settings, samples.clone()), &device)?;
+            report_health(&health, &mut events, &cursor)?;
+        }
         save(&last, &learner, &optimizer, &cursor)?;
         save_backbone(&run.weights().join("backbone.safetensors"), &learner, settings, &cursor)?;
         let keep = settings.log.keep_epochs;
@@ -113,6 +138,7 @@ pub fn train(
             save(&run.checkpoints().join(&name), &learner, &optimizer, &cursor)?;
         }
     }
+    tracing::info!("{}", window.summary());
     monitor.progress.finish("pretraining finished");
     Ok(TrainEnd::Finished)
 }
@@ -123,7 +149,7 @@ struct Plan {
     batch_size: usize,
     batches_per_epoch: usize,
     total_steps: u64,
-    schedule: WarmupCosine,
+    schedule: Schedule,
     ema_base: Option<f64>,
     config_hash: String,
 }
@@ -140,8 +166,7 @@ impl Plan {
             let path = data.samples[0].path.parent().unwrap_or(Path::new(".")).to_path_buf();
             return Err(PretrainError::NoLabels { path });
         }
-        let total_steps = settings.schedule.epochs * batches_per_epoch as u64;
-        let warmup = (settings.schedule.warmup_epochs * batches_per_epoch as f64).round() as u64;
+        let schedule = Schedule::new(settings, batches_per_epoch);
         // How often a run reports, and how many threads read images, does not change its result.
         let result_relevant =
             PretrainConfig { log: LogConfig::default(), data: Default::default(), ..settings.clone() };
@@ -149,15 +174,9 @@ impl Plan {
             images,
             batch_size,
             batches_per_epoch,
-            total_steps,
-            schedule: WarmupCosine {
-                base_lr: settings.effective_lr(),
-                warmup_steps: warmup,
-                total_steps,
-                min_lr: 0.0,
-                warmup_start_factor: 0.0,
-            },
-            ema_base: (!supervised).then_some(settings.ema.base),
+            total_steps: schedule.total_steps,
+            ema_base: schedule.ema_base,
+            schedule,
             config_hash: config::hash(&result_relevant),
         })
     }
@@ -175,23 +194,45 @@ impl Plan {
     }
 
     fn settings(&self, step: u64) -> StepSettings {
-        let ema_momentum = self.ema_base.map_or(1.0, |base| ema::momentum(base, step, self.total_steps));
-        StepSettings { lr: self.schedule.lr(step), ema_momentum }
+        self.schedule.settings(step)
     }
 
+    /// Says once what the settings come to.
     fn announce(&self, settings: &PretrainConfig, cursor: &Cursor) {
         tracing::info!(
-            "{} on {} images: {} epochs of {} steps, batch {}; learning rate {:.4} = {} x {} / 256{}",
+            "{} on {} images: {} epochs of {} steps{}",
             settings.method.name(),
             self.images,
             settings.schedule.epochs,
             self.batches_per_epoch,
+            if cursor.step > 0 { format!("; resumed at step {}", cursor.step) } else { String::new() },
+        );
+        let accumulate = settings.schedule.accumulate;
+        tracing::info!(
+            "batch {} in {} of {}; learning rate {:.4} = {} x {} / 256 after {} steps of warm-up",
             self.batch_size,
+            if accumulate == 1 { "one piece".to_string() } else { format!("{accumulate} micro-batches") },
+            self.batch_size / accumulate,
             settings.effective_lr(),
             settings.schedule.base_lr,
             self.batch_size,
-            if cursor.step > 0 { format!("; resumed at step {}", cursor.step) } else { String::new() },
+            self.schedule.lr.warmup_steps,
         );
+        if let Some(base) = self.ema_base {
+            tracing::info!(
+                "target network: {}, momentum {base} at first, {:.4} half-way, 1 at the end",
+                match settings.target_init() {
+                    TargetInit::Copy => "a copy of the online network",
+                    TargetInit::Independent => "initialised on its own",
+                },
+                self.settings(self.total_steps / 2).ema_momentum,
+            );
+        }
+        if !settings.compat.is_fixed() {
+            tracing::info!(
+                "compat = \"official\": the numbers of the published code, its oversights included"
+            );
+        }
     }
 
     /// The rest of the cursor's epoch.
@@ -210,6 +251,60 @@ impl Plan {
             prefetch: settings.data.prefetch,
         };
         load_batches(batches[cursor.batch..].to_vec(), options, sample)
+    }
+
+    /// Whether the step that makes it `step` steps is reported.
+    fn is_logged(&self, settings: &PretrainConfig, step: u64) -> bool {
+        step.is_multiple_of(settings.log.interval) || step == self.total_steps
+    }
+
+    /// Whether the networks are looked at after so many epochs.
+    fn is_checked(&self, settings: &PretrainConfig, epochs: u64) -> bool {
+        let every = settings.log.health_every;
+        every > 0 && (epochs.is_multiple_of(every) || epochs == settings.schedule.epochs)
+    }
+
+    /// The same images with the same augmentations at every health check.
+    fn health_batches(&self, settings: &PretrainConfig, sample: SampleFunction) -> BatchIter<Sample> {
+        let order = Some((settings.seed, HEALTH_EPOCH));
+        let mut indices = sampler::batches(self.images, self.images, false, order).concat();
+        indices.truncate(settings.log.health_images.max(2));
+        let options = LoaderOptions {
+            seed: settings.seed,
+            epoch: HEALTH_EPOCH,
+            threads: settings.data.threads,
+            prefetch: settings.data.prefetch,
+        };
+        load_batches(indices.chunks(HEALTH_BATCH).map(<[usize]>::to_vec).collect(), options, sample)
+    }
+
+    /// Saves the batch whose loss is no number and says so.
+    fn non_finite(
+        &self,
+        settings: &PretrainConfig,
+        data: &ImageFolder,
+        run: &RunDir,
+        cursor: &Cursor,
+        batch: &[Sample],
+        loss: f64,
+    ) -> PretrainError {
+        let order = Some((settings.seed, cursor.epoch));
+        let indices = sampler::batches(self.images, self.batch_size, true, order).swap_remove(cursor.batch);
+        let info = ReplayInfo {
+            seed: settings.seed,
+            epoch: cursor.epoch,
+            step: cursor.step,
+            loss: loss.to_string(),
+            lr: self.settings(cursor.step).lr,
+            config_hash: self.config_hash.clone(),
+            paths: indices.iter().map(|&index| data.samples[index].path.clone()).collect(),
+            indices,
+        };
+        let saved = match replay::save(&run.file("replay"), batch, &info) {
+            Ok(path) => format!("saved as `{}`", path.display()),
+            Err(error) => format!("not saved ({error})"),
+        };
+        PretrainError::NonFinite { step: cursor.step, value: loss, saved }
     }
 
     fn restore(
@@ -254,17 +349,15 @@ pub fn sample_function(settings: &PretrainConfig, data: &ImageFolder) -> SampleF
     })
 }
 
-fn load_encoder(path: &Path, settings: &PretrainConfig, device: &Device) -> Result<ResNet, PretrainError> {
-    let (encoder, found, _) = weights::load_backbone(path, device)?;
-    if found != settings.model {
-        let name = |c: &scrl_core::models::ResNetConfig| format!("{} of width {}", c.arch, c.width);
-        return Err(PretrainError::OtherArch {
-            path: path.to_path_buf(),
-            found: name(&found),
-            expected: name(&settings.model),
-        });
+fn report_health(health: &Health, events: &mut Events, cursor: &Cursor) -> Result<(), PretrainError> {
+    tracing::info!("epoch {}: {health}", cursor.epoch);
+    if health.is_collapsed() {
+        tracing::warn!(
+            "epoch {}: the features hardly depend on the image; raise ema.base or lower schedule.base_lr if this stays",
+            cursor.epoch
+        );
     }
-    Ok(encoder)
+    Ok(events.record("health", cursor.step, cursor.epoch as f64, health.fields())?)
 }
 
 fn save(path: &Path, learner: &Learner, optimizer: &Optimizer, cursor: &Cursor) -> Result<(), PretrainError> {
@@ -290,70 +383,4 @@ fn save_backbone(
         config_hash: cursor.config_hash.clone(),
     };
     Ok(weights::save_backbone(path, learner.encoder(), &metadata)?)
-}
-
-/// What happened since the last `train` event.
-struct Window {
-    loss: Option<Tensor<1>>,
-    steps: usize,
-    images: usize,
-    boxes: usize,
-    without_boxes: usize,
-    throughput: Throughput,
-}
-
-impl Window {
-    fn new() -> Self {
-        Self {
-            loss: None,
-            steps: 0,
-            images: 0,
-            boxes: 0,
-            without_boxes: 0,
-            throughput: Throughput::new(RATE_WINDOW),
-        }
-    }
-
-    fn add(&mut self, report: StepReport, batch: &[Sample]) {
-        self.loss = Some(match self.loss.take() {
-            Some(sum) => sum + report.loss,
-            None => report.loss,
-        });
-        self.steps += 1;
-        self.images += batch.len();
-        self.boxes += report.boxes;
-        self.without_boxes += report.without_boxes;
-        self.throughput.record(batch.len());
-    }
-
-    /// Writes one event, starts a new window and returns the line for the progress bar.
-    fn log(
-        &mut self,
-        events: &mut Events,
-        plan: &Plan,
-        cursor: &mut Cursor,
-        step: StepSettings,
-    ) -> Result<String, PretrainError> {
-        cursor.images_without_boxes += self.without_boxes as u64;
-        let Some(loss) = self.loss.take() else { return Ok(String::new()) };
-        let loss = loss.into_scalar::<f32>() as f64 / self.steps as f64;
-        if !loss.is_finite() {
-            return Err(PretrainError::NonFinite { step: cursor.step, value: loss });
-        }
-        let rate = self.throughput.images_per_second().unwrap_or(0.0);
-        let mut fields = Map::new();
-        fields.insert("loss".into(), json!(loss));
-        fields.insert("lr".into(), json!(step.lr));
-        fields.insert("images_per_second".into(), json!(rate));
-        if plan.ema_base.is_some() {
-            fields.insert("ema_momentum".into(), json!(step.ema_momentum));
-        }
-        fields.insert("boxes".into(), json!(self.boxes as f64 / self.images.max(1) as f64));
-        fields.insert("images_without_boxes".into(), Value::from(cursor.images_without_boxes));
-        fields.insert("skipped_batches".into(), Value::from(cursor.skipped_batches));
-        let epoch = cursor.step as f64 / plan.batches_per_epoch as f64;
-        events.record("train", cursor.step, epoch, fields)?;
-        (self.steps, self.images, self.boxes, self.without_boxes) = (0, 0, 0, 0);
-        Ok(format!("epoch {epoch:.2}, loss {loss:.4}, lr {:.4}, {rate:.1} images/s", step.lr))
-    }
 }

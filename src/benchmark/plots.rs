@@ -66,7 +66,8 @@ fn read_curve(path: &Path, field: &str) -> Result<Vec<(f64, f64)>> {
     Ok(events.iter().filter_map(|event| Some((event["step"].as_f64()?, event[field].as_f64()?))).collect())
 }
 
-fn draw(
+/// Curves over a common x axis as an SVG file; both axes start at zero or below.
+pub fn draw(
     path: &Path,
     title: &str,
     x_label: &str,

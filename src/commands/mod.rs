@@ -2,9 +2,12 @@
 
 pub mod bench;
 pub mod benchmark;
+pub mod convert;
 pub mod evaluate;
 pub mod export;
+pub mod inspect;
 pub mod pretrain;
+pub mod probe;
 pub mod synth;
 pub mod transfer;
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 use scrl_core::config;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Monitor, TrainEnd};
+use scrl_pretrain::init_weights::check_init;
 use scrl_pretrain::{PretrainConfig, train};
 
 use super::{Ending, open_run};
@@ -14,6 +15,9 @@ pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.run.device)?;
     let settings = config::load::<PretrainConfig>(&args.config, &args.run.overrides)?.validate()?;
     let data = ImageFolder::scan(&args.data)?;
+    if let Some(init) = &args.init {
+        check_init(init, &settings)?;
+    }
     let run = open_run(&args.run)?;
     let outcome =
         train(&settings, &data, args.init.as_deref(), &run, args.run.resume, &device, &mut monitor)?;

@@ -2,6 +2,9 @@
 
 mod bench;
 mod cli;
+mod convert;
+mod inspect;
 mod pipeline;
+mod probe;
 mod real_data;
 mod support;

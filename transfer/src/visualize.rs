@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use image::Rgb;
-use scrl_core::structures::BoxXyxy;
+use scrl_core::draw::draw_label;
+pub use scrl_core::draw::{distinct_color as class_color, draw_box};
 use scrl_core::transforms::RgbImage;
 
 use crate::detection::Detection;
@@ -63,75 +63,11 @@ pub fn save_detections(
         .map_err(|e| TransferError::Write { path: path.to_path_buf(), source: std::io::Error::other(e) })
 }
 
-/// A colour that differs well from those of the neighbouring classes: hues in steps of the golden ratio.
-pub fn class_color(class: usize) -> Rgb<u8> {
-    let hue = (class as f32 * 0.618_034 + 0.02).fract() * 6.0;
-    let channel = |offset: f32| {
-        let k = (offset + hue).rem_euclid(6.0);
-        (255.0 * (1.0 - k.min(4.0 - k).clamp(0.0, 1.0))) as u8
-    };
-    Rgb([channel(5.0), channel(3.0), channel(1.0)])
-}
-
-/// Draws a box's edge, `width` pixels wide and inside the box, as far as it lies in the image.
-pub fn draw_box(image: &mut RgbImage, bbox: &BoxXyxy, color: Rgb<u8>, width: u32) {
-    let inside = bbox.clip(image.width() as f32, image.height() as f32);
-    let [x1, y1, x2, y2] = inside.to_array().map(|v| v.round() as u32);
-    let edge = width.min((x2 - x1).div_ceil(2)).min((y2 - y1).div_ceil(2));
-    fill(image, [x1, y1, x2, y1 + edge], color);
-    fill(image, [x1, y2 - edge, x2, y2], color);
-    fill(image, [x1, y1, x1 + edge, y2], color);
-    fill(image, [x2 - edge, y1, x2, y2], color);
-}
-
-fn fill(image: &mut RgbImage, [x1, y1, x2, y2]: [u32; 4], color: Rgb<u8>) {
-    for y in y1..y2.min(image.height()) {
-        for x in x1..x2.min(image.width()) {
-            image.put_pixel(x, y, color);
-        }
-    }
-}
-
-/// Rows of 3×5 glyphs from the top, three bits each, the leftmost highest: 0 to 9 and the colon.
-const GLYPHS: [[u8; 5]; 11] = [
-    [0b111, 0b101, 0b101, 0b101, 0b111],
-    [0b010, 0b110, 0b010, 0b010, 0b111],
-    [0b111, 0b001, 0b111, 0b100, 0b111],
-    [0b111, 0b001, 0b011, 0b001, 0b111],
-    [0b101, 0b101, 0b111, 0b001, 0b001],
-    [0b111, 0b100, 0b111, 0b001, 0b111],
-    [0b111, 0b100, 0b111, 0b101, 0b111],
-    [0b111, 0b001, 0b010, 0b010, 0b010],
-    [0b111, 0b101, 0b111, 0b101, 0b111],
-    [0b111, 0b101, 0b111, 0b001, 0b111],
-    [0b000, 0b010, 0b000, 0b010, 0b000],
-];
-
-/// Digits and colons in black on a plate of the class's colour.
-fn draw_label(image: &mut RgbImage, text: &str, x: u32, y: u32, color: Rgb<u8>, scale: u32) {
-    let glyphs: Vec<&[u8; 5]> = text.chars().filter_map(glyph).collect();
-    let plate = [x, y, x + (4 * glyphs.len() as u32 + 1) * scale, y + 7 * scale];
-    fill(image, plate, color);
-    for (position, rows) in glyphs.into_iter().enumerate() {
-        for (row, bits) in rows.iter().enumerate() {
-            for column in (0..3).filter(|column| bits & (0b100 >> column) != 0) {
-                let left = x + (4 * position as u32 + 1 + column) * scale;
-                let top = y + (row as u32 + 1) * scale;
-                fill(image, [left, top, left + scale, top + scale], Rgb([0; 3]));
-            }
-        }
-    }
-}
-
-fn glyph(character: char) -> Option<&'static [u8; 5]> {
-    match character {
-        ':' => GLYPHS.last(),
-        digit => GLYPHS.get(digit.to_digit(10)? as usize),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+    use scrl_core::structures::BoxXyxy;
+
     use super::*;
 
     fn found(bbox: BoxXyxy, class: usize, score: f32) -> Detection {
@@ -168,20 +104,6 @@ mod tests {
         let drawn = draw_detections(&image, &boxes, &DrawOptions::default());
         assert_eq!(*drawn.get_pixel(0, 29), class_color(12));
         assert_eq!(*drawn.get_pixel(15, 10), Rgb([0; 3]));
-    }
-
-    #[test]
-    fn labels_spell_the_class_and_the_percent() {
-        let mut image = RgbImage::new(40, 12);
-        draw_label(&mut image, "1:7", 0, 0, Rgb([255; 3]), 1);
-        let row = |y: u32| {
-            (0..13).map(|x| if image.get_pixel(x, y).0 == [0; 3] { '#' } else { '.' }).collect::<String>()
-        };
-        let rows: Vec<String> = (1..6).map(row).collect();
-        assert_eq!(
-            rows,
-            ["..#......###.", ".##...#....#.", "..#.......#..", "..#...#...#..", ".###......#.."]
-        );
     }
 
     #[test]

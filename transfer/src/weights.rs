@@ -58,7 +58,9 @@ impl InitWeights {
             return Ok(Self::Backbone(path));
         }
         let (tensors, metadata) = read_tensors(&path)?;
-        let detector = is_detector(&metadata) || tensors.keys().any(|key| key.starts_with("roi_heads."));
+        // detectron2's detectors have other names everywhere; of them the backbone alone is taken.
+        let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
+        let detector = is_detector(&metadata) || (has("roi_heads.") && has("backbone.body."));
         Ok(if detector { Self::Detector(path) } else { Self::Backbone(path) })
     }
 
@@ -99,7 +101,8 @@ fn with_backbone(
 ) -> Result<FasterRcnn, TransferError> {
     let (backbone, found, metadata) = load_backbone(path, device)?;
     let expected = config.model.backbone();
-    if found != expected {
+    // Widths that round to the same number of channels are one network.
+    if (found.arch, found.stem_channels()) != (expected.arch, expected.stem_channels()) {
         return Err(TransferError::Backbone { path: path.to_path_buf(), found, expected });
     }
     if (metadata.mean, metadata.std) != (config.mean, config.std) {
@@ -232,4 +235,26 @@ fn json<T: Serialize>(value: &T) -> String {
 fn entry<T: DeserializeOwned>(map: &BTreeMap<String, String>, key: &str) -> Result<T, String> {
     let text = map.get(&format!("scrl.{key}")).ok_or_else(|| format!("its metadata has no `scrl.{key}`"))?;
     serde_json::from_str(text).map_err(|e| format!("its metadata `scrl.{key}` cannot be understood: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+
+    #[test]
+    fn of_a_foreign_detector_the_backbone_is_taken_and_of_torchvisions_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("detector.safetensors");
+        let init = |body: &str| {
+            let keys = [format!("{body}.conv1.weight"), "roi_heads.box_head.fc6.weight".to_string()];
+            let tensors = keys.map(|key| (key, TensorData::new(vec![0.0f32], [1]))).into();
+            write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+            InitWeights::parse(path.to_str().unwrap()).unwrap()
+        };
+        assert_eq!(init("backbone.body"), InitWeights::Detector(path.clone()));
+        assert_eq!(init("backbone.bottom_up.stem"), InitWeights::Backbone(path.clone()));
+        assert_eq!(init("backbone"), InitWeights::Backbone(path.clone()));
+    }
 }

@@ -56,7 +56,7 @@ pub enum CheckpointError {
         problem: String,
     },
     /// Tensors that do not make up the network.
-    #[error("`{path}` does not fit a {arch} of width {width}: {problem}")]
+    #[error("`{path}` does not fit a {arch} of width {width}: {problem}; `scrl convert` lists every key")]
     Mismatch {
         /// The file.
         path: PathBuf,
@@ -66,6 +66,20 @@ pub enum CheckpointError {
         width: f64,
         /// Which keys do not fit.
         problem: String,
+    },
+    /// A network of another depth or width than its metadata or the caller says.
+    #[error("{expectation} {expected}, but the tensors of `{path}` are a {found}; {fix}")]
+    OtherArch {
+        /// The file.
+        path: PathBuf,
+        /// Who expects it, for example "its metadata promises a".
+        expectation: &'static str,
+        /// The network that is expected.
+        expected: String,
+        /// The network that the file holds.
+        found: String,
+        /// What to do.
+        fix: &'static str,
     },
 }
 

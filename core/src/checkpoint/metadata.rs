@@ -2,8 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 use crate::models::{Arch, ResNetConfig};
 use crate::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
+
+/// Order of the colour channels of every network here.
+const COLOR_ORDER: &str = "RGB";
+
+/// Pixel values before mean and standard deviation are applied.
+const RANGE: &str = "0..1";
 
 /// Where a backbone's weights come from and what images they expect.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +49,22 @@ impl BackboneMetadata {
         }
     }
 
+    /// What a detector's file tells of its backbone: the normalisation.
+    pub(super) fn of_detector(
+        config: ResNetConfig,
+        map: &BTreeMap<String, String>,
+    ) -> Result<Option<Self>, String> {
+        let Some(json) = map.get("scrl.preprocessing") else { return Ok(None) };
+        let problem = |error| format!("metadata `scrl.preprocessing` cannot be understood: {error}");
+        let preprocessing: Preprocessing = serde_json::from_str(json).map_err(problem)?;
+        Ok(Some(Self {
+            method: "detector".to_string(),
+            mean: preprocessing.mean,
+            std: preprocessing.std,
+            ..Self::unknown(config)
+        }))
+    }
+
     pub(super) fn to_map(&self) -> BTreeMap<String, String> {
         let triple = |values: [f32; 3]| values.map(|value| value.to_string()).join(",");
         let entries = [
@@ -52,6 +76,9 @@ impl BackboneMetadata {
             ("mean", triple(self.mean)),
             ("std", triple(self.std)),
             ("config_hash", self.config_hash.clone()),
+            ("color_order", COLOR_ORDER.to_string()),
+            ("range", RANGE.to_string()),
+            ("version", env!("CARGO_PKG_VERSION").to_string()),
         ];
         entries.into_iter().map(|(key, value)| (format!("scrl.{key}"), value)).collect()
     }
@@ -61,6 +88,8 @@ impl BackboneMetadata {
         if !map.contains_key("scrl.arch") {
             return Ok(None);
         }
+        constant(map, "color_order", COLOR_ORDER)?;
+        constant(map, "range", RANGE)?;
         let arch = text(map, "arch")?;
         let known = Arch::ALL.into_iter().find(|known| known.name() == arch);
         Ok(Some(Self {
@@ -73,6 +102,23 @@ impl BackboneMetadata {
             std: triple(map, "std")?,
             config_hash: text(map, "config_hash")?.to_string(),
         }))
+    }
+}
+
+/// The part of a detector's preprocessing that concerns its backbone.
+#[derive(Deserialize)]
+struct Preprocessing {
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+/// Refuses another value than the one that every network here has; files without the entry pass.
+fn constant(map: &BTreeMap<String, String>, key: &str, expected: &str) -> Result<(), String> {
+    match map.get(&format!("scrl.{key}")) {
+        Some(found) if found != expected => {
+            Err(format!("metadata `scrl.{key}` is `{found}`, only `{expected}` is supported"))
+        }
+        _ => Ok(()),
     }
 }
 

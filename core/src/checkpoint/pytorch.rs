@@ -9,20 +9,38 @@ use super::error::CheckpointError;
 use super::safetensors::host_tensor;
 use crate::models::parameters::TensorMap;
 
-/// Every tensor of a state dict; nested dicts give dotted keys.
+/// What to do about a file that cannot be read.
+const FIX: &str = "if it was copied or downloaded, do so again; \
+    if it holds a whole model, save `model.state_dict()` instead";
+
+/// Every tensor of a state dict or of a pickled module; nested dicts give dotted keys.
 pub(super) fn read(path: &Path) -> Result<TensorMap, CheckpointError> {
+    let problem = |text: String| CheckpointError::format(path, text);
     let reader = PytorchReader::new(path)
-        .map_err(|error| CheckpointError::format(path, format!("it is no PyTorch state dict ({error})")))?;
+        .map_err(|error| problem(format!("it is no PyTorch state dict ({error}); {FIX}")))?;
     let mut tensors = TensorMap::new();
     for (name, tensor) in reader.into_tensors() {
         let bytes = tensor.read().map_err(CheckpointError::read(path))?;
         let data = dtype_of(tensor.dtype())
             .ok_or_else(|| format!("unsupported type {:?}", tensor.dtype()))
             .and_then(|dtype| host_tensor(bytes, tensor.shape(), dtype))
-            .map_err(|problem| CheckpointError::format(path, format!("tensor `{name}`: {problem}")))?;
-        tensors.insert(name, data);
+            .map_err(|error| problem(format!("tensor `{name}`: {error}")))?;
+        tensors.insert(state_dict_key(&name), data);
+    }
+    if tensors.is_empty() {
+        return Err(problem(
+            "it is a pickle without any PyTorch tensor; save `model.state_dict()` with torch.save (arrays of \
+             numpy are not read)"
+                .to_string(),
+        ));
     }
     Ok(tensors)
+}
+
+/// The key that `state_dict()` would have given to a tensor of a pickled `torch.nn.Module`.
+fn state_dict_key(name: &str) -> String {
+    let parts = name.split('.').filter(|part| !matches!(*part, "_modules" | "_parameters" | "_buffers"));
+    parts.collect::<Vec<_>>().join(".")
 }
 
 fn dtype_of(dtype: pytorch_reader::DType) -> Option<DType> {

@@ -41,7 +41,12 @@ pub(super) fn decode(
     bytes: &[u8],
     path: &Path,
 ) -> Result<(TensorMap, BTreeMap<String, String>), CheckpointError> {
-    let problem = |error| CheckpointError::format(path, format!("it is no safetensors file ({error})"));
+    let problem = |error| {
+        CheckpointError::format(
+            path,
+            format!("it is no safetensors file ({error}); it may be cut off, copy or download it again"),
+        )
+    };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(problem)?;
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     let mut tensors = TensorMap::new();

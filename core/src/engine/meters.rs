@@ -49,6 +49,66 @@ impl Throughput {
     }
 }
 
+/// Splits a loop's time into waiting for its input and everything else.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    start: Instant,
+    waited: Duration,
+    lap_start: Instant,
+    lap_waited: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pace {
+    /// The clock starts now.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { start: now, waited: Duration::ZERO, lap_start: now, lap_waited: Duration::ZERO }
+    }
+
+    /// Calls `input` and counts its time as waiting.
+    pub fn wait<T>(&mut self, input: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let value = input();
+        self.waited += start.elapsed();
+        value
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Time spent waiting since the start.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Share of the time since the start that was waiting, in `0..=1`.
+    pub fn waiting_share(&self) -> f64 {
+        share(self.waited, self.elapsed())
+    }
+
+    /// As [`waiting_share`](Self::waiting_share) since the last lap, and starts a new lap.
+    pub fn lap(&mut self) -> f64 {
+        let lap = share(self.waited - self.lap_waited, self.lap_start.elapsed());
+        (self.lap_start, self.lap_waited) = (Instant::now(), self.waited);
+        lap
+    }
+}
+
+fn share(part: Duration, whole: Duration) -> f64 {
+    match whole.is_zero() {
+        true => 0.0,
+        false => (part.as_secs_f64() / whole.as_secs_f64()).min(1.0),
+    }
+}
+
 /// A duration for people: `41 s`, `12 min 05 s`, `3 h 07 min`, `2 d 04 h`.
 pub fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -90,6 +150,35 @@ mod tests {
         meter.record_at(8, start);
         assert_eq!(meter.images_per_second(), None);
         assert_eq!(meter.remaining(10), None);
+    }
+
+    #[test]
+    fn a_loop_waits_less_than_its_loading_takes_because_both_overlap() {
+        use crate::data::{LoaderOptions, load_batches, sampler};
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        // A slow disk and a slow step; neither needs a processor, so a busy machine delays both alike.
+        let loading = Arc::new(AtomicU64::new(0));
+        let total = Arc::clone(&loading);
+        let load = move |index: usize, _: &mut crate::random::Rng| {
+            let start = Instant::now();
+            std::thread::sleep(Duration::from_millis(4));
+            total.fetch_add(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+            Ok(index)
+        };
+        let options = LoaderOptions { seed: 0, epoch: 0, threads: 1, prefetch: 2 };
+        let mut batches = load_batches(sampler::batches(32, 2, false, None), options, Arc::new(load));
+        let mut pace = Pace::new();
+        let mut steps = 0;
+        while pace.wait(|| batches.next()).is_some() {
+            std::thread::sleep(Duration::from_millis(16));
+            steps += 1;
+        }
+        let loading = Duration::from_micros(loading.load(Ordering::Relaxed));
+        assert_eq!(steps, 16);
+        assert!(pace.waited() < loading / 2, "waited {:?} for {loading:?} of loading", pace.waited());
+        assert!(pace.waiting_share() < 0.5 && pace.lap() > 0.0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod tensorboard;
 pub use error::RunError;
 pub(crate) use error::disk_advice;
 pub use events::Events;
-pub use meters::Throughput;
+pub use meters::{Pace, Throughput, format_duration};
 pub use monitor::{Interrupt, Monitor, Progress};
 pub use run::TrainEnd;
 pub use run_dir::{OpenMode, RunDir};

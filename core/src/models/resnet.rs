@@ -33,7 +33,8 @@ impl Arch {
         }
     }
 
-    fn blocks(self) -> [usize; 4] {
+    /// Blocks of the four stages.
+    pub fn blocks(self) -> [usize; 4] {
         match self {
             Arch::ResNet18 => [2, 2, 2, 2],
             Arch::ResNet34 | Arch::ResNet50 => [3, 4, 6, 3],
@@ -42,7 +43,7 @@ impl Arch {
     }
 
     /// Output channels of a block per inner channel: 4 for bottlenecks, 1 for basic blocks.
-    fn expansion(self) -> usize {
+    pub fn expansion(self) -> usize {
         match self {
             Arch::ResNet18 | Arch::ResNet34 => 1,
             Arch::ResNet50 | Arch::ResNet101 => 4,

@@ -6,6 +6,8 @@
 //!    both norms are positive. Parameters of rank 1 (biases, batch-norm scales and shifts) keep their g.
 //! 2. `b ← momentum·b + g`, at a parameter's first update `b ← g`.
 //! 3. `w ← w − lr·b`, with Nesterov `w ← w − lr·(g + momentum·b)`.
+//!
+//! [`Compat::Official`] changes LARS alone: parameters are spared by name, and what is spared gets `g ← lr·g`.
 
 use std::collections::HashMap;
 
@@ -15,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{GradientStepOptions, TrustRatio, gradient_step};
 use serde::{Deserialize, Serialize};
 
+use super::compat::{Compat, official_code_spares};
 use crate::models::parameters::TensorMap;
 
 /// How a gradient becomes a direction.
@@ -69,6 +72,7 @@ impl Default for OptimizerConfig {
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
+    compat: Compat,
     buffers: HashMap<String, Buffer>,
     grad_norm_requested: bool,
     last_grad_norm: Option<f64>,
@@ -84,7 +88,18 @@ struct Buffer {
 impl Optimizer {
     /// An optimiser without momentum buffers.
     pub fn new(config: OptimizerConfig) -> Self {
-        Self { config, buffers: HashMap::new(), grad_norm_requested: false, last_grad_norm: None }
+        Self {
+            config,
+            compat: Compat::Fixed,
+            buffers: HashMap::new(),
+            grad_norm_requested: false,
+            last_grad_norm: None,
+        }
+    }
+
+    /// The same with the numbers of the official code, or without.
+    pub fn with_compat(self, compat: Compat) -> Self {
+        Self { compat, ..self }
     }
 
     /// Its configuration.
@@ -100,6 +115,7 @@ impl Optimizer {
         let mut update = Update {
             path: Vec::new(),
             config: &self.config,
+            compat: self.compat,
             lr,
             grads: &mut grads,
             buffers: &mut self.buffers,
@@ -155,6 +171,7 @@ fn root_of_sum(squares: Vec<Tensor<1>>) -> f64 {
 struct Update<'a> {
     path: Vec<String>,
     config: &'a OptimizerConfig,
+    compat: Compat,
     lr: f64,
     grads: &'a mut GradientsParams,
     buffers: &'a mut HashMap<String, Buffer>,
@@ -193,8 +210,13 @@ impl Update<'_> {
             // With momentum, zeros become the first gradient itself.
             self.previous(&path, shape).unwrap_or_else(|| Tensor::zeros(shape, &weight.device()))
         });
-        let step = gradient_step(weight, grad, buffer, self.options::<D>());
-        self.gradient_squares.push(step.gradient_squares);
+        let regularised = self.regularises(&path, D);
+        let official = self.official_lars() && !regularised;
+        let squares = official.then(|| grad.clone().square().sum());
+        // The official code multiplies these by the learning rate here and again below.
+        let grad = if official { grad.mul_scalar(self.lr) } else { grad };
+        let step = gradient_step(weight, grad, buffer, self.options(regularised));
+        self.gradient_squares.push(squares.unwrap_or(step.gradient_squares));
         if let Some(buffer) = step.buffer {
             let values = buffer.reshape([shape.iter().product::<usize>()]);
             self.buffers.insert(path, Buffer { values, shape: shape.to_vec() });
@@ -202,10 +224,20 @@ impl Update<'_> {
         step.weight
     }
 
-    /// How parameters of rank `D` change.
-    fn options<const D: usize>(&self) -> GradientStepOptions {
+    fn official_lars(&self) -> bool {
+        self.compat == Compat::Official && self.config.kind == OptimizerKind::Lars
+    }
+
+    /// Whether a parameter gets decay and trust ratio.
+    fn regularises(&self, path: &str, rank: usize) -> bool {
+        match self.official_lars() {
+            true => !official_code_spares(path),
+            false => rank > 1 || self.config.decay_norm_and_bias,
+        }
+    }
+
+    fn options(&self, regularised: bool) -> GradientStepOptions {
         let config = self.config;
-        let regularised = D > 1 || config.decay_norm_and_bias;
         let trust = TrustRatio { coefficient: config.trust, eps: config.eps };
         GradientStepOptions {
             lr: self.lr,

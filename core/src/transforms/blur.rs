@@ -32,18 +32,25 @@ pub fn gaussian_blur(image: &RgbImage, kernel: usize, sigma: f32) -> RgbImage {
     out
 }
 
-/// Shrinks an image by `factor` and enlarges it again, both bicubic: the blur of SCRL's recipes.
+/// Shrinks an image by `factor` and enlarges it again, both bicubic: the blur of SCRL's recipes (`ResizeBlur` of the
+/// official code), to the byte.
 ///
 /// # Panics
 /// If the factor is below 1 or the image is empty.
-pub fn resized_blur(image: &RgbImage, factor: f32) -> RgbImage {
+pub fn resized_blur(image: &RgbImage, factor: f64) -> RgbImage {
     assert!(factor >= 1.0, "the factor {factor} must not be below 1");
     let size = Size { width: image.width(), height: image.height() };
-    let shrink = |side: u32| ((side as f32 / factor) as u32).max(1);
-    let small = resize(image, Size { width: shrink(size.width), height: shrink(size.height) });
+    let small =
+        resize(image, Size { width: shrunk(size.width, factor), height: shrunk(size.height, factor) });
     let blurred = resize(&small, size);
     scratch::recycle(small);
     blurred
+}
+
+/// Python's `side // factor`, which does not round the quotient before it cuts it; at least 1.
+fn shrunk(side: u32, factor: f64) -> u32 {
+    let side = f64::from(side);
+    (((side - side % factor) / factor).round() as u32).max(1)
 }
 
 /// The weights from the middle outwards, normalised over the whole kernel.
@@ -182,6 +189,14 @@ mod tests {
         let indices: Vec<usize> = (-4..8).map(|i| reflect(i, 4)).collect();
         assert_eq!(indices, [2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]);
         assert_eq!(reflect(-3, 1), 0);
+    }
+
+    #[test]
+    fn shrunk_sides_are_those_of_pythons_floor_division() {
+        assert_eq!([1.1, 1.2, 1.5].map(|factor| shrunk(224, factor)), [203, 186, 149]);
+        // 11 / 1.1 is rounded to 10, but 1.1 in binary is a little more than 1.1.
+        assert_eq!([11, 22, 33, 96].map(|side| shrunk(side, 1.1)), [9, 19, 29, 87]);
+        assert_eq!(shrunk(1, 1.5), 1);
     }
 
     #[test]

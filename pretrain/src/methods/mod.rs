@@ -1,11 +1,14 @@
 //! The three methods behind one step function.
 
+mod accumulate;
 pub mod byol;
+mod frozen;
 pub mod scrl;
 pub mod self_supervised;
 pub mod supervised;
 mod whole;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::models::ResNet;
 use scrl_core::models::parameters::TensorMap;
@@ -15,6 +18,7 @@ use scrl_core::solver::Optimizer;
 use crate::box_generator::MatchedBox;
 use crate::config::{MethodKind, PretrainConfig};
 use crate::error::PretrainError;
+pub use frozen::Frozen;
 use self_supervised::SelfSupervised;
 use supervised::Supervised;
 
@@ -34,6 +38,8 @@ pub struct StepReport {
     pub boxes: usize,
     /// Images that had no box.
     pub without_boxes: usize,
+    /// Images whose label is among the 1 and among the 5 largest logits, `[2]` on the device; for `supervised`.
+    pub hits: Option<Tensor<1>>,
 }
 
 /// Learning rate and target momentum of a step.
@@ -67,6 +73,9 @@ impl Learner {
     }
 
     /// Forward, backward, optimiser step and target update; `None` when the batch has no box at all.
+    ///
+    /// With `schedule.accumulate` the batch goes through in micro-batches, each with batch statistics of its own. Loss
+    /// and gradient are means over those that have boxes; optimiser and target move once.
     pub fn step(
         &mut self,
         batch: &[Sample],
@@ -75,7 +84,7 @@ impl Learner {
     ) -> Option<StepReport> {
         match self {
             Self::SelfSupervised(learner) => learner.step(batch, settings, optimizer),
-            Self::Supervised(learner) => Some(learner.step(batch, settings, optimizer)),
+            Self::Supervised(learner) => learner.step(batch, settings, optimizer),
         }
     }
 
@@ -84,6 +93,14 @@ impl Learner {
         match self {
             Self::SelfSupervised(learner) => learner.encoder(),
             Self::Supervised(learner) => learner.encoder(),
+        }
+    }
+
+    /// The networks as an evaluation sees them.
+    pub fn frozen(&self) -> Frozen {
+        match self {
+            Self::SelfSupervised(learner) => learner.frozen(),
+            Self::Supervised(learner) => Frozen { encoder: learner.encoder().valid(), projection: None },
         }
     }
 
@@ -105,6 +122,11 @@ impl Learner {
             Self::Supervised(learner) => Self::Supervised(Box::new(learner.load(tensors)?)),
         })
     }
+}
+
+/// The batch in `accumulate` micro-batches, of equal size where that divides it.
+fn micro_batches(batch: &[Sample], accumulate: usize) -> std::slice::Chunks<'_, Sample> {
+    batch.chunks(batch.len().div_ceil(accumulate.max(1)).max(1))
 }
 
 /// View `index` of every sample, `[batch, 3, side, side]`.

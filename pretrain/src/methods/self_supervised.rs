@@ -5,15 +5,16 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::parameters::{TensorMap, collect, load};
 use scrl_core::models::{Features, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
+use super::accumulate::mean_gradients;
+use super::frozen::{Frozen, Projection, pool_level};
 use super::whole::Whole;
-use super::{Sample, StepReport, StepSettings, byol, load_network, scrl, stack_views};
+use super::{Sample, StepReport, StepSettings, byol, load_network, micro_batches, scrl, stack_views};
 use crate::config::{MethodKind, PoolLevel, PretrainConfig, TargetInit};
 use crate::error::PretrainError;
 use crate::heads::Mlp;
@@ -40,6 +41,7 @@ pub struct SelfSupervised {
     target: Whole<TargetNetwork>,
     method: MethodKind,
     level: PoolLevel,
+    accumulate: usize,
     device: Device,
 }
 
@@ -57,7 +59,7 @@ impl SelfSupervised {
             encoder: config.model.init(rng, device),
             projector: Mlp::init(channels, hidden, output, rng, device),
         };
-        if config.ema.target_init == TargetInit::Copy {
+        if config.target_init() == TargetInit::Copy {
             target = load(target, &collect(&online)).0;
         }
         Self {
@@ -65,6 +67,7 @@ impl SelfSupervised {
             target: Whole::new(target.no_grad()),
             method: config.method,
             level: config.heads.pool_level,
+            accumulate: config.schedule.accumulate,
             device: device.clone(),
         }
     }
@@ -74,25 +77,38 @@ impl SelfSupervised {
         &self.online.get().encoder
     }
 
+    /// Online backbone and projector as an evaluation sees them.
+    pub fn frozen(&self) -> Frozen {
+        let online = self.online.get();
+        let (projector, method, level) = (online.projector.valid(), self.method, self.level);
+        let projection = Projection { projector, method, level };
+        Frozen { encoder: online.encoder.valid(), projection: Some(projection) }
+    }
+
     pub fn step(
         &mut self,
         batch: &[Sample],
         settings: StepSettings,
         optimizer: &mut Optimizer,
     ) -> Option<StepReport> {
-        let rois = match self.method {
-            MethodKind::Scrl => Some(scrl::rois(batch, &self.device)?),
-            _ => None,
-        };
-        let views = [0, 1].map(|view| stack_views(batch, view, &self.device));
-        let views = Tensor::cat(views.to_vec(), 0);
-        let loss = self.loss(views, rois);
-        let gradients = GradientsParams::from_grads(loss.backward(), self.online.get());
+        // A micro-batch without boxes has no loss, as an image without them has none.
+        let parts: Vec<_> = micro_batches(batch, self.accumulate)
+            .filter_map(|part| match self.method {
+                MethodKind::Scrl => scrl::rois(part, &self.device).map(|rois| (part, Some(rois))),
+                _ => Some((part, None)),
+            })
+            .collect();
+        let count = parts.len();
+        let losses = parts.into_iter().map(|(part, rois)| {
+            let views = [0, 1].map(|view| stack_views(part, view, &self.device));
+            self.loss(Tensor::cat(views.to_vec(), 0), rois)
+        });
+        let (loss, gradients) = mean_gradients(self.online.get(), count, losses)?;
         self.online.change(|online| optimizer.step(settings.lr, online, gradients));
         let online = self.online.get();
         self.target.change(|target| ema::update(target, online, settings.ema_momentum));
         Some(StepReport {
-            loss: loss.inner(),
+            loss,
             boxes: match self.method {
                 MethodKind::Scrl => batch.iter().map(|sample| sample.boxes.len()).sum(),
                 _ => batch.len(),
@@ -101,6 +117,7 @@ impl SelfSupervised {
                 MethodKind::Scrl => batch.iter().filter(|sample| sample.boxes.is_empty()).count(),
                 _ => 0,
             },
+            hits: None,
         })
     }
 
@@ -114,10 +131,7 @@ impl SelfSupervised {
     }
 
     fn pool(&self, features: Features, rois: Option<Tensor<2>>) -> Tensor<2> {
-        let (map, stride) = match self.level {
-            PoolLevel::C4 => (features.c4, 16),
-            PoolLevel::C5 => (features.c5, 32),
-        };
+        let (map, stride) = pool_level(features, self.level);
         match rois {
             Some(rois) => scrl::pool(map, rois, stride),
             None => byol::pool(map),
@@ -176,13 +190,20 @@ mod tests {
         PretrainConfig {
             method: MethodKind::Byol,
             seed: 1,
+            compat: Default::default(),
             model: ResNetConfig { arch: Arch::ResNet18, width: 0.125 },
             data: Default::default(),
             augment: Default::default(),
             boxes: Default::default(),
             heads: HeadsConfig { hidden: 16, output: 8, ..Default::default() },
             optimizer: OptimizerConfig { kind, weight_decay: 1e-4, ..Default::default() },
-            schedule: ScheduleConfig { epochs: 1, batch_size: 2, base_lr: 1.0, warmup_epochs: 0.0 },
+            schedule: ScheduleConfig {
+                epochs: 1,
+                batch_size: 2,
+                base_lr: 1.0,
+                warmup_epochs: 0.0,
+                accumulate: 1,
+            },
             ema: Default::default(),
             supervised: Default::default(),
             log: Default::default(),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use scrl_core::models::ResNet;
 use scrl_core::models::layers::{Init, Linear};
@@ -11,11 +10,13 @@ use scrl_core::models::parameters::{TensorMap, collect};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
+use super::accumulate::mean_gradients;
 use super::whole::Whole;
-use super::{Sample, StepReport, StepSettings, byol, load_network, stack_views};
+use super::{Sample, StepReport, StepSettings, byol, load_network, micro_batches, stack_views};
 use crate::config::PretrainConfig;
 use crate::error::PretrainError;
 use crate::loss::cross_entropy;
+use crate::metrics;
 
 /// Backbone and classifier.
 #[derive(Module, Debug)]
@@ -28,6 +29,7 @@ pub struct Classifier {
 pub struct Supervised {
     network: Whole<Classifier>,
     label_smoothing: f64,
+    accumulate: usize,
     device: Device,
 }
 
@@ -45,7 +47,12 @@ impl Supervised {
             fc: Linear::init([channels, classes], true, Init::TorchDefault, rng, device),
         };
         let network = Whole::new(network);
-        Self { network, label_smoothing: config.supervised.label_smoothing, device: device.clone() }
+        Self {
+            network,
+            label_smoothing: config.supervised.label_smoothing,
+            accumulate: config.schedule.accumulate,
+            device: device.clone(),
+        }
     }
 
     /// The backbone that transfer starts from.
@@ -53,6 +60,8 @@ impl Supervised {
         &self.network.get().encoder
     }
 
+    /// One update; `None` for an empty batch.
+    ///
     /// # Panics
     /// When a sample has no label; the caller checks the data set first.
     pub fn step(
@@ -60,16 +69,30 @@ impl Supervised {
         batch: &[Sample],
         settings: StepSettings,
         optimizer: &mut Optimizer,
-    ) -> StepReport {
+    ) -> Option<StepReport> {
+        let parts = micro_batches(batch, self.accumulate);
+        let mut hits: Option<Tensor<1>> = None;
+        let losses = parts.clone().map(|part| {
+            let (logits, labels) = self.classify(part);
+            let found = metrics::hits(logits.clone().inner(), labels.clone().inner());
+            hits = Some(match hits.take() {
+                Some(sum) => sum + found,
+                None => found,
+            });
+            cross_entropy(logits, labels, self.label_smoothing)
+        });
+        let (loss, gradients) = mean_gradients(self.network.get(), parts.len(), losses)?;
+        self.network.change(|network| optimizer.step(settings.lr, network, gradients));
+        Some(StepReport { loss, boxes: batch.len(), without_boxes: 0, hits })
+    }
+
+    /// Logits, `[N, classes]`, and labels, `[N]`.
+    fn classify(&self, batch: &[Sample]) -> (Tensor<2>, Tensor<1, Int>) {
         let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
-        let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch.len()]), &self.device);
+        let labels = Tensor::from_data(TensorData::new(labels, [batch.len()]), &self.device);
         let network = self.network.get();
         let features = network.encoder.forward(stack_views(batch, 0, &self.device)).c5;
-        let logits = network.fc.forward(byol::pool(features));
-        let loss = cross_entropy(logits, labels, self.label_smoothing);
-        let gradients = GradientsParams::from_grads(loss.backward(), network);
-        self.network.change(|network| optimizer.step(settings.lr, network, gradients));
-        StepReport { loss: loss.inner(), boxes: batch.len(), without_boxes: 0 }
+        (network.fc.forward(byol::pool(features)), labels)
     }
 
     pub fn tensors(&self) -> Vec<(&'static str, TensorMap)> {

@@ -1,0 +1,250 @@
+//! Signs that training works, without labels: how varied the features are, and whether matched boxes are closer than
+//! others.
+//!
+//! N images, D feature dimensions, R boxes over all images.
+//!
+//! The networks are looked at as an evaluation sees them (running statistics, no gradients) on a fixed random subset of
+//! the run's images with fixed augmentations, so that the numbers of two epochs differ by the network alone. The subset
+//! is not taken out of the training data: how often a run reports must not change its result.
+
+mod spectrum;
+
+use burn::tensor::{Device, Tensor};
+use serde_json::{Map, Value, json};
+
+use crate::error::PretrainError;
+use crate::methods::{Learner, Sample};
+
+pub use spectrum::{rank_me, symmetric_eigenvalues};
+
+/// Below this share of the isotropic standard deviation the features hardly depend on the image.
+const COLLAPSED: f64 = 0.01;
+
+/// Vectors of one length, row by row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// `[rows, dims]`
+    pub values: Vec<f32>,
+    pub dims: usize,
+}
+
+impl Rows {
+    /// The host copy of a `[rows, dims]` tensor.
+    pub fn from_tensor(tensor: Tensor<2>) -> Self {
+        let [_, dims] = tensor.dims();
+        Self { values: tensor.into_data().iter::<f32>().collect(), dims }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.dims.max(1)
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Row by row.
+    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks_exact(self.dims.max(1))
+    }
+
+    /// Adds the rows of another of the same length.
+    ///
+    /// # Panics
+    /// If the lengths of the rows differ.
+    pub fn extend(&mut self, other: Self) {
+        assert!(self.is_empty() || self.dims == other.dims, "rows of {} and {}", self.dims, other.dims);
+        self.dims = other.dims;
+        self.values.extend(other.values);
+    }
+}
+
+/// Vectors of the boxes of both views: row `r` of `first` and of `second` shows the same place of image `images[r]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MatchedRows {
+    /// `[R, dims]`, view 1.
+    pub first: Rows,
+    /// `[R, dims]`, view 2.
+    pub second: Rows,
+    /// `[R]`
+    pub images: Vec<usize>,
+}
+
+/// Mean cosines between vectors of view 1 and of view 2; `None` where no such pair exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cosines {
+    /// The same place.
+    pub matched: Option<f64>,
+    /// Another box of the same image.
+    pub other_place: Option<f64>,
+    /// A box of another image.
+    pub other_image: Option<f64>,
+}
+
+/// One look at the networks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    pub images: usize,
+    /// See [`feature_std`]; `1/√D` for features spread evenly over all directions, 0 when all are equal.
+    pub feature_std: f64,
+    pub feature_dims: usize,
+    /// See [`rank_me`]; between 1 and `min(images, feature_dims)`.
+    pub feature_rank: f64,
+    pub cosines: Cosines,
+}
+
+impl Health {
+    /// Runs the networks over batches of samples.
+    ///
+    /// # Errors
+    /// When an image cannot be read.
+    pub fn measure<E>(
+        learner: &Learner,
+        batches: impl Iterator<Item = Result<Vec<Sample>, E>>,
+        device: &Device,
+    ) -> Result<Self, PretrainError>
+    where
+        PretrainError: From<E>,
+    {
+        let networks = learner.frozen();
+        let device = device.clone().without_autodiff();
+        let (mut features, mut matched, mut images) = (Rows::default(), MatchedRows::default(), 0);
+        for batch in batches {
+            let batch = batch?;
+            let (rows, boxes) = networks.inspect(&batch, &device);
+            features.extend(rows);
+            if let Some(boxes) = boxes {
+                matched.first.extend(boxes.first);
+                matched.second.extend(boxes.second);
+                matched.images.extend(boxes.images.iter().map(|image| image + images));
+            }
+            images += batch.len();
+        }
+        Ok(Self::of(&features, &matched))
+    }
+
+    /// The numbers of features `[N, D]` and of the vectors of matched boxes.
+    pub fn of(features: &Rows, matched: &MatchedRows) -> Self {
+        Self {
+            images: features.len(),
+            feature_std: feature_std(features),
+            feature_dims: features.dims,
+            feature_rank: rank_me(features),
+            cosines: cosines(matched),
+        }
+    }
+
+    /// Whether features hardly depend on the image.
+    pub fn is_collapsed(&self) -> bool {
+        self.feature_std * (self.feature_dims as f64).sqrt() < COLLAPSED
+    }
+
+    /// For an event; cosines that do not exist are left out.
+    pub fn fields(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        fields.insert("images".into(), json!(self.images));
+        fields.insert("feature_std".into(), json!(self.feature_std));
+        fields.insert("feature_dims".into(), json!(self.feature_dims));
+        fields.insert("feature_rank".into(), json!(self.feature_rank));
+        let Cosines { matched, other_place, other_image } = self.cosines;
+        let cosines = [
+            ("cosine_matched", matched),
+            ("cosine_other_place", other_place),
+            ("cosine_other_image", other_image),
+        ];
+        for (name, value) in cosines {
+            if let Some(value) = value {
+                fields.insert(name.into(), json!(value));
+            }
+        }
+        fields
+    }
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let most = self.images.min(self.feature_dims);
+        let isotropic = 1.0 / (self.feature_dims.max(1) as f64).sqrt();
+        write!(
+            f,
+            "features of {} images: rank {:.1} of {most}, std {:.4} (evenly spread: {isotropic:.4})",
+            self.images, self.feature_rank, self.feature_std
+        )?;
+        let Cosines { matched, other_place, other_image } = self.cosines;
+        for (name, value) in
+            [("matched", matched), ("other place", other_place), ("other image", other_image)]
+        {
+            if let Some(value) = value {
+                write!(f, ", cosine {name} {value:.3}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The standard deviation of L2-normalised rows over the rows (population), averaged over dimensions (SimSiam, Chen and
+/// He, arXiv 2011.10566, section 4.1). 0 without rows.
+pub fn feature_std(rows: &Rows) -> f64 {
+    let count = rows.len() as f64;
+    if rows.is_empty() {
+        return 0.0;
+    }
+    let normalised: Vec<Vec<f64>> = rows.iter().map(normalise).collect();
+    let deviation = |column: usize| {
+        let mean = normalised.iter().map(|row| row[column]).sum::<f64>() / count;
+        (normalised.iter().map(|row| (row[column] - mean).powi(2)).sum::<f64>() / count).sqrt()
+    };
+    (0..rows.dims).map(deviation).sum::<f64>() / rows.dims as f64
+}
+
+/// Means over all pairs of a row of `first` and a row of `second`, by the kind of the pair.
+///
+/// The sum over all pairs is the product of the sums, so no pair is looked at.
+///
+/// # Panics
+/// If the three parts differ in length.
+pub fn cosines(rows: &MatchedRows) -> Cosines {
+    let count = rows.images.len();
+    assert_eq!((rows.first.len(), rows.second.len()), (count, count), "a row of each view for every box");
+    let dims = rows.first.dims;
+    let zeros = || (0, vec![0.0; dims], vec![0.0; dims]);
+    let mut images = std::collections::BTreeMap::new();
+    let (_, mut first_sum, mut second_sum) = zeros();
+    let mut matched = 0.0;
+    for ((first, second), &image) in rows.first.iter().zip(rows.second.iter()).zip(&rows.images) {
+        let (first, second) = (normalise(first), normalise(second));
+        matched += dot(&first, &second);
+        add(&mut first_sum, &first);
+        add(&mut second_sum, &second);
+        let (boxes, first_of_image, second_of_image) = images.entry(image).or_insert_with(zeros);
+        *boxes += 1;
+        add(first_of_image, &first);
+        add(second_of_image, &second);
+    }
+    let same_image: f64 = images.values().map(|(_, first, second)| dot(first, second)).sum();
+    let same_image_pairs: usize = images.values().map(|(boxes, ..)| boxes * boxes).sum();
+    let mean = |sum: f64, pairs: usize| (pairs > 0).then(|| sum / pairs as f64);
+    Cosines {
+        matched: mean(matched, count),
+        other_place: mean(same_image - matched, same_image_pairs - count),
+        other_image: mean(dot(&first_sum, &second_sum) - same_image, count * count - same_image_pairs),
+    }
+}
+
+fn normalise(row: &[f32]) -> Vec<f64> {
+    let norm = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt().max(1e-12);
+    row.iter().map(|&v| f64::from(v) / norm).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add(sum: &mut [f64], row: &[f64]) {
+    sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,63 @@
+//! The networks as an evaluation sees them: running statistics, no gradients.
+
+use burn::tensor::{Device, Tensor};
+use scrl_core::models::{Features, ResNet};
+
+use super::{Sample, byol, scrl, stack_views};
+use crate::config::{MethodKind, PoolLevel};
+use crate::heads::Mlp;
+use crate::health::{MatchedRows, Rows};
+
+/// Backbone and, for SCRL and BYOL, the projector of the online network. It shares memory with the networks in training,
+/// so it must be gone before their next step.
+pub struct Frozen {
+    pub(super) encoder: ResNet,
+    pub(super) projection: Option<Projection>,
+}
+
+/// How feature maps become the vectors that are compared.
+pub(super) struct Projection {
+    pub(super) projector: Mlp,
+    pub(super) method: MethodKind,
+    pub(super) level: PoolLevel,
+}
+
+impl Frozen {
+    /// Pooled C5 of view 1, `[N, D]`, and the projections of both views' boxes; `device` must not be an autodiff device.
+    pub fn inspect(&self, batch: &[Sample], device: &Device) -> (Rows, Option<MatchedRows>) {
+        let Some(projection) = &self.projection else {
+            let features = self.encoder.forward(stack_views(batch, 0, device));
+            return (Rows::from_tensor(byol::pool(features.c5)), None);
+        };
+        let views = [0, 1].map(|view| stack_views(batch, view, device));
+        let features = self.encoder.forward(Tensor::cat(views.to_vec(), 0));
+        let first = features.c5.clone().narrow(0, 0, batch.len());
+        (Rows::from_tensor(byol::pool(first)), projection.matched(batch, features, device))
+    }
+}
+
+impl Projection {
+    /// `None` without any box.
+    fn matched(&self, batch: &[Sample], features: Features, device: &Device) -> Option<MatchedRows> {
+        let (map, stride) = pool_level(features, self.level);
+        let (pooled, images) = if self.method == MethodKind::Scrl {
+            let boxes = |(image, sample): (usize, &Sample)| vec![image; sample.boxes.len()];
+            let images = batch.iter().enumerate().flat_map(boxes).collect();
+            (scrl::pool(map, scrl::rois(batch, device)?, stride), images)
+        } else {
+            (byol::pool(map), (0..batch.len()).collect::<Vec<_>>())
+        };
+        let projected = self.projector.forward(pooled);
+        let half = images.len();
+        let first = Rows::from_tensor(projected.clone().narrow(0, 0, half));
+        Some(MatchedRows { first, second: Rows::from_tensor(projected.narrow(0, half, half)), images })
+    }
+}
+
+/// The map of a level and its stride in view pixels.
+pub(super) fn pool_level(features: Features, level: PoolLevel) -> (Tensor<4>, usize) {
+    match level {
+        PoolLevel::C4 => (features.c4, 16),
+        PoolLevel::C5 => (features.c5, 32),
+    }
+}

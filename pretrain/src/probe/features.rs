@@ -1,0 +1,108 @@
+//! Images to feature vectors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use scrl_core::data::{DataError, ImageFolder, LoaderOptions, load_batches, sampler};
+use scrl_core::engine::Monitor;
+use scrl_core::models::ResNet;
+use scrl_core::structures::{Rect, Size};
+use scrl_core::transforms::decode::decode;
+use scrl_core::transforms::normalize::chw;
+use scrl_core::transforms::resample::{crop_resize, resize};
+use scrl_core::transforms::{ImageError, RgbImage};
+
+use super::{Labelled, ProbeError};
+use crate::health::Rows;
+use crate::methods::byol;
+
+/// Images at a time.
+const BATCH: usize = 32;
+
+/// The centre of an image: its short side to `size · 256 / 224` pixels, bicubic, then the central `size` × `size`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvaluationView {
+    /// Side of the crop in pixels.
+    pub size: u32,
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+impl EvaluationView {
+    /// Normalised pixels of a file, `[3, size, size]`.
+    ///
+    /// # Errors
+    /// When the file cannot be decoded.
+    pub fn load(&self, path: &Path) -> Result<Vec<f32>, ImageError> {
+        Ok(chw(&self.crop(&decode(path)?), self.mean, self.std))
+    }
+
+    /// The centre crop; sizes and places round as torchvision's `Resize` and `CenterCrop` do.
+    fn crop(&self, image: &RgbImage) -> RgbImage {
+        let short = (f64::from(self.size) * 256.0 / 224.0).round() as u32;
+        let (width, height) = (image.width(), image.height());
+        let long = |long: u32, side: u32| (u64::from(short) * u64::from(long) / u64::from(side)) as u32;
+        let resized = match width <= height {
+            true => Size { width: short, height: long(height, width) },
+            false => Size { width: long(width, height), height: short },
+        };
+        let start = |side: u32| (f64::from(side - self.size) / 2.0).round_ties_even() as u32;
+        let crop =
+            Rect { x: start(resized.width), y: start(resized.height), width: self.size, height: self.size };
+        crop_resize(&resize(image, resized), crop, Size { width: self.size, height: self.size })
+    }
+}
+
+/// Pooled C5 and class of every image, in order; `done` images were counted before. `None` when interrupted.
+pub(super) fn labelled(
+    encoder: &ResNet,
+    data: &ImageFolder,
+    done: u64,
+    view: EvaluationView,
+    device: &Device,
+    monitor: &mut Monitor,
+) -> Result<Option<Labelled>, ProbeError> {
+    let samples = data.samples.clone();
+    let load = move |index: usize, _: &mut _| -> Result<Vec<f32>, DataError> {
+        Ok(view.load(&samples[index].path)?)
+    };
+    let options = LoaderOptions { seed: 0, epoch: 0, threads: 0, prefetch: 2 };
+    let batches = sampler::batches(data.samples.len(), BATCH, false, None);
+    let mut features = Rows::default();
+    for batch in load_batches(batches, options, Arc::new(load)) {
+        features.extend(pooled(encoder, &batch?, view.size as usize, device));
+        monitor.progress.update(done + features.len() as u64, "");
+        if monitor.interrupt.is_requested() {
+            return Ok(None);
+        }
+    }
+    let labels = data.samples.iter().filter_map(|sample| sample.label).collect();
+    Ok(Some(Labelled { features, labels }))
+}
+
+fn pooled(encoder: &ResNet, images: &[Vec<f32>], side: usize, device: &Device) -> Rows {
+    let pixels = TensorData::new(images.concat(), [images.len(), 3, side, side]);
+    Rows::from_tensor(byol::pool(encoder.forward(Tensor::from_data(pixels, device)).c5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crop_is_the_centre_whatever_the_shape() {
+        // Red within the central square of the short side, black outside of it.
+        for (width, height) in [(200, 100), (100, 200), (100, 100), (37, 41)] {
+            let side = u32::min(width, height);
+            let centred = |at: u32, of: u32| at >= (of - side) / 2 && at < (of + side) / 2;
+            let paint = |x, y| [if centred(x, width) && centred(y, height) { 255 } else { 0 }, 0, 0];
+            let mut image = RgbImage::new(width, height);
+            image.enumerate_pixels_mut().for_each(|(x, y, pixel)| pixel.0 = paint(x, y));
+            let view = EvaluationView { size: 56, mean: [0.0; 3], std: [1.0; 3] };
+            let crop = view.crop(&image);
+            assert_eq!((crop.width(), crop.height()), (56, 56));
+            assert!(crop.pixels().all(|pixel| pixel.0[0] > 250), "{width} x {height}");
+        }
+    }
+}

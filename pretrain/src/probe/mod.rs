@@ -1,0 +1,265 @@
+//! Offline evaluation of a frozen backbone on labelled images: nearest neighbours and a linear classifier.
+//!
+//! Both see the globally pooled C5 of one centre crop an image, computed once. The published linear evaluation augments
+//! its training images; with cached features it does not, which costs accuracy and saves nearly all of the time.
+//!
+//! Accuracy here says little about detection: SCRL's detectors beat BYOL's while its linear accuracy is lower. Choose no
+//! checkpoint by it.
+
+mod features;
+mod knn;
+mod linear;
+mod split;
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use scrl_core::checkpoint::{CheckpointError, weights};
+use scrl_core::data::{DataError, ImageFolder};
+use scrl_core::engine::Monitor;
+use serde::Serialize;
+
+pub use features::EvaluationView;
+pub use knn::{KnnConfig, knn_accuracy, knn_scores};
+pub use linear::{LinearConfig, linear_accuracy};
+pub use split::split;
+
+use crate::health::Rows;
+
+/// Why a backbone cannot be probed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(
+        "`{path}` has no class labels; put every image into a folder named after its class, two classes at least"
+    )]
+    NoLabels { path: PathBuf },
+    #[error(
+        "class `{class}` of `{path}` is no class of the training images; the classes must have the same names"
+    )]
+    UnknownClass { class: String, path: PathBuf },
+    #[error("no class of `{path}` has two images, so none can be held out; add images or pass --val")]
+    TooFewImages { path: PathBuf },
+    #[error("invalid {name} = {value}: {reason}")]
+    Option { name: &'static str, value: String, reason: &'static str },
+}
+
+/// What to measure and on what.
+#[derive(Clone, Debug)]
+pub struct ProbeOptions {
+    /// Folder of class folders.
+    pub data: PathBuf,
+    /// Held-out images, in folders of the same names; otherwise a share of `data`.
+    pub val: Option<PathBuf>,
+    /// Share of each class of `data` that is held out where there is no `val`, in `0..1`.
+    pub val_fraction: f64,
+    /// Side of the centre crop in pixels; that of the pretraining views by default.
+    pub size: Option<u32>,
+    pub knn: Option<KnnConfig>,
+    pub linear: Option<LinearConfig>,
+}
+
+impl ProbeOptions {
+    fn validate(&self) -> Result<(), ProbeError> {
+        let check = |name, value: f64, valid: bool, reason| match valid {
+            true => Ok(()),
+            false => Err(ProbeError::Option { name, value: value.to_string(), reason }),
+        };
+        let fraction = self.val_fraction;
+        check("val-fraction", fraction, fraction > 0.0 && fraction < 1.0, "must lie between 0 and 1")?;
+        let size = self.size.unwrap_or(32);
+        check("size", f64::from(size), size >= 32, "must be at least the backbone's stride of 32 pixels")?;
+        if let Some(knn) = &self.knn {
+            check("k", knn.k as f64, knn.k >= 1, "must be at least 1")?;
+            check("temperature", knn.temperature, knn.temperature > 0.0, "must be above zero")?;
+        }
+        if let Some(linear) = &self.linear {
+            check("epochs", linear.epochs as f64, linear.epochs >= 1, "must be at least 1")?;
+            check("batch", linear.batch_size as f64, linear.batch_size >= 1, "must be at least 1")?;
+            let lr = linear.base_lr.unwrap_or(1.0);
+            check("lr", lr, lr > 0.0 && lr.is_finite(), "must be above zero")?;
+        }
+        Ok(())
+    }
+}
+
+/// Shares of held-out images, in `0..=1`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Accuracy {
+    /// The class is the first guess.
+    pub top1: f64,
+    /// The class is among the first five guesses; says nothing with five classes or fewer.
+    pub top5: f64,
+}
+
+impl Accuracy {
+    /// Of scores `[queries, classes]`. A class that scores as much as the right one is guessed before it, as is one
+    /// whose score is no number: neither constant nor broken scores are a success.
+    pub fn of(scores: &[f64], labels: &[usize], classes: usize) -> Self {
+        let rank = |(scores, &label): (&[f64], &usize)| {
+            let behind = |score: &&f64| score.partial_cmp(&&scores[label]) == Some(Ordering::Less);
+            classes - 1 - scores.iter().filter(behind).count()
+        };
+        let ranks: Vec<usize> = scores.chunks_exact(classes).zip(labels).map(rank).collect();
+        let share =
+            |below| ranks.iter().filter(|&&rank| rank < below).count() as f64 / ranks.len().max(1) as f64;
+        Self { top1: share(1), top5: share(5) }
+    }
+}
+
+/// The measurements and what they were made with; the content of `probe.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProbeReport {
+    pub weights: PathBuf,
+    pub arch: String,
+    pub width: f64,
+    /// Pretraining method, `unknown` for files of other programs.
+    pub method: String,
+    pub data: PathBuf,
+    pub val: Option<PathBuf>,
+    pub classes: Vec<String>,
+    pub train_images: usize,
+    pub val_images: usize,
+    pub crop: u32,
+    pub knn: Option<KnnReport>,
+    pub linear: Option<LinearReport>,
+}
+
+/// Accuracy of the nearest neighbours.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnnReport {
+    #[serde(flatten)]
+    pub config: KnnConfig,
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
+}
+
+/// Accuracy of the linear classifier.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinearReport {
+    #[serde(flatten)]
+    pub config: LinearConfig,
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
+}
+
+/// Features and classes of a set of images.
+struct Labelled {
+    features: Rows,
+    labels: Vec<usize>,
+}
+
+/// Measures the backbone of a run directory or a weights file; `None` when interrupted.
+///
+/// # Errors
+/// When an option is out of range, a folder has no classes or classes of other names, or a file cannot be read.
+pub fn probe(
+    weights: &Path,
+    options: &ProbeOptions,
+    device: &Device,
+    monitor: &mut Monitor,
+) -> Result<Option<ProbeReport>, ProbeError> {
+    options.validate()?;
+    let (train, val) = sets(options)?;
+    let (encoder, model, metadata) = weights::load_backbone(weights, device)?;
+    let view = EvaluationView {
+        size: options.size.unwrap_or(metadata.image_size),
+        mean: metadata.mean,
+        std: metadata.std,
+    };
+    let classes = train.classes.len();
+    monitor.progress.start((train.samples.len() + val.samples.len()) as u64, 0, "features");
+    let Some(train_set) = features::labelled(&encoder, &train, 0, view, device, monitor)? else {
+        return Ok(None);
+    };
+    let done = train.samples.len() as u64;
+    let Some(val_set) = features::labelled(&encoder, &val, done, view, device, monitor)? else {
+        return Ok(None);
+    };
+    monitor.progress.finish("features computed");
+    let knn = options.knn.clone().map(|config| {
+        let accuracy = knn_accuracy(
+            (&train_set.features, &train_set.labels),
+            (&val_set.features, &val_set.labels),
+            classes,
+            &config,
+            device,
+        );
+        KnnReport { config, accuracy }
+    });
+    let linear = options.linear.clone().map(|config| {
+        let config = config.for_method(&metadata.method);
+        let accuracy = linear_accuracy(
+            (&train_set.features, &train_set.labels),
+            (&val_set.features, &val_set.labels),
+            classes,
+            &config,
+            device,
+        );
+        LinearReport { config, accuracy }
+    });
+    Ok(Some(ProbeReport {
+        weights: weights.to_path_buf(),
+        arch: model.arch.name().to_string(),
+        width: model.width,
+        method: metadata.method,
+        data: options.data.clone(),
+        val: options.val.clone(),
+        train_images: train.samples.len(),
+        val_images: val.samples.len(),
+        classes: train.classes,
+        crop: view.size,
+        knn,
+        linear,
+    }))
+}
+
+/// Training and held-out images with the same classes.
+fn sets(options: &ProbeOptions) -> Result<(ImageFolder, ImageFolder), ProbeError> {
+    let data = labelled_folder(&options.data)?;
+    let Some(path) = &options.val else {
+        let (train, val) = split(&data, &options.data, options.val_fraction);
+        if val.is_empty() {
+            return Err(ProbeError::TooFewImages { path: options.data.clone() });
+        }
+        return Ok((data.subset(&train), data.subset(&val)));
+    };
+    let mut val = labelled_folder(path)?;
+    for sample in &mut val.samples {
+        let class = sample.label.map_or("", |label| val.classes[label].as_str());
+        let known = data.classes.iter().position(|name| name == class);
+        let unknown = || ProbeError::UnknownClass { class: class.to_string(), path: path.clone() };
+        sample.label = Some(known.ok_or_else(unknown)?);
+    }
+    val.classes = data.classes.clone();
+    Ok((data, val))
+}
+
+fn labelled_folder(path: &Path) -> Result<ImageFolder, ProbeError> {
+    let data = ImageFolder::scan(std::slice::from_ref(&path.to_path_buf()))?;
+    match data.classes.is_empty() {
+        true => Err(ProbeError::NoLabels { path: path.to_path_buf() }),
+        false => Ok(data),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_and_broken_scores_are_no_success() {
+        let scores = [1.0, 3.0, 3.0, 0.0, 2.0, 0.5, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0];
+        let accuracy = |labels: [usize; 2]| Accuracy::of(&scores, &labels, 6);
+        assert_eq!(accuracy([1, 0]), Accuracy { top1: 0.5, top5: 1.0 });
+        assert_eq!(accuracy([4, 1]), Accuracy { top1: 0.0, top5: 1.0 });
+        assert_eq!(accuracy([3, 5]), Accuracy { top1: 0.0, top5: 0.0 });
+        for broken in [0.25, f64::NAN] {
+            assert_eq!(Accuracy::of(&[broken; 6], &[0], 6), Accuracy { top1: 0.0, top5: 0.0 });
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Learning rate and target momentum over a run.
+
+use scrl_core::solver::{Compat, WarmupCosine};
+
+use crate::config::{MethodKind, PretrainConfig};
+use crate::ema;
+use crate::methods::StepSettings;
+
+/// What the settings of a step follow from; a step is one update, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Updates of the whole run.
+    pub total_steps: u64,
+    /// Learning rate: linear from 0, then a cosine to 0.
+    pub lr: WarmupCosine,
+    /// Target momentum at step 0; none for `supervised`, which has no target.
+    pub ema_base: Option<f64>,
+    /// Steps by which the learning rate runs ahead of its formula.
+    lead: u64,
+}
+
+impl Schedule {
+    /// The schedule of a run whose epochs have this many batches.
+    pub fn new(settings: &PretrainConfig, batches_per_epoch: usize) -> Self {
+        let total_steps = settings.schedule.epochs * batches_per_epoch as u64;
+        let supervised = settings.method == MethodKind::Supervised;
+        let lr = WarmupCosine {
+            base_lr: settings.effective_lr(),
+            warmup_steps: (settings.schedule.warmup_epochs * batches_per_epoch as f64).round() as u64,
+            total_steps,
+            min_lr: 0.0,
+            warmup_start_factor: 0.0,
+        };
+        // `trainer/trainer.py::SCRLTrainer.run` advances the schedule before each update.
+        let lead = u64::from(settings.compat == Compat::Official);
+        Self { total_steps, lr, ema_base: (!supervised).then_some(settings.ema.base), lead }
+    }
+
+    /// The settings of the update with this number.
+    pub fn settings(&self, step: u64) -> StepSettings {
+        let ema_momentum = self.ema_base.map_or(1.0, |base| ema::momentum(base, step, self.total_steps));
+        StepSettings { lr: self.lr.lr(step + self.lead), ema_momentum }
+    }
+}

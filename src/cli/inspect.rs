@@ -1,0 +1,76 @@
+//! Options of `scrl inspect`.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Subcommand};
+
+/// Look at what training sees and what a backbone makes of it.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  scrl inspect views --config configs/pretrain/scrl_small.toml --data photos --out sheet.png"
+)]
+pub struct InspectArgs {
+    #[command(subcommand)]
+    pub what: InspectCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum InspectCommand {
+    Views(InspectViewsArgs),
+    Run(InspectRunArgs),
+}
+
+/// Draw the curves of one run, or of several to compare: loss, learning rate and all else that they log.
+///
+/// Writes an SVG file for every number that the runs' metrics.jsonl has more than once, and prints where it started and
+/// ended.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  scrl inspect run runs/scrl runs/byol --out curves")]
+pub struct InspectRunArgs {
+    /// Run directories.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Folder for the curves; files of the same names are replaced.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// Draw augmented views with their matched boxes, one row an image, as a picture.
+///
+/// The images are the first of a run's first epoch, augmented as that run augments them. A pair of boxes has one colour
+/// and one number in both views. With --weights a third picture shows how alike a box of view 1 and each place of view 2
+/// are, and the mean cosines of matched and of other boxes are printed.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  scrl inspect views --config configs/pretrain/scrl_small.toml --data photos --out sheet.png\n  scrl inspect views --config runs/scrl/config.toml --data photos --weights runs/scrl --out similar.png"
+)]
+pub struct InspectViewsArgs {
+    /// TOML recipe of pretraining; see configs/pretrain.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Folder of images, read recursively; may be given several times.
+    #[arg(long, required = true)]
+    pub data: Vec<PathBuf>,
+    /// Picture to write, .png or .jpg.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Rows of the sheet.
+    #[arg(long, default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100))]
+    pub images: usize,
+    /// Seed of order and augmentation; the recipe's by default.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Overrides one setting of the recipe.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// A pretraining run or a weights file: adds the similarity maps.
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+    /// Number of the box whose similarity is shown; the largest of view 1 by default.
+    #[arg(long = "box", value_name = "NUMBER", requires = "weights")]
+    pub box_number: Option<usize>,
+    /// Where to compute: `cpu` or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}

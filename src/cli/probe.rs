@@ -1,0 +1,62 @@
+//! Options of `scrl probe`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Judge a frozen backbone by labelled images: nearest neighbours and a linear classifier.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  scrl probe runs/scrl --data photos-by-class\n\nBoth are measured unless --knn or --linear names one. \
+    Accuracy here says little about detection; choose no checkpoint by it."
+)]
+pub struct ProbeArgs {
+    /// A pretraining run; the result goes to its probe.json.
+    #[arg(required_unless_present = "weights", conflicts_with = "weights")]
+    pub run: Option<PathBuf>,
+    /// Weights instead of a run: a .safetensors, .pth or .pt file.
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+    /// Folder of images in one folder a class.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Held-out images in folders of the same names; otherwise a share of --data is held out.
+    #[arg(long)]
+    pub val: Option<PathBuf>,
+    /// Share of each class that is held out, chosen by a hash of the file names.
+    #[arg(long, default_value_t = 0.2, conflicts_with = "val")]
+    pub val_fraction: f64,
+    /// Measure the nearest neighbours.
+    #[arg(long)]
+    pub knn: bool,
+    /// Measure the linear classifier.
+    #[arg(long)]
+    pub linear: bool,
+    /// Neighbours that vote.
+    #[arg(long, default_value_t = 20)]
+    pub k: usize,
+    /// A neighbour of cosine c has weight exp(c / temperature).
+    #[arg(long, default_value_t = 0.07)]
+    pub temperature: f64,
+    /// Epochs of the linear classifier.
+    #[arg(long, default_value_t = 80)]
+    pub epochs: u64,
+    /// Features a step of the linear classifier.
+    #[arg(long, default_value_t = 256)]
+    pub batch: usize,
+    /// Rate of the linear classifier for a batch of 256; 0.2, and 0.05 for BYOL, by default.
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Seed of the linear classifier.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Side of the centre crop, in pixels; that of the pretraining views by default.
+    #[arg(long)]
+    pub size: Option<u32>,
+    /// JSON file for the result; RUN/probe.json by default, none for --weights.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Where to compute: `cpu` or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
