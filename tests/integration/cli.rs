@@ -6,7 +6,7 @@ use crate::support::*;
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 16] = [
         &["synth"],
         &["pretrain"],
         &["transfer"],
@@ -19,6 +19,10 @@ fn every_command_explains_itself_with_an_example() {
         &["bench", "augment"],
         &["bench", "roi-align"],
         &["benchmark"],
+        &["probe"],
+        &["convert"],
+        &["inspect", "views"],
+        &["inspect", "run"],
     ];
     for command in commands {
         let help = succeed(&[command, &["--help"]].concat());
