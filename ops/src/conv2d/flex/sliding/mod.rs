@@ -26,6 +26,7 @@ const MIN_TILES: usize = 4;
 pub(super) fn pays(geometry: &Geometry) -> bool {
     let padding_fits = (0..2).all(|axis| geometry.padding[axis] <= geometry.reach()[axis]);
     geometry.taps() > 1
+        && geometry.batch > 0
         && geometry.stride == [1, 1]
         && padding_fits
         && geometry.channels_in >= TILE
