@@ -148,6 +148,24 @@ fn matches_burn_where_a_tile_spans_several_small_images() {
 }
 
 #[test]
+fn a_batch_of_no_images_has_an_output_of_no_images_and_a_gradient_of_zeros() {
+    let device = Device::flex().autodiff();
+    // The last is a shape that otherwise slides over the image.
+    for (kernel, stride, channels) in [(1, 1, 5), (3, 2, 5), (7, 2, 3), (3, 1, 64)] {
+        let input = Tensor::<4>::zeros([0, channels, 16, 12], &device).require_grad();
+        let weight = noise([64, channels, kernel, kernel], 2, &device).require_grad();
+        let padding = [kernel / 2; 2];
+        let options = Conv2dOptions { stride: [stride; 2], padding, ..Default::default() };
+        let output = conv2d(input.clone(), weight.clone(), None, options);
+        assert_eq!(output.dims(), [0, 64, 16 / stride, 12 / stride]);
+        let gradients = output.sum().backward();
+        assert_eq!(input.grad(&gradients).expect("gradient of the input").dims(), [0, channels, 16, 12]);
+        let weight = weight.grad(&gradients).expect("gradient of the weight");
+        assert!(values(&weight).iter().all(|&value| value == 0.0), "kernel {kernel}, stride {stride}");
+    }
+}
+
+#[test]
 fn reads_tensors_that_are_not_contiguous() {
     let device = Device::flex().autodiff();
     let input = noise([8, 9, 6, 2], 1, &device).permute([3, 2, 1, 0]);

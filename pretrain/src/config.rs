@@ -138,6 +138,10 @@ fn is_one(value: &usize) -> bool {
     *value == 1
 }
 
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
 /// The moving average that makes the target network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -171,15 +175,26 @@ pub struct LogConfig {
     pub checkpoint_steps: u64,
     /// Epochs between two checkpoints that are kept; 0 keeps the last one alone.
     pub keep_epochs: u64,
-    /// Epochs between two looks at the features (`health` events); 0 for none.
+    /// Epochs between two looks at the features (`health` events), the first before training; 0 for none.
     pub health_every: u64,
     /// Images that are looked at, at most; two at least. The rank of their features cannot exceed their number.
     pub health_images: usize,
+    /// Whether a linear classifier learns along with SCRL or BYOL where every image has a label (`probe_top1` and
+    /// `probe_top5` of `train` events). The networks learn the same without it.
+    #[serde(skip_serializing_if = "is_true")]
+    pub online_probe: bool,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { interval: 10, checkpoint_steps: 0, keep_epochs: 0, health_every: 1, health_images: 128 }
+        Self {
+            interval: 10,
+            checkpoint_steps: 0,
+            keep_epochs: 0,
+            health_every: 1,
+            health_images: 128,
+            online_probe: true,
+        }
     }
 }
 
@@ -239,6 +254,14 @@ impl PretrainConfig {
         Ok(self)
     }
 
+    /// A hash of all that a run's result follows from.
+    ///
+    /// How often a run reports, and how many threads read images, does not change it.
+    pub fn result_hash(&self) -> String {
+        let relevant = Self { log: LogConfig::default(), data: DataConfig::default(), ..self.clone() };
+        scrl_core::config::hash(&relevant)
+    }
+
     /// Learning rate after scaling by the batch size.
     pub fn effective_lr(&self) -> f64 {
         self.schedule.base_lr * self.schedule.batch_size as f64 / 256.0
@@ -296,7 +319,9 @@ mod tests {
     #[test]
     fn settings_at_their_defaults_leave_the_saved_configuration_as_it_was_without_them() {
         let text = scrl_core::config::to_toml(&config("accumulate = 1").unwrap());
-        assert!(!text.contains("accumulate") && !text.contains("compat"), "{text}");
+        for new in ["accumulate", "compat", "online_probe"] {
+            assert!(!text.contains(new), "{text}");
+        }
         assert!(scrl_core::config::to_toml(&config("accumulate = 2").unwrap()).contains("accumulate = 2"));
     }
 }

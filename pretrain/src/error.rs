@@ -25,10 +25,14 @@ pub enum PretrainError {
     )]
     NoLabels { path: PathBuf },
     #[error(
-        "the loss became {value} at step {step}; its batch is {saved}: look at the images that it names, then start \
-         a new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"
+        "the loss became {value} at step {step}; its batch is {saved}: run it again by `scrl replay`, look at the images \
+         that it names, then start a new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"
     )]
     NonFinite { step: u64, value: f64, saved: String },
+    #[error(
+        "the saved batch of step {step} does not belong to the run: {problem}; pass the run that it lies in by --run"
+    )]
+    OtherBatch { step: u64, problem: String },
     #[error(
         "the checkpoint belongs to another configuration: {difference}; resume with the settings of the run's \
          config.toml or start a new run"

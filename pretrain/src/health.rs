@@ -3,9 +3,14 @@
 //!
 //! N images, D feature dimensions, R boxes over all images.
 //!
-//! The networks are looked at as an evaluation sees them (running statistics, no gradients) on a fixed random subset of
-//! the run's images with fixed augmentations, so that the numbers of two epochs differ by the network alone. The subset
-//! is not taken out of the training data: how often a run reports must not change its result.
+//! The networks are looked at as an evaluation sees them (running statistics, no gradients) on a fixed random
+//! set of images with fixed augmentations, so that the numbers of two epochs differ by the network alone. The images are held-out
+//! ones where the user has some, else a subset of the run's own, which is not taken out of the training data: what a run
+//! reports must not change its result.
+//!
+//! Cosines are measured in three spaces: of projections, which the loss compares; of the backbone's pooled features, which
+//! are what a detector gets; and of these features less their mean, since behind a ReLU none is negative and all point
+//! the same way more or less.
 
 mod spectrum;
 
@@ -50,11 +55,14 @@ impl Rows {
         self.values.chunks_exact(self.dims.max(1))
     }
 
-    /// Adds the rows of another of the same length.
+    /// Adds the rows of another of the same length; one without rows adds nothing.
     ///
     /// # Panics
     /// If the lengths of the rows differ.
     pub fn extend(&mut self, other: Self) {
+        if other.is_empty() {
+            return;
+        }
         assert!(self.is_empty() || self.dims == other.dims, "rows of {} and {}", self.dims, other.dims);
         self.dims = other.dims;
         self.values.extend(other.values);
@@ -72,6 +80,45 @@ pub struct MatchedRows {
     pub images: Vec<usize>,
 }
 
+impl MatchedRows {
+    /// Adds boxes whose images are counted from `first_image` on.
+    fn extend(&mut self, other: Self, first_image: usize) {
+        self.first.extend(other.first);
+        self.second.extend(other.second);
+        self.images.extend(other.images.iter().map(|image| image + first_image));
+    }
+
+    /// The vectors less the mean over the boxes of both views.
+    pub fn centred(&self) -> Self {
+        let count = (self.first.len() + self.second.len()).max(1) as f64;
+        let mut mean = vec![0.0; self.first.dims];
+        for row in self.first.iter().chain(self.second.iter()) {
+            mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(value) / count);
+        }
+        let centre = |rows: &Rows| Rows {
+            values: rows.iter().flat_map(|row| less(row, &mean)).collect(),
+            dims: rows.dims,
+        };
+        Self { first: centre(&self.first), second: centre(&self.second), images: self.images.clone() }
+    }
+}
+
+/// A row less `mean`.
+fn less(row: &[f32], mean: &[f64]) -> Vec<f32> {
+    row.iter().zip(mean).map(|(&value, mean)| (f64::from(value) - mean) as f32).collect()
+}
+
+/// What the networks make of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inspection {
+    /// Globally pooled C5 of view 1, `[N, D]`.
+    pub features: Rows,
+    /// Projections of the boxes; none without a projector or without boxes.
+    pub projected: MatchedRows,
+    /// The backbone's features of the boxes, as the projector gets them.
+    pub backbone: MatchedRows,
+}
+
 /// Mean cosines between vectors of view 1 and of view 2; `None` where no such pair exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cosines {
@@ -83,6 +130,15 @@ pub struct Cosines {
     pub other_image: Option<f64>,
 }
 
+impl Cosines {
+    /// The kinds of pairs that exist.
+    fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let pairs =
+            [("matched", self.matched), ("other place", self.other_place), ("other image", self.other_image)];
+        pairs.into_iter().filter_map(|(pair, value)| Some((pair, value?)))
+    }
+}
+
 /// One look at the networks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
@@ -92,7 +148,12 @@ pub struct Health {
     pub feature_dims: usize,
     /// See [`rank_me`]; between 1 and `min(images, feature_dims)`.
     pub feature_rank: f64,
+    /// Of projections.
     pub cosines: Cosines,
+    /// Of the backbone's pooled features.
+    pub backbone: Cosines,
+    /// Of these features less their mean over all boxes.
+    pub backbone_centred: Cosines,
 }
 
 impl Health {
@@ -110,29 +171,27 @@ impl Health {
     {
         let networks = learner.frozen();
         let device = device.clone().without_autodiff();
-        let (mut features, mut matched, mut images) = (Rows::default(), MatchedRows::default(), 0);
+        let mut whole = Inspection::default();
         for batch in batches {
-            let batch = batch?;
-            let (rows, boxes) = networks.inspect(&batch, &device);
-            features.extend(rows);
-            if let Some(boxes) = boxes {
-                matched.first.extend(boxes.first);
-                matched.second.extend(boxes.second);
-                matched.images.extend(boxes.images.iter().map(|image| image + images));
-            }
-            images += batch.len();
+            let part = networks.inspect(&batch?, &device);
+            let images = whole.features.len();
+            whole.features.extend(part.features);
+            whole.projected.extend(part.projected, images);
+            whole.backbone.extend(part.backbone, images);
         }
-        Ok(Self::of(&features, &matched))
+        Ok(Self::of(&whole))
     }
 
-    /// The numbers of features `[N, D]` and of the vectors of matched boxes.
-    pub fn of(features: &Rows, matched: &MatchedRows) -> Self {
+    /// The numbers of an inspection.
+    pub fn of(Inspection { features, projected, backbone }: &Inspection) -> Self {
         Self {
             images: features.len(),
             feature_std: feature_std(features),
             feature_dims: features.dims,
             feature_rank: rank_me(features),
-            cosines: cosines(matched),
+            cosines: cosines(projected),
+            backbone: cosines(backbone),
+            backbone_centred: cosines(&backbone.centred()),
         }
     }
 
@@ -148,15 +207,14 @@ impl Health {
         fields.insert("feature_std".into(), json!(self.feature_std));
         fields.insert("feature_dims".into(), json!(self.feature_dims));
         fields.insert("feature_rank".into(), json!(self.feature_rank));
-        let Cosines { matched, other_place, other_image } = self.cosines;
-        let cosines = [
-            ("cosine_matched", matched),
-            ("cosine_other_place", other_place),
-            ("cosine_other_image", other_image),
+        let spaces = [
+            ("cosine", self.cosines),
+            ("backbone_cosine", self.backbone),
+            ("backbone_centred_cosine", self.backbone_centred),
         ];
-        for (name, value) in cosines {
-            if let Some(value) = value {
-                fields.insert(name.into(), json!(value));
+        for (space, cosines) in spaces {
+            for (pair, value) in cosines.named() {
+                fields.insert(format!("{space}_{}", pair.replace(' ', "_")), json!(value));
             }
         }
         fields
@@ -172,12 +230,12 @@ impl std::fmt::Display for Health {
             "features of {} images: rank {:.1} of {most}, std {:.4} (evenly spread: {isotropic:.4})",
             self.images, self.feature_rank, self.feature_std
         )?;
-        let Cosines { matched, other_place, other_image } = self.cosines;
-        for (name, value) in
-            [("matched", matched), ("other place", other_place), ("other image", other_image)]
-        {
-            if let Some(value) = value {
-                write!(f, ", cosine {name} {value:.3}")?;
+        let spaces = [("projections", self.cosines), ("centred backbone", self.backbone_centred)];
+        for (space, cosines) in spaces {
+            let shown: Vec<String> =
+                cosines.named().map(|(pair, value)| format!("{pair} {value:.3}")).collect();
+            if !shown.is_empty() {
+                write!(f, "; cosines of {space}: {}", shown.join(", "))?;
             }
         }
         Ok(())

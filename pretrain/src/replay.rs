@@ -4,6 +4,8 @@
 //! `(image, x1, y1, x2, y2)` in view pixels, and `labels` `[N]` where the data has them. Seed, epoch, step, the images' indices
 //! and paths are metadata.
 
+mod rerun;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::box_generator::MatchedBox;
 use crate::methods::Sample;
+pub use rerun::{Rerun, rerun};
 
 /// The metadata's key.
 const KEY: &str = "scrl.replay";

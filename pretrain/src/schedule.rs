@@ -5,6 +5,7 @@ use scrl_core::solver::{Compat, WarmupCosine};
 use crate::config::{MethodKind, PretrainConfig};
 use crate::ema;
 use crate::methods::StepSettings;
+use crate::probe::online_lr;
 
 /// What the settings of a step follow from; a step is one update, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Schedule {
     pub lr: WarmupCosine,
     /// Target momentum at step 0; none for `supervised`, which has no target.
     pub ema_base: Option<f64>,
+    /// Learning rate of an online probe: as the other, to its own height.
+    probe: WarmupCosine,
     /// Steps by which the learning rate runs ahead of its formula.
     lead: u64,
 }
@@ -32,13 +35,19 @@ impl Schedule {
             warmup_start_factor: 0.0,
         };
         // `trainer/trainer.py::SCRLTrainer.run` advances the schedule before each update.
+        let probe = WarmupCosine { base_lr: online_lr(settings), ..lr };
         let lead = u64::from(settings.compat == Compat::Official);
-        Self { total_steps, lr, ema_base: (!supervised).then_some(settings.ema.base), lead }
+        Self { total_steps, lr, ema_base: (!supervised).then_some(settings.ema.base), probe, lead }
     }
 
     /// The settings of the update with this number.
     pub fn settings(&self, step: u64) -> StepSettings {
         let ema_momentum = self.ema_base.map_or(1.0, |base| ema::momentum(base, step, self.total_steps));
         StepSettings { lr: self.lr.lr(step + self.lead), ema_momentum }
+    }
+
+    /// The learning rate of an online probe at the update with this number.
+    pub fn probe_lr(&self, step: u64) -> f64 {
+        self.probe.lr(step + self.lead)
     }
 }

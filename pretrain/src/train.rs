@@ -1,5 +1,7 @@
 //! The pretraining loop.
 
+mod health_check;
+mod plan;
 mod window;
 
 use std::path::Path;
@@ -8,76 +10,84 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use scrl_core::checkpoint::{state, weights};
 use scrl_core::config;
+use scrl_core::data::DataError;
 use scrl_core::data::image_folder::ImageFolder;
-use scrl_core::data::loader::{BatchIter, LoaderOptions, load_batches};
-use scrl_core::data::{DataError, sampler};
-use scrl_core::engine::{Events, Monitor, RunDir, TrainEnd};
+use scrl_core::engine::{Events, Monitor, RunDir, RunError, TrainEnd};
+use scrl_core::models::ResNet;
 use scrl_core::models::parameters::TensorMap;
 use scrl_core::random::{Rng, stream};
 use scrl_core::solver::Optimizer;
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
-use serde::{Deserialize, Serialize};
 
-use crate::config::{LogConfig, MethodKind, PretrainConfig, TargetInit};
+use crate::config::{MethodKind, PretrainConfig};
 use crate::error::PretrainError;
 use crate::health::Health;
 use crate::init_weights::load_encoder;
-use crate::methods::{Learner, Sample, StepSettings};
-use crate::replay::{self, ReplayInfo};
-use crate::schedule::Schedule;
+use crate::methods::{Learner, Sample};
+use crate::probe::OnlineProbe;
+use health_check::HealthCheck;
+use plan::{Cursor, Plan};
 use window::Window;
 
 /// Names the random stream of parameter initialisation.
 const INIT: u64 = 1;
-/// The epoch of the random streams that choose and prepare the images of health checks; training never gets there.
-const HEALTH_EPOCH: u64 = u64::MAX;
-/// Images at a time in a health check.
-const HEALTH_BATCH: usize = 32;
 
-/// Where a run stands between two steps; saved with every checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Cursor {
-    epoch: u64,
-    /// Batches of this epoch that are done.
-    batch: usize,
-    step: u64,
-    skipped_batches: u64,
-    images_without_boxes: u64,
-    images: usize,
-    config_hash: String,
+/// Images of a run; an [`ImageFolder`] alone turns into this.
+#[derive(Clone, Copy, Debug)]
+pub struct PretrainData<'a> {
+    /// What is learned from.
+    pub images: &'a ImageFolder,
+    /// What health checks look at; images of the run itself without it.
+    pub held_out: Option<&'a ImageFolder>,
+}
+
+impl<'a> From<&'a ImageFolder> for PretrainData<'a> {
+    fn from(images: &'a ImageFolder) -> Self {
+        Self { images, held_out: None }
+    }
 }
 
 /// Pretrains on `data` and leaves checkpoints and `weights/backbone.safetensors` in `run`.
 ///
 /// `init` are weights that the backbone starts from. On the CPU the result depends on the configuration and the
-/// data alone, to the bit, however often the run is interrupted and resumed.
-pub fn train(
+/// data alone, to the bit, however often the run is interrupted and resumed; held-out images do not change it.
+pub fn train<'a>(
     settings: &PretrainConfig,
-    data: &ImageFolder,
+    data: impl Into<PretrainData<'a>>,
     init: Option<&Path>,
     run: &RunDir,
     resume: bool,
     device: &Device,
     monitor: &mut Monitor,
 ) -> Result<TrainEnd, PretrainError> {
+    let PretrainData { images: data, held_out } = data.into();
     let plan = Plan::new(settings, data)?;
     let device = device.clone().autodiff();
-    let mut rng = stream(settings.seed, &[INIT]);
     let encoder = init.map(|path| load_encoder(path, settings, &device)).transpose()?;
-    let mut learner = Learner::init(settings, data.classes.len(), encoder, &mut rng, &device);
+    let mut learner = initial_learner(settings, data.classes.len(), encoder, &device);
     let mut optimizer = settings.new_optimizer();
+    let mut probe = OnlineProbe::for_run(settings, data, &device);
+    if probe.is_some() {
+        learner.keep_features();
+    }
     let mut cursor = plan.start();
     let last = run.checkpoints().join("last");
     if resume && state::exists(&last) {
-        (learner, cursor) = plan.restore(&last, learner, &mut optimizer, &device)?;
+        (learner, cursor) = plan.restore(&last, learner, &mut optimizer, &mut probe, &device)?;
+    } else if resume {
+        forget_events(run)?;
     }
     // Only now is it certain that these are the settings of the checkpoint.
     run.write_config(&config::to_toml(settings))?;
     let mut events = Events::open(run, resume.then_some(cursor.step))?;
     let samples = sample_function(settings, data);
-    let mut window = Window::new();
+    let health = HealthCheck::new(settings, held_out.unwrap_or(data));
     plan.announce(settings, &cursor);
     monitor.progress.start(plan.total_steps, cursor.step, settings.method.name());
+    if cursor.step == 0 && settings.log.health_every > 0 {
+        report_health(&Health::measure(&learner, health.batches(), &device)?, &mut events, &cursor)?;
+    }
+    let mut window = Window::new();
 
     while cursor.epoch < settings.schedule.epochs {
         let mut batches = plan.batches(settings, &cursor, samples.clone());
@@ -96,6 +106,9 @@ pub fn train(
                         return Err(plan.non_finite(settings, data, run, &cursor, &batch, loss));
                     }
                     window.add(&report, loss, &batch);
+                    if let (Some(probe), Some(views)) = (&mut probe, report.pooled) {
+                        window.add_probe(&probe.step(views, plan.schedule.probe_lr(cursor.step)));
+                    }
                 }
                 None => {
                     tracing::warn!(
@@ -116,7 +129,7 @@ pub fn train(
             let due = settings.log.checkpoint_steps > 0
                 && cursor.step.is_multiple_of(settings.log.checkpoint_steps);
             if monitor.interrupt.is_requested() || (due && cursor.batch < plan.batches_per_epoch) {
-                save(&last, &learner, &optimizer, &cursor)?;
+                save(&last, &learner, &optimizer, probe.as_ref(), &cursor)?;
             }
             if monitor.interrupt.is_requested() {
                 monitor.progress.finish("interrupted; a checkpoint is saved");
@@ -127,203 +140,40 @@ pub fn train(
         cursor.epoch += 1;
         cursor.batch = 0;
         if plan.is_checked(settings, cursor.epoch) {
-            let health = Health::measure(&learner, plan.health_batches(settings, samples.clone()), &device)?;
-            report_health(&health, &mut events, &cursor)?;
+            report_health(&Health::measure(&learner, health.batches(), &device)?, &mut events, &cursor)?;
         }
-        save(&last, &learner, &optimizer, &cursor)?;
         save_backbone(&run.weights().join("backbone.safetensors"), &learner, settings, &cursor)?;
         let keep = settings.log.keep_epochs;
         if keep > 0 && cursor.epoch.is_multiple_of(keep) {
             let name = format!("epoch_{}", cursor.epoch);
-            save(&run.checkpoints().join(&name), &learner, &optimizer, &cursor)?;
+            save(&run.checkpoints().join(&name), &learner, &optimizer, probe.as_ref(), &cursor)?;
         }
+        // Last of all: a run that dies before it does this epoch's end again, and no file of it stays behind.
+        save(&last, &learner, &optimizer, probe.as_ref(), &cursor)?;
     }
     tracing::info!("{}", window.summary());
     monitor.progress.finish("pretraining finished");
     Ok(TrainEnd::Finished)
 }
 
-/// Numbers that follow from settings and data.
-struct Plan {
-    images: usize,
-    batch_size: usize,
-    batches_per_epoch: usize,
-    total_steps: u64,
-    schedule: Schedule,
-    ema_base: Option<f64>,
-    config_hash: String,
+/// The networks at the start of a run, on an autodiff device; `encoder` replaces the random backbone.
+pub(crate) fn initial_learner(
+    settings: &PretrainConfig,
+    classes: usize,
+    encoder: Option<ResNet>,
+    device: &Device,
+) -> Learner {
+    Learner::init(settings, classes, encoder, &mut stream(settings.seed, &[INIT]), device)
 }
 
-impl Plan {
-    fn new(settings: &PretrainConfig, data: &ImageFolder) -> Result<Self, PretrainError> {
-        let (images, batch_size) = (data.samples.len(), settings.schedule.batch_size);
-        let batches_per_epoch = images / batch_size;
-        if batches_per_epoch == 0 {
-            return Err(PretrainError::TooFewImages { images, batch_size });
+/// Drops what a run logged that was killed before its first checkpoint: all of it comes again.
+fn forget_events(run: &RunDir) -> Result<(), RunError> {
+    let path = run.file("metrics.jsonl");
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(RunError::Io { action: "remove", path, source })
         }
-        let supervised = settings.method == MethodKind::Supervised;
-        if supervised && data.classes.is_empty() {
-            let path = data.samples[0].path.parent().unwrap_or(Path::new(".")).to_path_buf();
-            return Err(PretrainError::NoLabels { path });
-        }
-        let schedule = Schedule::new(settings, batches_per_epoch);
-        // How often a run reports, and how many threads read images, does not change its result.
-        let result_relevant =
-            PretrainConfig { log: LogConfig::default(), data: Default::default(), ..settings.clone() };
-        Ok(Self {
-            images,
-            batch_size,
-            batches_per_epoch,
-            total_steps: schedule.total_steps,
-            ema_base: schedule.ema_base,
-            schedule,
-            config_hash: config::hash(&result_relevant),
-        })
-    }
-
-    fn start(&self) -> Cursor {
-        Cursor {
-            epoch: 0,
-            batch: 0,
-            step: 0,
-            skipped_batches: 0,
-            images_without_boxes: 0,
-            images: self.images,
-            config_hash: self.config_hash.clone(),
-        }
-    }
-
-    fn settings(&self, step: u64) -> StepSettings {
-        self.schedule.settings(step)
-    }
-
-    /// Says once what the settings come to.
-    fn announce(&self, settings: &PretrainConfig, cursor: &Cursor) {
-        tracing::info!(
-            "{} on {} images: {} epochs of {} steps{}",
-            settings.method.name(),
-            self.images,
-            settings.schedule.epochs,
-            self.batches_per_epoch,
-            if cursor.step > 0 { format!("; resumed at step {}", cursor.step) } else { String::new() },
-        );
-        let accumulate = settings.schedule.accumulate;
-        tracing::info!(
-            "batch {} in {} of {}; learning rate {:.4} = {} x {} / 256 after {} steps of warm-up",
-            self.batch_size,
-            if accumulate == 1 { "one piece".to_string() } else { format!("{accumulate} micro-batches") },
-            self.batch_size / accumulate,
-            settings.effective_lr(),
-            settings.schedule.base_lr,
-            self.batch_size,
-            self.schedule.lr.warmup_steps,
-        );
-        if let Some(base) = self.ema_base {
-            tracing::info!(
-                "target network: {}, momentum {base} at first, {:.4} half-way, 1 at the end",
-                match settings.target_init() {
-                    TargetInit::Copy => "a copy of the online network",
-                    TargetInit::Independent => "initialised on its own",
-                },
-                self.settings(self.total_steps / 2).ema_momentum,
-            );
-        }
-        if !settings.compat.is_fixed() {
-            tracing::info!(
-                "compat = \"official\": the numbers of the published code, its oversights included"
-            );
-        }
-    }
-
-    /// The rest of the cursor's epoch.
-    fn batches(
-        &self,
-        settings: &PretrainConfig,
-        cursor: &Cursor,
-        sample: SampleFunction,
-    ) -> BatchIter<Sample> {
-        let order = Some((settings.seed, cursor.epoch));
-        let batches = sampler::batches(self.images, self.batch_size, true, order);
-        let options = LoaderOptions {
-            seed: settings.seed,
-            epoch: cursor.epoch,
-            threads: settings.data.threads,
-            prefetch: settings.data.prefetch,
-        };
-        load_batches(batches[cursor.batch..].to_vec(), options, sample)
-    }
-
-    /// Whether the step that makes it `step` steps is reported.
-    fn is_logged(&self, settings: &PretrainConfig, step: u64) -> bool {
-        step.is_multiple_of(settings.log.interval) || step == self.total_steps
-    }
-
-    /// Whether the networks are looked at after so many epochs.
-    fn is_checked(&self, settings: &PretrainConfig, epochs: u64) -> bool {
-        let every = settings.log.health_every;
-        every > 0 && (epochs.is_multiple_of(every) || epochs == settings.schedule.epochs)
-    }
-
-    /// The same images with the same augmentations at every health check.
-    fn health_batches(&self, settings: &PretrainConfig, sample: SampleFunction) -> BatchIter<Sample> {
-        let order = Some((settings.seed, HEALTH_EPOCH));
-        let mut indices = sampler::batches(self.images, self.images, false, order).concat();
-        indices.truncate(settings.log.health_images.max(2));
-        let options = LoaderOptions {
-            seed: settings.seed,
-            epoch: HEALTH_EPOCH,
-            threads: settings.data.threads,
-            prefetch: settings.data.prefetch,
-        };
-        load_batches(indices.chunks(HEALTH_BATCH).map(<[usize]>::to_vec).collect(), options, sample)
-    }
-
-    /// Saves the batch whose loss is no number and says so.
-    fn non_finite(
-        &self,
-        settings: &PretrainConfig,
-        data: &ImageFolder,
-        run: &RunDir,
-        cursor: &Cursor,
-        batch: &[Sample],
-        loss: f64,
-    ) -> PretrainError {
-        let order = Some((settings.seed, cursor.epoch));
-        let indices = sampler::batches(self.images, self.batch_size, true, order).swap_remove(cursor.batch);
-        let info = ReplayInfo {
-            seed: settings.seed,
-            epoch: cursor.epoch,
-            step: cursor.step,
-            loss: loss.to_string(),
-            lr: self.settings(cursor.step).lr,
-            config_hash: self.config_hash.clone(),
-            paths: indices.iter().map(|&index| data.samples[index].path.clone()).collect(),
-            indices,
-        };
-        let saved = match replay::save(&run.file("replay"), batch, &info) {
-            Ok(path) => format!("saved as `{}`", path.display()),
-            Err(error) => format!("not saved ({error})"),
-        };
-        PretrainError::NonFinite { step: cursor.step, value: loss, saved }
-    }
-
-    fn restore(
-        &self,
-        path: &Path,
-        learner: Learner,
-        optimizer: &mut Optimizer,
-        device: &Device,
-    ) -> Result<(Learner, Cursor), PretrainError> {
-        let (mut tensors, cursor) = state::load::<Cursor>(path)?;
-        let other = |difference: String| Err(PretrainError::OtherConfig { difference });
-        if cursor.config_hash != self.config_hash {
-            return other("a setting that changes the result differs".to_string());
-        }
-        if cursor.images != self.images {
-            return other(format!("it was made with {} images, the data has {}", cursor.images, self.images));
-        }
-        optimizer.load_state(tensors.remove("optimizer").unwrap_or_default(), device);
-        Ok((learner.load(&tensors)?, cursor))
+        _ => Ok(()),
     }
 }
 
@@ -351,7 +201,7 @@ pub fn sample_function(settings: &PretrainConfig, data: &ImageFolder) -> SampleF
 
 fn report_health(health: &Health, events: &mut Events, cursor: &Cursor) -> Result<(), PretrainError> {
     tracing::info!("epoch {}: {health}", cursor.epoch);
-    if health.is_collapsed() {
+    if cursor.step > 0 && health.is_collapsed() {
         tracing::warn!(
             "epoch {}: the features hardly depend on the image; raise ema.base or lower schedule.base_lr if this stays",
             cursor.epoch
@@ -360,9 +210,16 @@ fn report_health(health: &Health, events: &mut Events, cursor: &Cursor) -> Resul
     Ok(events.record("health", cursor.step, cursor.epoch as f64, health.fields())?)
 }
 
-fn save(path: &Path, learner: &Learner, optimizer: &Optimizer, cursor: &Cursor) -> Result<(), PretrainError> {
+fn save(
+    path: &Path,
+    learner: &Learner,
+    optimizer: &Optimizer,
+    probe: Option<&OnlineProbe>,
+    cursor: &Cursor,
+) -> Result<(), PretrainError> {
     let mut tensors: Vec<(&str, TensorMap)> = learner.tensors();
     tensors.push(("optimizer", optimizer.state()));
+    tensors.extend(probe.into_iter().flat_map(OnlineProbe::tensors));
     Ok(state::save(path, &tensors, cursor)?)
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::DataError;
-use super::detection::{Category, DetectionDataset, DetectionImage, DetectionObject};
+use super::detection::{Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 use crate::structures::BoxXyxy;
 
 #[derive(Deserialize)]
@@ -71,25 +71,37 @@ impl Flag {
 /// When the file cannot be read, is no such JSON, contradicts itself (an id used twice, or never defined), or names
 /// images that are not in the folder.
 pub fn load(annotations: &Path, images: &Path) -> Result<DetectionDataset, DataError> {
+    let (dataset, _) = read(annotations, images)?;
+    check_files(&dataset, annotations, images)?;
+    Ok(dataset)
+}
+
+/// As [`load`], with the boxes that were left out, and whether or not the images are there.
+///
+/// # Errors
+/// As [`load`], missing images apart.
+pub fn read(annotations: &Path, images: &Path) -> Result<(DetectionDataset, Vec<DroppedBox>), DataError> {
     let text = std::fs::read(annotations).map_err(|reason| DataError::read(annotations, reason))?;
     let records: Instances =
         serde_json::from_slice(&text).map_err(|e| DataError::invalid(annotations, json_reason(&e)))?;
     drop(text);
-    let dataset = assemble(records, annotations, images)?;
-    check_files(&dataset, annotations, images)?;
-    Ok(dataset)
+    assemble(records, annotations, images)
 }
 
 fn json_reason(error: &serde_json::Error) -> String {
     format!("{error}; expected COCO instances: an object with `images`, `annotations` and `categories`")
 }
 
-fn assemble(records: Instances, annotations: &Path, folder: &Path) -> Result<DetectionDataset, DataError> {
+fn assemble(
+    records: Instances,
+    annotations: &Path,
+    folder: &Path,
+) -> Result<(DetectionDataset, Vec<DroppedBox>), DataError> {
     let invalid = |reason: String| DataError::invalid(annotations, reason);
     let categories = categories(records.categories).map_err(invalid)?;
     let index: HashMap<u64, usize> = categories.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
     let (mut images, position) = image_list(records.images, folder).map_err(invalid)?;
-    let mut dropped = 0;
+    let mut dropped = Vec::new();
     for record in records.annotations {
         let image = position.get(&record.image_id).map(|&i| &mut images[i]);
         let image = image.ok_or_else(|| {
@@ -106,11 +118,15 @@ fn assemble(records: Instances, annotations: &Path, folder: &Path) -> Result<Det
         })?;
         match object(&record, category, image) {
             Some(object) => image.objects.push(object),
-            None => dropped += 1,
+            None => dropped.push(DroppedBox {
+                image: image.file_name.clone(),
+                category: categories[category].name.clone(),
+                bbox: record.bbox,
+            }),
         }
     }
     let name = annotations.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(DetectionDataset { name, images, categories, dropped })
+    Ok((DetectionDataset { name, images, categories, dropped: dropped.len() }, dropped))
 }
 
 fn categories(records: Vec<CategoryRecord>) -> Result<Vec<Category>, String> {
@@ -249,6 +265,17 @@ mod tests {
         assert!(clipped.crowd);
         assert_eq!(clipped.area, 100.0, "a missing area is width times height");
         assert_eq!((set.images[0].objects.len(), set.dropped), (2, 2));
+    }
+
+    #[test]
+    fn boxes_left_out_can_be_had_by_image_and_numbers_without_any_image_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let annotations = folder.path().join("instances.json");
+        std::fs::write(&annotations, SMALL).expect("a file");
+        let (set, dropped) = read(&annotations, folder.path()).expect("a data set");
+        assert_eq!((set.images.len(), set.dropped), (2, 2));
+        let left_out = |bbox| DroppedBox { image: "b.jpg".into(), category: "car".into(), bbox };
+        assert_eq!(dropped, [left_out([5.0, 5.0, 0.0, 2.0]), left_out([25.0, 5.0, 4.0, 2.0])]);
     }
 
     #[test]

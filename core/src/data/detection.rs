@@ -50,6 +50,17 @@ pub struct DetectionImage {
     pub objects: Vec<DetectionObject>,
 }
 
+/// A box that has no area inside its image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DroppedBox {
+    /// Name of the image in the annotations.
+    pub image: String,
+    /// Name of its class.
+    pub category: String,
+    /// The numbers in the annotation file: `x, y, width, height` (COCO) or `xmin, ymin, xmax, ymax` (VOC), in pixels.
+    pub bbox: [f64; 4],
+}
+
 /// A set of images with boxes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectionDataset {

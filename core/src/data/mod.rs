@@ -8,7 +8,7 @@ pub mod loader;
 pub mod sampler;
 pub mod synth;
 
-pub use detection::{Category, DetectionDataset, DetectionImage, DetectionObject};
+pub use detection::{Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 pub use error::DataError;
 pub use image_folder::{ImageFolder, Sample};
 pub use loader::{BatchIter, LoaderOptions, load_batches};

@@ -6,6 +6,7 @@
 //! log.txt                  the log
 //! checkpoints/             last/, epoch_N/
 //! weights/                 backbone.safetensors
+//! plots/                   curves of a finished transfer run
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -39,6 +40,7 @@ const LOCK: &str = ".lock";
 const CONFIG: &str = "config.toml";
 const CHECKPOINTS: &str = "checkpoints";
 const WEIGHTS: &str = "weights";
+const PLOTS: &str = "plots";
 
 impl RunDir {
     /// Takes a directory for one run and creates its layout.
@@ -119,8 +121,16 @@ fn may_overwrite(path: &Path, names: &[String]) -> bool {
 
 /// Whether runs write files or folders of this name.
 fn is_own(name: &str) -> bool {
-    const FILES: [&str; 6] =
-        [CONFIG, "metrics.jsonl", "log.txt", "report.html", "results.json", "metrics.json"];
+    const FILES: [&str; 8] = [
+        CONFIG,
+        "metrics.jsonl",
+        "log.txt",
+        "report.html",
+        "results.json",
+        "metrics.json",
+        "precision_recall.json",
+        PLOTS,
+    ];
     FILES.contains(&name) || name == CHECKPOINTS || name == WEIGHTS || name.starts_with("events.")
 }
 

@@ -4,6 +4,8 @@
 pub mod layers;
 pub mod parameters;
 mod resnet;
+mod statistics;
 
 pub use layers::{BatchNorm, Conv2d, Linear};
 pub use resnet::{Arch, Block, Features, ResNet, ResNetConfig};
+pub use statistics::BatchStatistics;

@@ -145,14 +145,19 @@ impl ResNet {
         Features { c2, c3, c4, c5 }
     }
 
-    /// Freezes the first `stages` of stem, C2, C3, C4, C5 (detectron2's `FREEZE_AT`): their parameters get no
-    /// gradient and their batch norms use running statistics.
-    pub fn freeze_at(mut self, stages: usize) -> Self {
+    /// Freezes the first `stages` of stem, C2, C3, C4, C5 (detectron2's `FREEZE_AT`: 1 is the stem, 2 the stem and C2):
+    /// their parameters get no gradient and their batch norms are frozen ones with this epsilon.
+    pub fn freeze_at(mut self, stages: usize, epsilon: f64) -> Self {
         if stages >= 1 {
             self.conv1 = self.conv1.freeze();
-            self.bn1 = self.bn1.freeze();
+            self.bn1 = self.bn1.frozen(epsilon);
         }
-        let freeze = |layer: Vec<Block>, stage: usize| if stages >= stage { layer.freeze() } else { layer };
+        let freeze = |layer: Vec<Block>, stage: usize| {
+            if stages < stage {
+                return layer;
+            }
+            layer.freeze().into_iter().map(|block| block.freeze_batch_norm(epsilon)).collect()
+        };
         self.layer1 = freeze(self.layer1, 2);
         self.layer2 = freeze(self.layer2, 3);
         self.layer3 = freeze(self.layer3, 4);
@@ -161,14 +166,22 @@ impl ResNet {
     }
 
     /// Turns every batch norm into a frozen one: running statistics, no gradients (FrozenBatchNorm).
-    pub fn freeze_batch_norm(mut self) -> Self {
-        self.bn1 = self.bn1.freeze();
-        let freeze = |layer: Vec<Block>| layer.into_iter().map(Block::freeze_batch_norm).collect();
+    pub fn freeze_batch_norm(mut self, epsilon: f64) -> Self {
+        self.bn1 = self.bn1.frozen(epsilon);
+        let freeze =
+            |layer: Vec<Block>| layer.into_iter().map(|block| block.freeze_batch_norm(epsilon)).collect();
         self.layer1 = freeze(self.layer1);
         self.layer2 = freeze(self.layer2);
         self.layer3 = freeze(self.layer3);
         self.layer4 = freeze(self.layer4);
         self
+    }
+
+    /// Every batch norm, from the stem on.
+    pub fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        let stages = [&mut self.layer1, &mut self.layer2, &mut self.layer3, &mut self.layer4];
+        let blocks = stages.into_iter().flatten().flat_map(Block::batch_norms_mut);
+        std::iter::once(&mut self.bn1).chain(blocks)
     }
 }
 
@@ -225,11 +238,16 @@ impl Block {
         }
     }
 
-    fn freeze_batch_norm(mut self) -> Self {
-        self.bn1 = self.bn1.freeze();
-        self.bn2 = self.bn2.freeze();
-        self.bn3 = self.bn3.map(Module::freeze);
-        self.downsample = self.downsample.map(|(conv, norm)| (conv, norm.freeze()));
+    fn freeze_batch_norm(mut self, epsilon: f64) -> Self {
+        self.bn1 = self.bn1.frozen(epsilon);
+        self.bn2 = self.bn2.frozen(epsilon);
+        self.bn3 = self.bn3.map(|norm| norm.frozen(epsilon));
+        self.downsample = self.downsample.map(|(conv, norm)| (conv, norm.frozen(epsilon)));
         self
+    }
+
+    fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        let downsample = self.downsample.as_mut().map(|(_, norm)| norm);
+        [Some(&mut self.bn1), Some(&mut self.bn2), self.bn3.as_mut(), downsample].into_iter().flatten()
     }
 }

@@ -16,18 +16,19 @@ fn equal_features_have_rank_one_and_no_deviation() {
     let constant = rows([0.3, 1.5, 0.0, 2.0].repeat(20), 4);
     assert!((rank_me(&constant) - 1.0).abs() < 1e-4, "{}", rank_me(&constant));
     assert!(feature_std(&constant) < 1e-9);
-    assert!(Health::of(&constant, &MatchedRows::default()).is_collapsed());
+    assert!(Health::of(&Inspection { features: constant, ..Default::default() }).is_collapsed());
 }
 
 #[test]
 fn random_features_have_a_high_rank_and_the_isotropic_deviation() {
     let features = random(200, 32, 1);
-    let health = Health::of(&features, &MatchedRows::default());
+    let health = Health::of(&Inspection { features, ..Default::default() });
     assert!(health.feature_rank > 30.0 && health.feature_rank < 32.01, "{}", health.feature_rank);
     let isotropic = 1.0 / 32f64.sqrt();
     assert!((health.feature_std - isotropic).abs() < 0.02 * isotropic, "{}", health.feature_std);
     assert!(!health.is_collapsed());
-    assert_eq!(health.cosines, Cosines::default());
+    assert_eq!((health.cosines, health.backbone), (Cosines::default(), Cosines::default()));
+    assert_eq!(health.fields().keys().filter(|key| key.contains("cosine")).count(), 0);
 }
 
 #[test]
@@ -83,6 +84,27 @@ fn a_single_box_has_no_other_place_and_no_other_image() {
     assert_eq!((found.other_place, found.other_image), (None, None));
 }
 
+#[test]
+fn centring_takes_away_what_all_boxes_share_and_nothing_else() {
+    // Four boxes of two images along the axes, far from the origin as features behind a ReLU are.
+    let shifted = |values: [f32; 8]| rows(values.iter().map(|value| value + 10.0).collect(), 2);
+    let axes = [1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, -1.0];
+    let matched = MatchedRows { first: shifted(axes), second: shifted(axes), images: vec![0, 0, 1, 1] };
+    let health = Health::of(&Inspection { backbone: matched, ..Default::default() });
+    let raw = health.backbone;
+    assert!(raw.matched.unwrap() > 0.99 && raw.other_image.unwrap() > 0.97, "all look alike: {raw:?}");
+    let centred = health.backbone_centred;
+    assert!((centred.matched.unwrap() - 1.0).abs() < 1e-6, "{centred:?}");
+    assert!(centred.other_place.unwrap().abs() < 1e-6, "the axes of an image: {centred:?}");
+    // Of the eight pairs of other images four are opposite and four at right angles.
+    assert!((centred.other_image.unwrap() + 0.5).abs() < 1e-6, "{centred:?}");
+    let fields = health.fields();
+    for name in ["backbone_cosine_matched", "backbone_centred_cosine_other_place"] {
+        assert!(fields[name].is_number(), "{name}");
+    }
+    assert!(!fields.contains_key("cosine_matched"), "there are no projections");
+}
+
 /// What NumPy says; see `generate.py` beside it.
 pub(crate) const FIXTURE: &str = include_str!("../../tests/fixtures/health/health.json");
 
@@ -99,7 +121,8 @@ fn rank_deviation_and_cosines_equal_numpys() {
         second: fixture_rows(&fixture["second"]),
         images: serde_json::from_value(fixture["images"].clone()).unwrap(),
     };
-    let health = Health::of(&fixture_rows(&fixture["features"]), &matched);
+    let features = fixture_rows(&fixture["features"]);
+    let health = Health::of(&Inspection { features, projected: matched, ..Default::default() });
     let wide = rank_me(&fixture_rows(&fixture["wide"]));
     let pairs = [
         ("features_rank", health.feature_rank),

@@ -6,7 +6,7 @@ use scrl_core::models::{Features, ResNet};
 use super::{Sample, byol, scrl, stack_views};
 use crate::config::{MethodKind, PoolLevel};
 use crate::heads::Mlp;
-use crate::health::{MatchedRows, Rows};
+use crate::health::{Inspection, MatchedRows, Rows};
 
 /// Backbone and, for SCRL and BYOL, the projector of the online network. It shares memory with the networks in training,
 /// so it must be gone before their next step.
@@ -23,22 +23,29 @@ pub(super) struct Projection {
 }
 
 impl Frozen {
-    /// Pooled C5 of view 1, `[N, D]`, and the projections of both views' boxes; `device` must not be an autodiff device.
-    pub fn inspect(&self, batch: &[Sample], device: &Device) -> (Rows, Option<MatchedRows>) {
+    /// Features of whole images and of both views' boxes; `device` must not be an autodiff device.
+    pub fn inspect(&self, batch: &[Sample], device: &Device) -> Inspection {
         let Some(projection) = &self.projection else {
             let features = self.encoder.forward(stack_views(batch, 0, device));
-            return (Rows::from_tensor(byol::pool(features.c5)), None);
+            return Inspection { features: Rows::from_tensor(byol::pool(features.c5)), ..Default::default() };
         };
         let views = [0, 1].map(|view| stack_views(batch, view, device));
-        let features = self.encoder.forward(Tensor::cat(views.to_vec(), 0));
-        let first = features.c5.clone().narrow(0, 0, batch.len());
-        (Rows::from_tensor(byol::pool(first)), projection.matched(batch, features, device))
+        let maps = self.encoder.forward(Tensor::cat(views.to_vec(), 0));
+        let first = maps.c5.clone().narrow(0, 0, batch.len());
+        let features = Rows::from_tensor(byol::pool(first));
+        let (projected, backbone) = projection.matched(batch, maps, device).unwrap_or_default();
+        Inspection { features, projected, backbone }
     }
 }
 
 impl Projection {
-    /// `None` without any box.
-    fn matched(&self, batch: &[Sample], features: Features, device: &Device) -> Option<MatchedRows> {
+    /// Projections and backbone features of the boxes; `None` without any box.
+    fn matched(
+        &self,
+        batch: &[Sample],
+        features: Features,
+        device: &Device,
+    ) -> Option<(MatchedRows, MatchedRows)> {
         let (map, stride) = pool_level(features, self.level);
         let (pooled, images) = if self.method == MethodKind::Scrl {
             let boxes = |(image, sample): (usize, &Sample)| vec![image; sample.boxes.len()];
@@ -47,11 +54,16 @@ impl Projection {
         } else {
             (byol::pool(map), (0..batch.len()).collect::<Vec<_>>())
         };
-        let projected = self.projector.forward(pooled);
-        let half = images.len();
-        let first = Rows::from_tensor(projected.clone().narrow(0, 0, half));
-        Some(MatchedRows { first, second: Rows::from_tensor(projected.narrow(0, half, half)), images })
+        let projected = self.projector.forward(pooled.clone());
+        Some((split_views(projected, images.clone()), split_views(pooled, images)))
     }
+}
+
+/// Vectors of the boxes of view 1 and then of view 2, `[2·boxes, dims]`, by view.
+fn split_views(vectors: Tensor<2>, images: Vec<usize>) -> MatchedRows {
+    let half = images.len();
+    let first = Rows::from_tensor(vectors.clone().narrow(0, 0, half));
+    MatchedRows { first, second: Rows::from_tensor(vectors.narrow(0, half, half)), images }
 }
 
 /// The map of a level and its stride in view pixels.

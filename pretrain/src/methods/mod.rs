@@ -6,6 +6,7 @@ mod frozen;
 pub mod scrl;
 pub mod self_supervised;
 pub mod supervised;
+mod trace;
 mod whole;
 
 use burn::module::Module;
@@ -21,6 +22,8 @@ use crate::error::PretrainError;
 pub use frozen::Frozen;
 use self_supervised::SelfSupervised;
 use supervised::Supervised;
+pub use trace::{Extent, LayerTrace, Trace};
+pub(crate) use whole::Whole;
 
 /// One prepared image: its views (two, or one for `supervised`), the boxes that both show, its class.
 pub struct Sample {
@@ -40,6 +43,17 @@ pub struct StepReport {
     pub without_boxes: usize,
     /// Images whose label is among the 1 and among the 5 largest logits, `[2]` on the device; for `supervised`.
     pub hits: Option<Tensor<1>>,
+    /// What an online probe learns from, after [`Learner::keep_features`].
+    pub pooled: Option<PooledViews>,
+}
+
+/// Globally pooled C5 of the online backbone for the views of a step, without gradient.
+#[derive(Clone, Debug)]
+pub struct PooledViews {
+    /// `[rows, channels]`, on the device; both views of every image that took part.
+    pub features: Tensor<2>,
+    /// The class of each row's image.
+    pub labels: Vec<Option<usize>>,
 }
 
 /// Learning rate and target momentum of a step.
@@ -85,6 +99,23 @@ impl Learner {
         match self {
             Self::SelfSupervised(learner) => learner.step(batch, settings, optimizer),
             Self::Supervised(learner) => learner.step(batch, settings, optimizer),
+        }
+    }
+
+    /// Makes every later step of SCRL and BYOL report its pooled features; changes nothing else.
+    pub fn keep_features(&mut self) {
+        if let Self::SelfSupervised(learner) = self {
+            learner.keep_features();
+        }
+    }
+
+    /// The forward and backward pass of a step without its update; `None` when the batch has no box at all.
+    ///
+    /// Batch norms update their running statistics.
+    pub fn trace(&self, batch: &[Sample]) -> Option<Trace> {
+        match self {
+            Self::SelfSupervised(learner) => learner.trace(batch),
+            Self::Supervised(learner) => learner.trace(batch),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::parameters::{TensorMap, collect, load};
 use scrl_core::models::{Features, ResNet};
@@ -13,8 +14,11 @@ use scrl_core::solver::Optimizer;
 
 use super::accumulate::mean_gradients;
 use super::frozen::{Frozen, Projection, pool_level};
+use super::trace::{Seen, Trace, Tracer};
 use super::whole::Whole;
-use super::{Sample, StepReport, StepSettings, byol, load_network, micro_batches, scrl, stack_views};
+use super::{
+    PooledViews, Sample, StepReport, StepSettings, byol, load_network, micro_batches, scrl, stack_views,
+};
 use crate::config::{MethodKind, PoolLevel, PretrainConfig, TargetInit};
 use crate::error::PretrainError;
 use crate::heads::Mlp;
@@ -42,6 +46,7 @@ pub struct SelfSupervised {
     method: MethodKind,
     level: PoolLevel,
     accumulate: usize,
+    keeps_features: bool,
     device: Device,
 }
 
@@ -68,8 +73,14 @@ impl SelfSupervised {
             method: config.method,
             level: config.heads.pool_level,
             accumulate: config.schedule.accumulate,
+            keeps_features: false,
             device: device.clone(),
         }
+    }
+
+    /// Makes every later step report its pooled features.
+    pub fn keep_features(&mut self) {
+        self.keeps_features = true;
     }
 
     /// The backbone that gradients train.
@@ -91,19 +102,13 @@ impl SelfSupervised {
         settings: StepSettings,
         optimizer: &mut Optimizer,
     ) -> Option<StepReport> {
-        // A micro-batch without boxes has no loss, as an image without them has none.
-        let parts: Vec<_> = micro_batches(batch, self.accumulate)
-            .filter_map(|part| match self.method {
-                MethodKind::Scrl => scrl::rois(part, &self.device).map(|rois| (part, Some(rois))),
-                _ => Some((part, None)),
-            })
-            .collect();
-        let count = parts.len();
-        let losses = parts.into_iter().map(|(part, rois)| {
-            let views = [0, 1].map(|view| stack_views(part, view, &self.device));
-            self.loss(Tensor::cat(views.to_vec(), 0), rois)
-        });
-        let (loss, gradients) = mean_gradients(self.online.get(), count, losses)?;
+        let (mut features, mut labels) = (Vec::new(), Vec::new());
+        let (loss, gradients) = self.gradients(batch, &mut |part, seen| {
+            if let (true, Seen::Maps(maps)) = (self.keeps_features, seen) {
+                features.push(byol::pool(maps.c5.clone().inner()));
+                labels.extend([part, part].into_iter().flatten().map(|sample| sample.label));
+            }
+        })?;
         self.online.change(|online| optimizer.step(settings.lr, online, gradients));
         let online = self.online.get();
         self.target.change(|target| ema::update(target, online, settings.ema_momentum));
@@ -118,16 +123,62 @@ impl SelfSupervised {
                 _ => 0,
             },
             hits: None,
+            pooled: self.keeps_features.then(|| PooledViews { features: Tensor::cat(features, 0), labels }),
         })
+    }
+
+    /// A step's forward and backward pass alone.
+    pub fn trace(&self, batch: &[Sample]) -> Option<Trace> {
+        let mut tracer = Tracer::default();
+        let (loss, gradients) = self.gradients(batch, &mut |_, seen| tracer.see(seen))?;
+        Some(tracer.finish(loss, self.online.get(), &gradients))
+    }
+
+    /// Mean loss and gradients; `look` sees what each micro-batch computes. `None` without any box.
+    fn gradients(
+        &self,
+        batch: &[Sample],
+        look: &mut dyn FnMut(&[Sample], Seen<'_>),
+    ) -> Option<(Tensor<1>, GradientsParams)> {
+        // A micro-batch without boxes has no loss, as an image without them has none.
+        let parts: Vec<_> = micro_batches(batch, self.accumulate)
+            .filter_map(|part| match self.method {
+                MethodKind::Scrl => scrl::rois(part, &self.device).map(|rois| (part, Some(rois))),
+                _ => Some((part, None)),
+            })
+            .collect();
+        let count = parts.len();
+        let losses = parts.into_iter().map(|(part, rois)| {
+            let views = [0, 1].map(|view| stack_views(part, view, &self.device));
+            self.loss_seen(Tensor::cat(views.to_vec(), 0), rois, &mut |seen| look(part, seen))
+        });
+        mean_gradients(self.online.get(), count, losses)
     }
 
     /// The symmetrised loss of a batch: `views` `[2N, 3, S, S]`, `rois` `[2·boxes, 5]` or none for BYOL.
     pub fn loss(&self, views: Tensor<4>, rois: Option<Tensor<2>>) -> Tensor<1> {
+        self.loss_seen(views, rois, &mut |_| ())
+    }
+
+    fn loss_seen(
+        &self,
+        views: Tensor<4>,
+        rois: Option<Tensor<2>>,
+        look: &mut dyn FnMut(Seen<'_>),
+    ) -> Tensor<1> {
         let (online, target) = (self.online.get(), self.target.get());
         let target_features = target.encoder.forward(views.clone());
         let target = target.projector.forward(self.pool(target_features, rois.clone())).detach();
-        let projection = online.projector.forward(self.pool(online.encoder.forward(views), rois));
-        loss::symmetric_loss(online.predictor.forward(projection), target)
+        look(Seen::Vectors("target projection", &target));
+        let features = online.encoder.forward(views);
+        look(Seen::Maps(&features));
+        let pooled = self.pool(features, rois);
+        look(Seen::Vectors("pooled", &pooled));
+        let projection = online.projector.forward(pooled);
+        look(Seen::Vectors("projection", &projection));
+        let prediction = online.predictor.forward(projection);
+        look(Seen::Vectors("prediction", &prediction));
+        loss::symmetric_loss(prediction, target)
     }
 
     fn pool(&self, features: Features, rois: Option<Tensor<2>>) -> Tensor<2> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use scrl_core::models::ResNet;
 use scrl_core::models::layers::{Init, Linear};
@@ -11,6 +12,7 @@ use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
 use super::accumulate::mean_gradients;
+use super::trace::{Seen, Trace, Tracer};
 use super::whole::Whole;
 use super::{Sample, StepReport, StepSettings, byol, load_network, micro_batches, stack_views};
 use crate::config::PretrainConfig;
@@ -70,29 +72,51 @@ impl Supervised {
         settings: StepSettings,
         optimizer: &mut Optimizer,
     ) -> Option<StepReport> {
-        let parts = micro_batches(batch, self.accumulate);
         let mut hits: Option<Tensor<1>> = None;
-        let losses = parts.clone().map(|part| {
-            let (logits, labels) = self.classify(part);
-            let found = metrics::hits(logits.clone().inner(), labels.clone().inner());
+        let (loss, gradients) = self.gradients(batch, &mut |part, seen| {
+            let Seen::Vectors("logits", logits) = seen else { return };
+            let found = metrics::hits(logits.clone().inner(), self.labels(part).inner());
             hits = Some(match hits.take() {
                 Some(sum) => sum + found,
                 None => found,
             });
-            cross_entropy(logits, labels, self.label_smoothing)
-        });
-        let (loss, gradients) = mean_gradients(self.network.get(), parts.len(), losses)?;
+        })?;
         self.network.change(|network| optimizer.step(settings.lr, network, gradients));
-        Some(StepReport { loss, boxes: batch.len(), without_boxes: 0, hits })
+        Some(StepReport { loss, boxes: batch.len(), without_boxes: 0, hits, pooled: None })
     }
 
-    /// Logits, `[N, classes]`, and labels, `[N]`.
-    fn classify(&self, batch: &[Sample]) -> (Tensor<2>, Tensor<1, Int>) {
-        let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
-        let labels = Tensor::from_data(TensorData::new(labels, [batch.len()]), &self.device);
+    /// A step's forward and backward pass alone; `None` for an empty batch.
+    ///
+    /// # Panics
+    /// When a sample has no label.
+    pub fn trace(&self, batch: &[Sample]) -> Option<Trace> {
+        let mut tracer = Tracer::default();
+        let (loss, gradients) = self.gradients(batch, &mut |_, seen| tracer.see(seen))?;
+        Some(tracer.finish(loss, self.network.get(), &gradients))
+    }
+
+    /// Mean loss and gradients; `look` sees what each micro-batch computes.
+    fn gradients(
+        &self,
+        batch: &[Sample],
+        look: &mut dyn FnMut(&[Sample], Seen<'_>),
+    ) -> Option<(Tensor<1>, GradientsParams)> {
         let network = self.network.get();
-        let features = network.encoder.forward(stack_views(batch, 0, &self.device)).c5;
-        (network.fc.forward(byol::pool(features)), labels)
+        let parts = micro_batches(batch, self.accumulate);
+        let losses = parts.clone().map(|part| {
+            let features = network.encoder.forward(stack_views(part, 0, &self.device));
+            look(part, Seen::Maps(&features));
+            let logits = network.fc.forward(byol::pool(features.c5));
+            look(part, Seen::Vectors("logits", &logits));
+            cross_entropy(logits, self.labels(part), self.label_smoothing)
+        });
+        mean_gradients(network, parts.len(), losses)
+    }
+
+    /// `[N]`
+    fn labels(&self, batch: &[Sample]) -> Tensor<1, Int> {
+        let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
+        Tensor::from_data(TensorData::new(labels, [batch.len()]), &self.device)
     }
 
     pub fn tensors(&self) -> Vec<(&'static str, TensorMap)> {

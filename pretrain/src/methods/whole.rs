@@ -5,10 +5,10 @@
 ///
 /// A change that panics may have changed a part of the network, which is then gone: every later use panics too.
 #[derive(Debug)]
-pub(super) struct Whole<T>(Option<T>);
+pub(crate) struct Whole<T>(Option<T>);
 
 impl<T> Whole<T> {
-    pub(super) fn new(network: T) -> Self {
+    pub(crate) fn new(network: T) -> Self {
         Self(Some(network))
     }
 
@@ -16,7 +16,7 @@ impl<T> Whole<T> {
     ///
     /// # Panics
     /// If a change panicked.
-    pub(super) fn get(&self) -> &T {
+    pub(crate) fn get(&self) -> &T {
         self.0.as_ref().expect("a network is there unless a step panicked")
     }
 
@@ -24,7 +24,7 @@ impl<T> Whole<T> {
     ///
     /// # Panics
     /// If an earlier change panicked.
-    pub(super) fn change(&mut self, change: impl FnOnce(T) -> T) {
+    pub(crate) fn change(&mut self, change: impl FnOnce(T) -> T) {
         let network = self.0.take().expect("a network is there unless a step panicked");
         self.0 = Some(change(network));
     }
@@ -33,7 +33,7 @@ impl<T> Whole<T> {
     ///
     /// # Panics
     /// If a change panicked.
-    pub(super) fn into_inner(self) -> T {
+    pub(crate) fn into_inner(self) -> T {
         self.0.expect("a network is there unless a step panicked")
     }
 }

@@ -44,9 +44,13 @@ impl Default for LinearConfig {
 impl LinearConfig {
     /// Fills in the published rate of a pretraining method.
     pub(super) fn for_method(self, method: &str) -> Self {
-        let published = if method == "byol" { 0.05 } else { 0.2 };
-        Self { base_lr: self.base_lr.or(Some(published)), ..self }
+        Self { base_lr: self.base_lr.or(Some(published_lr(method))), ..self }
     }
+}
+
+/// The published rate of a classifier on a method's backbone, for a batch of 256.
+pub(super) fn published_lr(method: &str) -> f64 {
+    if method == "byol" { 0.05 } else { 0.2 }
 }
 
 /// Trains on the first rows and classes, classifies the second.

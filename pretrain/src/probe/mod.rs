@@ -1,6 +1,7 @@
-//! Offline evaluation of a frozen backbone on labelled images: nearest neighbours and a linear classifier.
+//! Evaluation of a backbone on labelled images: of a frozen one by nearest neighbours and a linear classifier, of one in
+//! training by a linear classifier that learns along ([`OnlineProbe`]).
 //!
-//! Both see the globally pooled C5 of one centre crop an image, computed once. The published linear evaluation augments
+//! The first two see the globally pooled C5 of one centre crop an image, computed once. The published linear evaluation augments
 //! its training images; with cached features it does not, which costs accuracy and saves nearly all of the time.
 //!
 //! Accuracy here says little about detection: SCRL's detectors beat BYOL's while its linear accuracy is lower. Choose no
@@ -9,6 +10,7 @@
 mod features;
 mod knn;
 mod linear;
+mod online;
 mod split;
 
 use std::cmp::Ordering;
@@ -23,6 +25,8 @@ use serde::Serialize;
 pub use features::EvaluationView;
 pub use knn::{KnnConfig, knn_accuracy, knn_scores};
 pub use linear::{LinearConfig, linear_accuracy};
+pub(crate) use online::online_lr;
+pub use online::{OnlineProbe, ProbeHits};
 pub use split::split;
 
 use crate::health::Rows;

@@ -1,5 +1,6 @@
 //! What a run says of its steps: the `train` events and the summary at the end.
 
+use burn::tensor::Tensor;
 use scrl_core::engine::{Events, Pace, Throughput, format_duration};
 use serde_json::{Map, Value, json};
 
@@ -7,6 +8,7 @@ use super::{Cursor, Plan};
 use crate::error::PretrainError;
 use crate::methods::{Sample, StepReport, StepSettings};
 use crate::metrics::TOP_K;
+use crate::probe::ProbeHits;
 
 /// Steps over which images per second are averaged.
 const RATE_WINDOW: usize = 20;
@@ -21,6 +23,9 @@ pub(super) struct Window {
     without_boxes: usize,
     /// Images whose label is among the 1 and among the 5 largest logits, where that is known.
     hits: Option<[f64; 2]>,
+    /// The same of an online probe, whose rows are views.
+    probe_hits: Option<[f64; 2]>,
+    probe_rows: usize,
     throughput: Throughput,
     images_so_far: usize,
 }
@@ -35,6 +40,8 @@ impl Window {
             boxes: 0,
             without_boxes: 0,
             hits: None,
+            probe_hits: None,
+            probe_rows: 0,
             throughput: Throughput::new(RATE_WINDOW),
             images_so_far: 0,
         }
@@ -49,10 +56,15 @@ impl Window {
         self.boxes += report.boxes;
         self.without_boxes += report.without_boxes;
         if let Some(hits) = &report.hits {
-            let sums = self.hits.get_or_insert_default();
-            sums.iter_mut().zip(hits.clone().into_data().iter::<f64>()).for_each(|(sum, hits)| *sum += hits);
+            add(self.hits.get_or_insert_default(), hits);
         }
         self.throughput.record(batch.len());
+    }
+
+    /// Counts what an online probe made of a step.
+    pub(super) fn add_probe(&mut self, probe: &ProbeHits) {
+        add(self.probe_hits.get_or_insert_default(), &probe.hits);
+        self.probe_rows += probe.rows;
     }
 
     /// Writes one event, starts a new window and returns the line for the progress bar.
@@ -83,10 +95,17 @@ impl Window {
         if plan.ema_base.is_some() {
             fields.insert("ema_momentum".into(), json!(step.ema_momentum));
         }
-        if let Some(hits) = self.hits.take() {
+        let accuracies = [
+            ("train", self.hits.take(), self.images),
+            ("probe", self.probe_hits.take(), std::mem::take(&mut self.probe_rows)),
+        ];
+        let mut accuracy = String::new();
+        for (whose, hits, rows) in accuracies {
+            let Some(hits) = hits else { continue };
             for (k, hits) in TOP_K.into_iter().zip(hits) {
-                fields.insert(format!("train_top{k}"), json!(100.0 * hits / self.images.max(1) as f64));
+                fields.insert(format!("{whose}_top{k}"), json!(100.0 * hits / rows.max(1) as f64));
             }
+            accuracy += &format!(", {whose} top-1 {:.1} %", 100.0 * hits[0] / rows.max(1) as f64);
         }
         fields.insert("boxes".into(), json!(self.boxes as f64 / self.images.max(1) as f64));
         fields.insert("images_without_boxes".into(), Value::from(cursor.images_without_boxes));
@@ -96,7 +115,7 @@ impl Window {
         (self.loss, self.steps, self.images, self.boxes) = (0.0, 0, 0, 0);
         let gradient = grad_norm.map_or(String::new(), |norm| format!(", gradient {norm:.3}"));
         Ok(format!(
-            "epoch {epoch:.2}, loss {loss:.4}, lr {:.4}{gradient}, {rate:.1} images/s, {:.0} % waiting for data",
+            "epoch {epoch:.2}, loss {loss:.4}{accuracy}, lr {:.4}{gradient}, {rate:.1} images/s, {:.0} % waiting for data",
             step.lr,
             100.0 * waiting
         ))
@@ -113,4 +132,9 @@ impl Window {
             100.0 * self.pace.waiting_share()
         )
     }
+}
+
+/// Adds hits on the device, `[2]`, to sums.
+fn add(sums: &mut [f64; 2], hits: &Tensor<1>) {
+    sums.iter_mut().zip(hits.clone().into_data().iter::<f64>()).for_each(|(sum, hits)| *sum += hits);
 }

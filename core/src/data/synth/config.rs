@@ -27,6 +27,9 @@ pub struct SynthConfig {
     pub min_scale: f64,
     /// Longer side of the largest object, as a part of the image's shorter side.
     pub max_scale: f64,
+    /// Share of the objects whose pattern is that of their class, as most things of a kind are of one stuff; the others,
+    /// all of them at 0, have any pattern and are told by their outline alone. Colours are always random.
+    pub material: f64,
 }
 
 impl Default for SynthConfig {
@@ -42,6 +45,7 @@ impl Default for SynthConfig {
             objects: [2, 8],
             min_scale: 0.1,
             max_scale: 0.6,
+            material: 0.0,
         }
     }
 }
@@ -90,6 +94,7 @@ impl SynthConfig {
         check(self.min_scale >= smallest, "min_scale", self.min_scale, expected)?;
         let expected = format!("min_scale ({}) to 1", self.min_scale);
         check((self.min_scale..=1.0).contains(&self.max_scale), "max_scale", self.max_scale, expected)?;
+        check((0.0..=1.0).contains(&self.material), "material", self.material, "0 to 1".into())?;
         let scenes = self.train + self.val + self.unlabelled + self.class_images;
         check(scenes > 0, "train", 0, "at least one scene in train, val, unlabelled or class_images".into())
     }
@@ -129,6 +134,7 @@ mod tests {
         assert!(refused(|c| c.min_scale = f64::NAN).contains("synth.min_scale"));
         assert!(refused(|c| c.max_scale = 0.05).contains("synth.max_scale"));
         assert!(refused(|c| c.max_scale = 1.5).contains("synth.max_scale"));
+        assert!(refused(|c| c.material = 1.1).contains("synth.material"));
         assert!(
             refused(|c| (c.train, c.val, c.unlabelled, c.class_images) = (0, 0, 0, 0))
                 .contains("at least one")

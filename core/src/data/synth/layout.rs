@@ -6,7 +6,7 @@ use super::SynthConfig;
 use super::raster::Coverage;
 use super::scene::Split;
 use super::shapes::{Outline, Point, ShapeClass, fitted, randomly_turned};
-use crate::random::Rng;
+use crate::random::{Rng, stream};
 
 /// The least part of its silhouette that an object may show, where the silhouette includes what the image's edge
 /// cuts off.
@@ -21,9 +21,14 @@ const ATTEMPTS: usize = 40;
 /// The size range of the one object of a class image, as parts of the image's shorter side.
 const CLASS_IMAGE_SCALE: (f32, f32) = (0.35, 0.8);
 
+/// Names the random stream that says whether an object is of its class's material.
+const MATERIAL: u64 = 1;
+
 /// An object in its place.
 pub(super) struct PlacedObject {
     pub class: ShapeClass,
+    /// Whether the object is of its class's material.
+    pub own_material: bool,
     pub centre: Point,
     /// Longer side of the silhouette's bounding box, in pixels.
     pub side: f32,
@@ -53,9 +58,12 @@ pub(super) fn arrange(config: &SynthConfig, split: Split, rng: &mut Rng) -> Layo
             Split::Class(class) => class,
             _ => ShapeClass::ALL[rng.random_range(0..ShapeClass::ALL.len() as u32) as usize],
         };
-        let outline = class.outline(rng.random());
+        let variation: f32 = rng.random();
+        let outline = class.outline(variation);
+        // From a stream of its own, so that places do not depend on materials.
+        let own_material = stream(variation.to_bits().into(), &[MATERIAL]).random_bool(config.material);
         for _ in 0..ATTEMPTS {
-            let object = draw_object(config, split, class, &outline, rng);
+            let object = PlacedObject { own_material, ..draw_object(config, split, class, &outline, rng) };
             if ground.try_place(object) {
                 break;
             }
@@ -88,7 +96,7 @@ fn draw_object(
     };
     let centre = Point { x: within(width, rng), y: within(height, rng) };
     let coverage = Coverage::fill(&fitted(&randomly_turned(outline, MAX_SQUEEZE, rng), centre, side));
-    PlacedObject { class, centre, side, silhouette: coverage.area(), coverage }
+    PlacedObject { class, own_material: false, centre, side, silhouette: coverage.area(), coverage }
 }
 
 /// A scale between `low` and `high`: the mean of a uniform one and of one whose inverse is uniform, so that small

@@ -122,7 +122,7 @@ impl Canvas {
             let shadow = object.coverage.shifted(away(-light.x), away(-light.y));
             self.fill(&shadow, |_, _, alpha| ([0.0; 3], alpha * strength));
         }
-        let texture = self.contrasting_texture(&object.coverage, rng);
+        let texture = self.contrasting_texture(object, rng);
         let shade = rng.random_range(0.0..0.3);
         let centre = object.centre;
         self.fill(&object.coverage, |x, y, alpha| {
@@ -132,9 +132,12 @@ impl Canvas {
     }
 
     /// A random texture whose mean colour differs from the mean of the pixels it will cover.
-    fn contrasting_texture(&self, coverage: &Coverage, rng: &mut Rng) -> Texture {
-        let behind = self.mean_color(coverage);
+    fn contrasting_texture(&self, object: &PlacedObject, rng: &mut Rng) -> Texture {
+        let behind = self.mean_color(&object.coverage);
         let mut texture = Texture::random(pixels(OBJECT_PERIODS, self.short()), OBJECT_CONTRAST, rng);
+        if object.own_material {
+            texture = texture.of_material(object.class, self.short());
+        }
         for _ in 0..RECOLOURINGS {
             if distance(texture.mean_color(), behind) >= MIN_COLOR_DISTANCE {
                 break;

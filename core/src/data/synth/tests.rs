@@ -260,3 +260,16 @@ fn the_written_annotations_load_as_a_detection_data_set() {
     assert_eq!((classes.classes.len(), classes.samples.len()), (8, 16));
     assert!(classes.samples.iter().all(|sample| sample.label.is_some()));
 }
+
+#[test]
+fn materials_change_textures_and_neither_places_nor_boxes() {
+    let plain = scenes(&small(), 12);
+    let of_material = scenes(&SynthConfig { material: 1.0, ..small() }, 12);
+    let half = scenes(&SynthConfig { material: 0.5, ..small() }, 12);
+    let differing = |a: &[Scene], b: &[Scene]| a.iter().zip(b).filter(|(a, b)| a.image != b.image).count();
+    assert_eq!(differing(&plain, &of_material), 12);
+    assert!(differing(&half, &of_material) > 0 && differing(&half, &plain) > 0);
+    for (plain, other) in plain.iter().zip(&of_material).chain(plain.iter().zip(&half)) {
+        assert_eq!(plain.ids, other.ids);
+    }
+}

@@ -2,7 +2,7 @@
 
 use rand::Rng as _;
 
-use super::shapes::{Point, random_direction};
+use super::shapes::{Point, ShapeClass, random_direction};
 use crate::random::Rng;
 
 /// Red, green and blue in `[0, 1]`.
@@ -66,6 +66,21 @@ impl Texture {
             seed: rng.random(),
             palette: random_palette(contrast, rng),
         }
+    }
+
+    /// The same colours, place and angle in the pattern of a class, whose period is a part of the image's shorter side.
+    pub fn of_material(self, class: ShapeClass, short: f32) -> Self {
+        let (pattern, period, sharpness) = match class {
+            ShapeClass::Disc => (Pattern::Dots, 0.09, 4.0),
+            ShapeClass::Ring => (Pattern::Stripes, 0.06, 4.0),
+            ShapeClass::Square => (Pattern::Checks, 0.1, 4.0),
+            ShapeClass::Triangle => (Pattern::Marble, 0.12, 2.0),
+            ShapeClass::Star => (Pattern::Veins, 0.1, 2.0),
+            ShapeClass::Cross => (Pattern::Stripes, 0.16, 1.0),
+            ShapeClass::Crescent => (Pattern::Clouds, 0.08, 3.0),
+            ShapeClass::Hourglass => (Pattern::Gradient, 0.1, 1.0),
+        };
+        Self { pattern, period: f32::max(period * short, 3.0), sharpness, radius: 0.3, ..self }
     }
 
     /// The mean of the palette.
