@@ -7,11 +7,15 @@ use scrl_core::data::error::DataError;
 use scrl_core::solver::{OptimizerConfig, OptimizerKind, WarmupMultiStep};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::data::{DataSource, Interpolation, Mapper, Preprocessing};
 use crate::detection::{DetectorConfig, Norm};
 use crate::error::TransferError;
+
+mod differences;
+
+/// Images a step of every protocol.
+const BASE_BATCH: usize = 16;
 
 /// The published recipe that a config follows or departs from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,8 @@ pub struct TransferConfig {
     pub iterations: u64,
     /// Images a step.
     pub batch_size: usize,
+    /// Whether a batch holds either images wider than high or others, as in detectron2, for less padding.
+    pub aspect_ratio_grouping: bool,
     /// Whether images without objects (crowds do not count) are left out of training, as detectron2 does.
     pub skip_empty: bool,
     /// Share of the training images, in `(0, 1]`.
@@ -61,6 +67,8 @@ pub struct TransferConfig {
     pub eval_batch_size: usize,
     /// Iterations between evaluations; 0 for one at the end.
     pub eval_every: u64,
+    /// With `eval_every`, keeps the detector of the evaluation with the highest AP as `weights/best.safetensors`.
+    pub keep_best: bool,
     /// Iterations between log lines.
     pub log_every: u64,
     /// Iterations between checkpoints; 0 for one at the end.
@@ -87,8 +95,10 @@ pub struct DataConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SolverConfig {
-    /// Learning rate after the warm-up, for this batch size.
+    /// Learning rate after the warm-up: of this batch size, or of 16 images with `scale_lr`.
     pub lr: f64,
+    /// Uses `lr · batch_size / 16`, the linear scaling rule.
+    pub scale_lr: bool,
     pub momentum: f64,
     /// Not applied to biases and normalisation.
     pub weight_decay: f64,
@@ -100,6 +110,9 @@ pub struct SolverConfig {
     pub milestones: Vec<Milestone>,
     /// Factor at each milestone.
     pub gamma: f64,
+    /// Training batches from which the batch norms' statistics are computed anew for the detector that is evaluated and
+    /// stored; 0 for the running averages of training.
+    pub precise_bn_batches: u64,
 }
 
 /// A point of the run.
@@ -124,12 +137,14 @@ impl Default for SolverConfig {
     fn default() -> Self {
         Self {
             lr: 0.02,
+            scale_lr: false,
             momentum: 0.9,
             weight_decay: 1e-4,
             warmup_iterations: 1000,
             warmup_factor: 0.001,
             milestones: vec![Milestone::Iteration(60_000), Milestone::Iteration(80_000)],
             gamma: 0.1,
+            precise_bn_batches: 0,
         }
     }
 }
@@ -141,6 +156,7 @@ impl Default for TransferConfig {
             seed: 0,
             iterations: 90_000,
             batch_size: 16,
+            aspect_ratio_grouping: true,
             skip_empty: true,
             fraction: 1.0,
             subset_seed: 0,
@@ -154,6 +170,7 @@ impl Default for TransferConfig {
             std: IMAGENET_STD,
             eval_batch_size: 1,
             eval_every: 0,
+            keep_best: true,
             log_every: 20,
             checkpoint_every: 1000,
             threads: 0,
@@ -285,11 +302,19 @@ impl TransferConfig {
         })
     }
 
+    /// The learning rate after the warm-up, scaled where `solver.scale_lr` says so.
+    pub fn lr(&self) -> f64 {
+        match self.solver.scale_lr {
+            true => self.solver.lr * self.batch_size as f64 / BASE_BATCH as f64,
+            false => self.solver.lr,
+        }
+    }
+
     /// The learning rate over the run.
     pub fn schedule(&self) -> WarmupMultiStep {
         let solver = &self.solver;
         WarmupMultiStep {
-            base_lr: solver.lr,
+            base_lr: self.lr(),
             warmup_steps: solver.warmup_iterations,
             warmup_factor: solver.warmup_factor,
             milestones: solver.milestones.iter().map(|m| m.iteration(self.iterations)).collect(),
@@ -331,6 +356,7 @@ impl TransferConfig {
             protocol: neutral.protocol,
             eval_batch_size: neutral.eval_batch_size,
             eval_every: neutral.eval_every,
+            keep_best: neutral.keep_best,
             log_every: neutral.log_every,
             checkpoint_every: neutral.checkpoint_every,
             threads: neutral.threads,
@@ -339,60 +365,12 @@ impl TransferConfig {
             ..self.clone()
         })
     }
-
-    /// Where this config departs from its protocol, one line a value, with the learning rate that linear scaling
-    /// gives for another batch size.
-    pub fn differences(&self) -> Vec<String> {
-        let skipped = [
-            "seed",
-            "subset_seed",
-            "eval_batch_size",
-            "eval_every",
-            "log_every",
-            "checkpoint_every",
-            "threads",
-            "prefetch",
-            "data",
-            "model.num_classes",
-        ];
-        let protocol = self.protocol.config();
-        let mut lines = Vec::new();
-        compare("", &json(self), &json(&protocol), &skipped, &mut lines);
-        if self.batch_size != protocol.batch_size {
-            let scaled = protocol.solver.lr * self.batch_size as f64 / protocol.batch_size as f64;
-            lines.push(format!(
-                "solver.lr = {} where linear scaling to this batch size gives {scaled}",
-                self.solver.lr
-            ));
-        }
-        lines
-    }
 }
 
 fn valid(milestone: &Milestone) -> bool {
     match milestone {
         Milestone::Iteration(_) => true,
         Milestone::Share(share) => *share > 0.0 && *share < 1.0,
-    }
-}
-
-fn json(config: &TransferConfig) -> Value {
-    serde_json::to_value(config).unwrap_or(Value::Null)
-}
-
-/// Lists the leaves in which two values of one form differ.
-fn compare(path: &str, ours: &Value, theirs: &Value, skipped: &[&str], lines: &mut Vec<String>) {
-    if skipped.contains(&path) || ours == theirs {
-        return;
-    }
-    match (ours, theirs) {
-        (Value::Object(ours), Value::Object(theirs)) => {
-            for (key, value) in ours {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                compare(&path, value, theirs.get(key).unwrap_or(&Value::Null), skipped, lines);
-            }
-        }
-        _ => lines.push(format!("{path} = {ours} (protocol: {theirs})")),
     }
 }
 

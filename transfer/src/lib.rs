@@ -19,4 +19,6 @@ pub use data::DataSource;
 pub use error::TransferError;
 pub use evaluation::{DetectionMetrics, EvaluationError, ImageDetections};
 pub use train::{TransferOutcome, TransferReport, train};
-pub use weights::{DetectorMetadata, InitWeights, LoadedDetector, load_detector, save_detector};
+pub use weights::{
+    DetectorMetadata, InitWeights, LoadedDetector, load_detector, load_state_dict, save_detector,
+};

@@ -1,36 +1,35 @@
 //! Fine-tunes a detector and evaluates it: a transfer run.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use scrl_core::checkpoint::{CheckpointError, state};
+use scrl_core::checkpoint::state;
 use scrl_core::config::to_toml;
-use scrl_core::data::detection::{DetectionDataset, DetectionImage};
 use scrl_core::engine::{Events, Monitor, RunDir, Throughput};
-use scrl_core::models::parameters;
-use scrl_core::random::{Rng, stream};
-use scrl_core::solver::Optimizer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::TransferConfig;
-use crate::data::{Batch, TrainingLoader, TrainingLoaderOptions, collate};
-use crate::detection::{FasterRcnn, Norm};
+use crate::data::collate;
+use crate::detection::Norm;
 use crate::error::TransferError;
-use crate::evaluate::{EvaluateOptions, Evaluation, evaluate_model};
-use crate::evaluation::{DetectionMetrics, write_results};
-use crate::weights::{self, DETECTOR_FILE, DetectorMetadata, InitWeights, init_detector, save_detector};
+use crate::evaluation::{DetectionMetrics, precision_recall, write_results};
+use crate::weights::{DETECTOR_FILE, InitWeights, save_detector};
 
+mod best;
 mod loss_values;
+mod run_data;
+mod training;
 
+pub use best::{BEST_FILE, Best};
 pub use loss_values::LossValues;
+pub use training::Training;
 
-/// The purpose of the random stream that chooses the anchors and regions of an iteration.
-const SAMPLING: u64 = u64::from_be_bytes(*b"detsampl");
+use run_data::TransferData;
+
+/// Name of the precision–recall curves in a run's directory.
+pub const PRECISION_RECALL_FILE: &str = "precision_recall.json";
 
 /// Below this many images a step, training batch norms of a pretrained backbone deserve a warning.
 const SMALL_BATCH: usize = 4;
@@ -57,15 +56,20 @@ pub struct TransferReport {
     pub iterations: u64,
     /// Wall time of this process, seconds.
     pub seconds: f64,
+    /// Of the detector after the last iteration.
     #[serde(flatten)]
     pub metrics: DetectionMetrics,
+    /// The evaluation whose detector is in `weights/best.safetensors`, where there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
 }
 
 /// Trains a detector and evaluates it.
 ///
-/// Writes into `run`: `config.toml`, events, `checkpoints/last`, `weights/detector.safetensors`, `results.json` (COCO's
-/// results format) and `metrics.json`. `device` is one without autodiff. With `resume` the run continues from its
-/// checkpoint, on the CPU to the bit as if it had not stopped.
+/// Writes into `run`: `config.toml`, events, `checkpoints/last`, `weights/detector.safetensors` (after the last iteration),
+/// `results.json` (COCO's results format), `precision_recall.json` and `metrics.json`; with evaluations on the way also
+/// `weights/best.safetensors` and `weights/best.json`. `device` is one without autodiff. With `resume` the run continues
+/// from its checkpoint, on the CPU to the bit as if it had not stopped.
 ///
 /// # Errors
 /// When the config, the data, the weights or the checkpoint do not fit, a file cannot be read or written, or the loss stops
@@ -96,250 +100,84 @@ pub fn train(
     let mut meter = Throughput::new(config.log_every as usize);
     let schedule = config.schedule();
     let mut batches = data.batches(training.iteration);
+    let interrupted =
+        |training: &Training| Ok(TransferOutcome::Interrupted { iteration: training.iteration });
 
     monitor.progress.start(config.iterations, training.iteration, "training");
     while training.iteration < config.iterations {
+        if training.owes_evaluation(config.eval_every) {
+            let model = data.detector(&training.model, device)?;
+            let Some(evaluation) = data.evaluate(&model, device, monitor)? else {
+                return interrupted(&training);
+            };
+            record(&mut training, &mut events, &data, &evaluation.metrics)?;
+            best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
+            training.save(&last, config)?;
+            monitor.progress.start(config.iterations, training.iteration, "training");
+        }
         if monitor.interrupt.is_requested() {
             training.save(&last, config)?;
             monitor.progress.finish("interrupted, checkpoint written");
-            return Ok(TransferOutcome::Interrupted { iteration: training.iteration });
+            return interrupted(&training);
         }
         let Some(samples) = batches.next() else { break };
         let batch = collate(samples?, &training_device);
         let lr = schedule.lr(training.iteration);
-        let due = |every: u64| every > 0 && (training.iteration + 1).is_multiple_of(every);
-        let (log, save, evaluate) =
-            (due(config.log_every), due(config.checkpoint_every), due(config.eval_every));
+        let log = is_due(training.iteration + 1, config.log_every);
         let losses;
         (training, losses) = training.step(batch, lr, config.seed, log, &data.train)?;
         meter.record(config.batch_size);
-        let epoch = data.epoch(training.iteration);
         if log {
-            let figures = losses.figures(lr, meter.images_per_second(), training.optimizer.last_grad_norm());
-            events.record("train", training.iteration, epoch, figures)?;
+            let figures = losses.figures(lr, meter.images_per_second(), training.grad_norm());
+            events.record("train", training.iteration, data.epoch(training.iteration), figures)?;
         }
         monitor.progress.update(training.iteration, &format!("loss {:.3}, lr {lr:.2e}", losses.total()));
-        if save {
+        if is_due(training.iteration, config.checkpoint_every) || training.owes_evaluation(config.eval_every)
+        {
             training.save(&last, config)?;
-        }
-        if evaluate && training.iteration < config.iterations {
-            let Some(evaluation) = data.evaluate(&training.model, device, monitor)? else { continue };
-            events.record("eval", training.iteration, epoch, figures_of(&evaluation.metrics))?;
-            monitor.progress.start(config.iterations, training.iteration, "training");
         }
     }
     monitor.progress.finish("");
 
     training.save(&last, config)?;
-    save_detector(&run.weights().join(DETECTOR_FILE), &training.model, &data.metadata())?;
-    let Some(evaluation) = data.evaluate(&training.model, device, monitor)? else {
-        return Ok(TransferOutcome::Interrupted { iteration: training.iteration });
-    };
-    let figures = figures_of(&evaluation.metrics);
-    events.record("eval", training.iteration, data.epoch(training.iteration), figures)?;
+    let model = data.detector(&training.model, device)?;
+    save_detector(&run.weights().join(DETECTOR_FILE), &model, &data.metadata())?;
+    let Some(evaluation) = data.evaluate(&model, device, monitor)? else { return interrupted(&training) };
+    record(&mut training, &mut events, &data, &evaluation.metrics)?;
+    let best = best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
+    training.save(&last, config)?;
     write_results(&run.file("results.json"), &data.val, &evaluation.detections)?;
-    let report = data.report(training.init, evaluation.metrics, begun);
+    write_json(&run.file(PRECISION_RECALL_FILE), &precision_recall(&data.val, &evaluation.detections)?)?;
+    let report = data.report(training.init, evaluation.metrics, best, begun);
     write_json(&run.file("metrics.json"), &report)?;
     Ok(TransferOutcome::Finished(Box::new(report)))
 }
 
-/// The data of a run, and its config with what the data decides.
-struct TransferData {
-    config: TransferConfig,
-    train: Arc<DetectionDataset>,
-    val: Arc<DetectionDataset>,
+/// Whether an iteration is one of every so many; 0 is never.
+fn is_due(iteration: u64, every: u64) -> bool {
+    every > 0 && iteration.is_multiple_of(every)
 }
 
-impl TransferData {
-    fn load(config: &TransferConfig) -> Result<Self, TransferError> {
-        let all = config.source("data.train", &config.data.train)?.load()?;
-        let val = config.source("data.val", &config.data.val)?.load()?;
-        crate::evaluate::check_classes(&all.categories, &val.categories)?;
-        let train = training_images(all, config)?;
-        let mut config = config.clone();
-        config.model.num_classes = train.categories.len();
-        Ok(Self { config, train: Arc::new(train), val: Arc::new(val) })
+/// Writes the event of an evaluation, once.
+fn record(
+    training: &mut Training,
+    events: &mut Events,
+    data: &TransferData,
+    metrics: &DetectionMetrics,
+) -> Result<(), TransferError> {
+    let iteration = training.iteration;
+    if training.evaluated < iteration {
+        events.record("eval", iteration, data.epoch(iteration), figures_of(metrics))?;
+        training.evaluated = iteration;
     }
-
-    fn batches(&self, iteration: u64) -> TrainingLoader {
-        let options = TrainingLoaderOptions {
-            seed: self.config.seed,
-            batch_size: self.config.batch_size,
-            iterations: self.config.iterations,
-            threads: self.config.threads,
-            prefetch: self.config.prefetch,
-        };
-        TrainingLoader::new(Arc::clone(&self.train), self.config.mapper(), options, iteration)
-    }
-
-    /// Passes over the training images.
-    fn epoch(&self, iteration: u64) -> f64 {
-        iteration as f64 * self.config.batch_size as f64 / self.train.images.len() as f64
-    }
-
-    fn evaluate(
-        &self,
-        model: &FasterRcnn,
-        device: &Device,
-        monitor: &mut Monitor,
-    ) -> Result<Option<Evaluation>, TransferError> {
-        let options = EvaluateOptions {
-            batch_size: self.config.eval_batch_size,
-            threads: self.config.threads,
-            prefetch: self.config.prefetch,
-        };
-        evaluate_model(&model.valid(), &self.val, &self.config.preprocessing(), options, device, monitor)
-    }
-
-    fn metadata(&self) -> DetectorMetadata {
-        DetectorMetadata {
-            config: self.config.model.clone(),
-            categories: self.train.categories.clone(),
-            preprocessing: self.config.preprocessing(),
-        }
-    }
-
-    fn report(&self, init: String, metrics: DetectionMetrics, begun: Instant) -> TransferReport {
-        TransferReport {
-            init,
-            seed: self.config.seed,
-            fraction: self.config.fraction,
-            train_images: self.train.images.len(),
-            val_images: self.val.images.len(),
-            iterations: self.config.iterations,
-            seconds: begun.elapsed().as_secs_f64(),
-            metrics,
-        }
-    }
-}
-
-/// The images to learn from: those with objects, or all, and of them the config's share.
-fn training_images(
-    mut all: DetectionDataset,
-    config: &TransferConfig,
-) -> Result<DetectionDataset, TransferError> {
-    let has_target = |image: &DetectionImage| image.objects.iter().any(|object| !object.crowd);
-    let total = all.images.len();
-    if config.skip_empty {
-        all.images.retain(has_target);
-        tracing::info!(kept = all.images.len(), of = total, "training images with objects");
-    }
-    let train = all.subset(config.fraction, config.subset_seed);
-    if train.images.iter().any(has_target) { Ok(train) } else { Err(TransferError::NoObjects(train.name)) }
-}
-
-/// Everything that training changes, and where it started.
-pub struct Training {
-    /// On the training device.
-    pub model: FasterRcnn,
-    optimizer: Optimizer,
-    /// [`InitWeights::describe`] of the run's start.
-    init: String,
-    /// Steps done.
-    iteration: u64,
-}
-
-/// The part of a checkpoint that is not tensors.
-#[derive(Serialize, Deserialize)]
-struct Progress {
-    iteration: u64,
-    init: String,
-    config_hash: String,
-}
-
-impl Training {
-    /// Before the first step; `device` is an autodiff device.
-    ///
-    /// # Errors
-    /// When the weights cannot be read or do not fit.
-    pub fn start(
-        config: &TransferConfig,
-        init: &InitWeights,
-        device: &Device,
-    ) -> Result<Self, TransferError> {
-        let model = init_detector(config, init, device)?;
-        Ok(Self { model, optimizer: Optimizer::new(config.optimizer()), init: init.describe(), iteration: 0 })
-    }
-
-    fn resume(
-        config: &TransferConfig,
-        checkpoint: &Path,
-        run: &RunDir,
-        device: &Device,
-    ) -> Result<Self, TransferError> {
-        let (mut tensors, progress): (_, Progress) = state::load(checkpoint)?;
-        if progress.config_hash != config.fingerprint() {
-            return Err(TransferError::OtherRun { path: run.path().to_path_buf() });
-        }
-        let mut take = |name: &str| {
-            let problem = || CheckpointError::Incomplete {
-                path: checkpoint.to_path_buf(),
-                problem: format!("it has no `{name}` tensors"),
-            };
-            tensors.remove(name).ok_or_else(problem)
-        };
-        // The values drawn here are all replaced.
-        let model = config.model.init(&mut stream(config.seed, &[]), device);
-        let wrong = |reason| TransferError::Detector { path: checkpoint.to_path_buf(), reason };
-        let model = weights::restore(model, &take("model")?).map_err(wrong)?;
-        let mut optimizer = Optimizer::new(config.optimizer());
-        optimizer.load_state(take("optimizer")?, device);
-        Ok(Self { model, optimizer, init: progress.init, iteration: progress.iteration })
-    }
-
-    fn save(&self, checkpoint: &Path, config: &TransferConfig) -> Result<(), CheckpointError> {
-        let tensors = [("model", parameters::collect(&self.model)), ("optimizer", self.optimizer.state())];
-        let progress = Progress {
-            iteration: self.iteration,
-            init: self.init.clone(),
-            config_hash: config.fingerprint(),
-        };
-        state::save(checkpoint, &tensors, &progress)
-    }
-
-    /// One optimizer step on a batch of `dataset`; `grad_norm` measures the gradient on the way.
-    ///
-    /// # Errors
-    /// When the loss is not finite.
-    pub fn step(
-        self,
-        batch: Batch,
-        lr: f64,
-        seed: u64,
-        grad_norm: bool,
-        dataset: &DetectionDataset,
-    ) -> Result<(Self, LossValues), TransferError> {
-        let Self { model, mut optimizer, init, iteration } = self;
-        let mut rng: Rng = stream(seed, &[SAMPLING, iteration]);
-        let losses = model.forward_train(batch.images, &batch.sizes, &batch.targets, &mut rng);
-        let values = LossValues::read(&losses);
-        if !values.total().is_finite() {
-            return Err(non_finite(iteration, &values, &batch.indices, dataset));
-        }
-        if grad_norm {
-            optimizer.request_grad_norm();
-        }
-        let grads = GradientsParams::from_grads(losses.total().backward(), &model);
-        let model = optimizer.step(lr, model, grads);
-        Ok((Self { model, optimizer, init, iteration: iteration + 1 }, values))
-    }
-}
-
-fn non_finite(
-    iteration: u64,
-    values: &LossValues,
-    indices: &[usize],
-    dataset: &DetectionDataset,
-) -> TransferError {
-    let images: Vec<&str> = indices.iter().map(|&index| dataset.images[index].file_name.as_str()).collect();
-    let losses = values.parts().map(|(name, value)| format!("{name} {value}"));
-    TransferError::NonFinite { iteration, losses: losses.join(", "), images: images.join(", ") }
+    Ok(())
 }
 
 fn figures_of(metrics: &DetectionMetrics) -> Map<String, Value> {
     metrics.summary().into_iter().map(|(name, value)| (name.to_string(), value.into())).collect()
 }
 
+/// Says what the run does, and once where it departs from its protocol.
 fn log_settings(config: &TransferConfig, data: &TransferData, training: &Training) {
     tracing::info!(
         init = training.init,
@@ -348,18 +186,24 @@ fn log_settings(config: &TransferConfig, data: &TransferData, training: &Trainin
         classes = config.model.num_classes,
         train = data.train.images.len(),
         val = data.val.images.len(),
-        batch = config.batch_size,
-        iterations = config.iterations,
-        epochs = data.epoch(config.iterations),
-        lr = config.solver.lr,
-        milestones = ?config.schedule().milestones,
         from = training.iteration,
         "transfer"
     );
-    if config.batch_size < SMALL_BATCH && config.model.norm == Norm::BatchNorm && training.init != "random" {
+    tracing::info!("in effect: {}", config.effective(data.train.images.len()));
+    if config.batch_size < SMALL_BATCH
+        && config.model.norm != Norm::FrozenBatchNorm
+        && training.init != "random"
+    {
         tracing::warn!(
             batch = config.batch_size,
             "statistics of so few images may harm a pretrained backbone; consider model.norm = \"frozen_batch_norm\""
+        );
+    }
+    if best::is_kept(config) {
+        tracing::info!(
+            "weights/best.safetensors will be the detector with the highest AP on `{}`: chosen on these images, its AP \
+             is an optimistic estimate; weights/detector.safetensors, the last, is not chosen",
+            data.val.name
         );
     }
     let differences = config.differences();

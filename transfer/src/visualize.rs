@@ -1,13 +1,24 @@
-//! Draws boxes on images: a colour for each class, its index and the score in digits.
+//! Draws boxes on images: a colour for each class, its name and the score.
 
+use std::fs::File;
+use std::io::{BufWriter, Error as IoError, Write};
 use std::path::Path;
 
-use scrl_core::draw::draw_label;
+use image::ImageFormat;
+use image::codecs::jpeg::JpegEncoder;
+use scrl_core::data::detection::Category;
 pub use scrl_core::draw::{distinct_color as class_color, draw_box};
 use scrl_core::transforms::RgbImage;
 
 use crate::detection::Detection;
 use crate::error::TransferError;
+
+pub mod text;
+
+use text::{draw_text, plate_size};
+
+/// Of JPEG pictures, 1 to 100.
+const JPEG_QUALITY: u8 = 92;
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +27,7 @@ pub struct DrawOptions {
     pub min_score: f32,
     /// Width of a box's edge in pixels; 0 chooses by the image's size.
     pub line_width: u32,
-    /// Writes `class index : percent` into each box's corner.
+    /// Writes the class's name and the score in percent at each box.
     pub labels: bool,
 }
 
@@ -26,29 +37,44 @@ impl Default for DrawOptions {
     }
 }
 
-/// A copy of the image with its detections, the best on top.
-pub fn draw_detections(image: &RgbImage, detections: &[Detection], options: &DrawOptions) -> RgbImage {
+/// A copy of the image with its detections, the best on top; `classes` are named by their place in the list.
+pub fn draw_detections(
+    image: &RgbImage,
+    detections: &[Detection],
+    classes: &[Category],
+    options: &DrawOptions,
+) -> RgbImage {
     let mut canvas = image.clone();
+    let short_side = image.width().min(image.height());
     let width = match options.line_width {
-        0 => (image.width().min(image.height()) / 200).clamp(1, 6),
+        0 => (short_side / 200).clamp(1, 6),
         width => width,
     };
     let mut shown: Vec<&Detection> =
         detections.iter().filter(|found| found.score >= options.min_score).collect();
     shown.sort_by(|a, b| a.score.total_cmp(&b.score));
-    for found in shown {
-        let color = class_color(found.class);
-        draw_box(&mut canvas, &found.bbox, color, width);
-        if options.labels {
-            let text = format!("{}:{}", found.class, (found.score * 100.0).round() as u32);
-            let (x, y) = (found.bbox.x1.max(0.0) as u32, found.bbox.y1.max(0.0) as u32);
-            draw_label(&mut canvas, &text, x, y, color, width.max(2));
-        }
+    for found in &shown {
+        draw_box(&mut canvas, &found.bbox, class_color(found.class), width);
+    }
+    // No box runs through a name.
+    for found in shown.into_iter().filter(|_| options.labels) {
+        label(&mut canvas, found, classes, (short_side / 240).clamp(1, 8));
     }
     canvas
 }
 
-/// Draws the detections and writes the picture; its format follows the file's ending, PNG as a rule.
+/// Class and score above the box, or inside it where there is no room above.
+fn label(canvas: &mut RgbImage, found: &Detection, classes: &[Category], scale: u32) {
+    let name = classes.get(found.class).map_or_else(|| found.class.to_string(), |class| class.name.clone());
+    let text = format!("{name} {}%", (found.score * 100.0).round() as u32);
+    let [width, height] = plate_size(&text, scale);
+    let (left, top) = (found.bbox.x1.max(0.0) as u32, found.bbox.y1.max(0.0) as u32);
+    let x = left.min(canvas.width().saturating_sub(width));
+    let y = if top >= height { top - height } else { top };
+    draw_text(canvas, &text, [x, y], class_color(found.class), scale);
+}
+
+/// Draws the detections and writes the picture: JPEG where the file's name ends so, else PNG.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -56,11 +82,20 @@ pub fn save_detections(
     path: &Path,
     image: &RgbImage,
     detections: &[Detection],
+    classes: &[Category],
     options: &DrawOptions,
 ) -> Result<(), TransferError> {
-    draw_detections(image, detections, options)
-        .save(path)
-        .map_err(|e| TransferError::Write { path: path.to_path_buf(), source: std::io::Error::other(e) })
+    let picture = draw_detections(image, detections, classes, options);
+    let failed = |source| TransferError::Write { path: path.to_path_buf(), source };
+    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+    let written = match ImageFormat::from_path(path) {
+        Ok(ImageFormat::Jpeg) => {
+            picture.write_with_encoder(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY))
+        }
+        _ => picture.write_with_encoder(image::codecs::png::PngEncoder::new(&mut file)),
+    };
+    written.map_err(|error| failed(IoError::other(error)))?;
+    file.flush().map_err(failed)
 }
 
 #[cfg(test)]
@@ -82,7 +117,7 @@ mod tests {
             found(BoxXyxy::new(4.0, 5.0, 12.0, 11.0), 7, 0.9),
             found(BoxXyxy::new(0.0, 0.0, 3.0, 3.0), 1, 0.2),
         ];
-        let drawn = draw_detections(&image, &boxes, &options);
+        let drawn = draw_detections(&image, &boxes, &[], &options);
         let changed: Vec<(u32, u32)> = drawn
             .enumerate_pixels()
             .filter(|(.., p)| **p != Rgb([1, 2, 3]))
@@ -101,7 +136,7 @@ mod tests {
             found(BoxXyxy::new(-9.0, 20.0, 500.0, 70.0), 12, 1.0),
             found(BoxXyxy::new(28.0, 28.0, 29.0, 29.0), 0, 0.6),
         ];
-        let drawn = draw_detections(&image, &boxes, &DrawOptions::default());
+        let drawn = draw_detections(&image, &boxes, &[], &DrawOptions::default());
         assert_eq!(*drawn.get_pixel(0, 29), class_color(12));
         assert_eq!(*drawn.get_pixel(15, 10), Rgb([0; 3]));
     }
@@ -111,10 +146,43 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         let image = RgbImage::from_pixel(9, 9, Rgb([5; 3]));
-        save_detections(&path, &image, &[], &DrawOptions::default()).unwrap();
+        save_detections(&path, &image, &[], &[], &DrawOptions::default()).unwrap();
         assert_eq!(image::open(&path).unwrap().to_rgb8(), image);
         assert!(
-            save_detections(&folder.path().join("no/a.png"), &image, &[], &DrawOptions::default()).is_err()
+            save_detections(&folder.path().join("no/a.png"), &image, &[], &[], &DrawOptions::default())
+                .is_err()
         );
+    }
+
+    #[test]
+    fn a_label_names_its_class_above_the_box_or_inside_at_the_upper_edge() {
+        let image = RgbImage::new(100, 60);
+        let classes = [Category { id: 7, name: "cat".into() }];
+        let draw = |y1: f32| {
+            let boxes = [found(BoxXyxy::new(40.0, y1, 90.0, 55.0), 0, 0.87)];
+            draw_detections(&image, &boxes, &classes, &DrawOptions::default())
+        };
+        let width = plate_size("cat 87%", 1)[0];
+        assert_eq!(width, 43);
+        let plate =
+            |drawn: &RgbImage, y: u32| (0..width).filter(|x| drawn.get_pixel(40 + x, y).0 != [0; 3]).count();
+        assert!(plate(&draw(30.0), 22) == 43 && plate(&draw(30.0), 20) == 0, "above");
+        assert!(plate(&draw(4.0), 4) == 43 && plate(&draw(4.0), 3) == 0, "inside");
+        let other = [Category { id: 7, name: "dog".into() }];
+        let boxes = [found(BoxXyxy::new(40.0, 30.0, 90.0, 55.0), 0, 0.87)];
+        assert!(draw_detections(&image, &boxes, &other, &DrawOptions::default()) != draw(30.0));
+    }
+
+    #[test]
+    fn the_ending_decides_between_jpeg_and_png() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = RgbImage::from_pixel(9, 9, Rgb([5; 3]));
+        for (name, format) in
+            [("a.JPG", ImageFormat::Jpeg), ("b.jpeg", ImageFormat::Jpeg), ("c.png", ImageFormat::Png)]
+        {
+            let path = folder.path().join(name);
+            save_detections(&path, &image, &[], &[], &DrawOptions::default()).unwrap();
+            assert_eq!(image::guess_format(&std::fs::read(&path).unwrap()).unwrap(), format, "{name}");
+        }
     }
 }

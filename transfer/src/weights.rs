@@ -85,6 +85,7 @@ pub fn init_detector(
     if *init == InitWeights::Random {
         config.check_random_init()?;
     }
+    config.model.check_devices(std::slice::from_ref(device))?;
     let model = config.model.init(&mut stream(config.seed, &[INIT]), device);
     match init {
         InitWeights::Random => Ok(model),
@@ -118,11 +119,10 @@ fn with_backbone(
 /// Takes over a detector's tensors; the predictor of other classes stays random.
 fn with_detector(model: FasterRcnn, path: &Path) -> Result<FasterRcnn, TransferError> {
     let file = detector_file(path);
-    let (tensors, _) = read_tensors(&file)?;
+    let tensors = torchvision_tensors(read_tensors(&file)?.0);
     let (model, report) = parameters::load(model, &tensors);
-    let fits = |keys: &[String]| keys.iter().all(|key| key.ends_with(".num_batches_tracked"));
     let only_predictor = report.mismatched.iter().all(|(key, ..)| key.starts_with(PREDICTOR));
-    if !report.missing.is_empty() || !fits(&report.unused) || !only_predictor {
+    if !report.missing.is_empty() || !report.unused.is_empty() || !only_predictor {
         return Err(TransferError::Detector { path: file, reason: explain(&report) });
     }
     if !report.mismatched.is_empty() {
@@ -131,18 +131,73 @@ fn with_detector(model: FasterRcnn, path: &Path) -> Result<FasterRcnn, TransferE
     Ok(model)
 }
 
+/// How many keys an error names of each kind.
+const NAMED_KEYS: usize = 3;
+
 fn explain(report: &LoadReport) -> String {
-    let list = |keys: Vec<&String>| match keys.as_slice() {
-        [] => "none".to_string(),
-        [first] => format!("`{first}`"),
-        [first, rest @ ..] => format!("`{first}` and {} more", rest.len()),
+    let list = |keys: Vec<String>| match keys.len() {
+        0 => "none".to_string(),
+        count if count <= NAMED_KEYS => keys.join(", "),
+        count => format!("{} and {} more", keys[..NAMED_KEYS].join(", "), count - NAMED_KEYS),
     };
+    let quoted = |keys: &[String]| list(keys.iter().map(|key| format!("`{key}`")).collect());
+    let shape = |(key, model, file): &(String, Vec<usize>, Vec<usize>)| {
+        format!("`{key}` ({file:?}, expected {model:?})")
+    };
+    let other_classes = report.mismatched.iter().any(|(key, ..)| key.starts_with(PREDICTOR));
     format!(
-        "missing: {}; left over: {}; of another shape: {}",
-        list(report.missing.iter().collect()),
-        list(report.unused.iter().collect()),
-        list(report.mismatched.iter().map(|(key, ..)| key).collect()),
+        "missing: {}; left over: {}; of another shape: {}{}",
+        quoted(&report.missing),
+        quoted(&report.unused),
+        list(report.mismatched.iter().map(shape).collect()),
+        if other_classes { "; the box predictor has one row for the background and one a class" } else { "" },
     )
+}
+
+/// A state dict's tensors under the names that torchvision gives them today, without the counters of batch norms.
+///
+/// torchvision's published file of `fasterrcnn_resnet50_fpn` is older than the pyramid's and the head's present keys
+/// (torchvision, `ops/feature_pyramid_network.py` and `models/detection/rpn.py::_load_from_state_dict`).
+fn torchvision_tensors(tensors: TensorMap) -> TensorMap {
+    let counter = |key: &String| key.ends_with(".num_batches_tracked");
+    tensors.into_iter().filter(|(key, _)| !counter(key)).map(|(key, data)| (present_key(key), data)).collect()
+}
+
+fn present_key(key: String) -> String {
+    let parts: Vec<&str> = key.split('.').collect();
+    match parts[..] {
+        ["rpn", "head", "conv", kind @ ("weight" | "bias")] => format!("rpn.head.conv.0.0.{kind}"),
+        [
+            "backbone",
+            "fpn",
+            blocks @ ("inner_blocks" | "layer_blocks"),
+            index,
+            kind @ ("weight" | "bias"),
+        ] => {
+            format!("backbone.fpn.{blocks}.{index}.0.{kind}")
+        }
+        _ => key,
+    }
+}
+
+/// The config's detector with the tensors of a state dict with torchvision's keys, on `device`: a `.pth` or safetensors
+/// file, or a transfer run's directory.
+///
+/// Every tensor of the detector must be in the file and every tensor of the file in the detector, but for batch norms'
+/// `num_batches_tracked`. The file says nothing about `config`, whose `num_classes` does not count the background.
+///
+/// # Errors
+/// When the file cannot be read, or keys or shapes do not fit; the message names them.
+pub fn load_state_dict(
+    path: &Path,
+    config: &DetectorConfig,
+    device: &Device,
+) -> Result<FasterRcnn, TransferError> {
+    config.validate()?;
+    let file = detector_file(path);
+    let tensors = torchvision_tensors(read_tensors(&file)?.0);
+    let model = config.init(&mut stream(0, &[INIT]), device);
+    restore(model, &tensors).map_err(|reason| TransferError::Detector { path: file, reason })
 }
 
 /// What a detector's weight file says about it.

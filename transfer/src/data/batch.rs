@@ -21,11 +21,13 @@ const ORDER: u64 = u64::from_be_bytes(*b"detorder");
 
 /// An endless list of training batches, the same for the same seed.
 ///
-/// Images are visited in a new random order each pass. Wide and tall ones are collected apart, so that little of a batch
-/// is padding (detectron2's `AspectRatioGroupedDataset`); what is left of a pass goes to the next.
+/// Images are visited in a new random order each pass; what is left of a pass goes to the next. With grouping, wide
+/// images (wider than high) and all others are collected apart, so that little of a batch is padding (detectron2's
+/// `AspectRatioGroupedDataset`).
 #[derive(Clone, Debug)]
 pub struct BatchPlan {
-    wide: Vec<bool>,
+    /// The group of each image, 0 or 1.
+    groups: Vec<usize>,
     batch_size: usize,
     seed: u64,
     pass: u64,
@@ -34,14 +36,18 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    /// Batches of a data set.
+    /// Batches of a data set, with `grouping` either of wide images or of others.
     ///
     /// # Panics
     /// If the data set or the batch is empty.
-    pub fn new(dataset: &DetectionDataset, batch_size: usize, seed: u64) -> Self {
+    pub fn new(dataset: &DetectionDataset, batch_size: usize, grouping: bool, seed: u64) -> Self {
         assert!(batch_size > 0 && !dataset.images.is_empty(), "batches need images");
         Self {
-            wide: dataset.images.iter().map(|image| image.width > image.height).collect(),
+            groups: dataset
+                .images
+                .iter()
+                .map(|image| usize::from(grouping && image.width > image.height))
+                .collect(),
             batch_size,
             seed,
             pass: 0,
@@ -54,7 +60,7 @@ impl BatchPlan {
         if let Some(index) = self.upcoming.pop_front() {
             return index;
         }
-        let mut order: Vec<usize> = (0..self.wide.len()).collect();
+        let mut order: Vec<usize> = (0..self.groups.len()).collect();
         order.shuffle(&mut stream(self.seed, &[ORDER, self.pass]));
         self.pass += 1;
         self.upcoming = order.into();
@@ -68,7 +74,7 @@ impl Iterator for BatchPlan {
     fn next(&mut self) -> Option<Vec<usize>> {
         loop {
             let index = self.next_image();
-            let batch = &mut self.collecting[usize::from(self.wide[index])];
+            let batch = &mut self.collecting[self.groups[index]];
             batch.push(index);
             if batch.len() == self.batch_size {
                 return Some(std::mem::take(batch));
@@ -151,7 +157,7 @@ mod tests {
     #[test]
     fn batches_hold_wide_or_tall_images_and_visit_all_equally() {
         let data = dataset(&[20, 5, 20, 20, 5, 20, 10]);
-        let batches: Vec<_> = BatchPlan::new(&data, 2, 3).take(70).collect();
+        let batches: Vec<_> = BatchPlan::new(&data, 2, true, 3).take(70).collect();
         let mut visits = [0; 7];
         for batch in &batches {
             let wide = |&index: &usize| data.images[index].width > 10;
@@ -159,13 +165,27 @@ mod tests {
             batch.iter().for_each(|&index| visits[index] += 1);
         }
         assert!(visits.iter().all(|&count| (19..=21).contains(&count)), "{visits:?}");
-        assert_eq!(batches, BatchPlan::new(&data, 2, 3).take(70).collect::<Vec<_>>());
-        assert_ne!(batches, BatchPlan::new(&data, 2, 4).take(70).collect::<Vec<_>>());
+        assert_eq!(batches, BatchPlan::new(&data, 2, true, 3).take(70).collect::<Vec<_>>());
+        assert_ne!(batches, BatchPlan::new(&data, 2, true, 4).take(70).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn without_grouping_every_pass_is_cut_into_batches_in_its_own_order() {
+        let data = dataset(&[20, 5, 20, 5, 20, 5]);
+        let batches: Vec<_> = BatchPlan::new(&data, 3, false, 3).take(40).collect();
+        for pass in batches.chunks(2) {
+            let mut images = pass.concat();
+            images.sort_unstable();
+            assert_eq!(images, [0, 1, 2, 3, 4, 5]);
+        }
+        let mixed =
+            |batch: &&Vec<usize>| batch.iter().any(|i| i % 2 == 0) && batch.iter().any(|i| i % 2 == 1);
+        assert!(batches.iter().filter(mixed).count() > 20, "wide and tall images share batches");
     }
 
     #[test]
     fn a_batch_may_be_larger_than_the_data_set() {
-        assert_eq!(BatchPlan::new(&dataset(&[20]), 3, 0).next().unwrap(), [0, 0, 0]);
+        assert_eq!(BatchPlan::new(&dataset(&[20]), 3, true, 0).next().unwrap(), [0, 0, 0]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ const CHUNK: u64 = 256;
 pub struct TrainingLoaderOptions {
     pub seed: u64,
     pub batch_size: usize,
+    /// Whether a batch holds either wide images or others; see [`BatchPlan`].
+    pub aspect_ratio_grouping: bool,
     /// Total of the run.
     pub iterations: u64,
     /// Worker threads; 0 for one a processor core.
@@ -49,7 +51,8 @@ impl TrainingLoader {
         options: TrainingLoaderOptions,
         iteration: u64,
     ) -> Self {
-        let mut plan = BatchPlan::new(&dataset, options.batch_size, options.seed);
+        let mut plan =
+            BatchPlan::new(&dataset, options.batch_size, options.aspect_ratio_grouping, options.seed);
         plan.by_ref().take(iteration as usize).for_each(drop);
         Self { dataset, mapper: Arc::new(mapper), options, plan, planned: iteration, chunk: None }
     }

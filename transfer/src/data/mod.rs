@@ -4,9 +4,12 @@ pub mod batch;
 pub mod loader;
 pub mod mapper;
 pub mod source;
+pub mod survey;
+pub mod union;
 pub mod voc;
 
 pub use batch::{Batch, BatchPlan, collate};
 pub use loader::{TrainingLoader, TrainingLoaderOptions};
 pub use mapper::{Interpolation, Mapper, Preprocessing, Sample};
 pub use source::DataSource;
+pub use survey::{Survey, survey};

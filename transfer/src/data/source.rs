@@ -7,7 +7,7 @@ use scrl_core::data::detection::DetectionDataset;
 use scrl_core::data::error::DataError;
 use serde::{Deserialize, Serialize};
 
-use super::voc;
+use super::{union, voc};
 
 /// A split of a data set, as a config file names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,24 +22,50 @@ pub enum DataSource {
         root: PathBuf,
         split: String,
     },
+    /// `format = "union"`: several sources of the same classes as one, for example VOC 2007's `trainval` and `test` with
+    /// VOC 2012's `trainval`. With `--data`, relative roots of VOC parts are looked for in that folder.
+    Union { parts: Vec<DataSource> },
 }
 
 impl DataSource {
-    /// Reads the annotations; images are decoded when they are needed.
+    /// Reads the annotations; images are decoded when they are needed. The number of boxes left out is logged.
     ///
     /// # Errors
-    /// See [`coco::load`] and [`voc::load`].
+    /// See [`coco::load`], [`voc::load`] and [`union::join`].
     pub fn load(&self) -> Result<DetectionDataset, DataError> {
+        let dataset = match self {
+            Self::Coco { annotations, images } => coco::load(annotations, images)?,
+            Self::Voc { root, split } => voc::load(root, split)?,
+            Self::Union { parts } => {
+                return union::join(parts.iter().map(Self::load).collect::<Result<_, _>>()?);
+            }
+        };
+        if dataset.dropped > 0 {
+            tracing::warn!(
+                dropped = dataset.dropped,
+                data = dataset.name,
+                "left out boxes without area inside their image; `scrl inspect dataset` lists them"
+            );
+        }
+        Ok(dataset)
+    }
+
+    /// The source with the relative roots of its VOC parts in `folder`.
+    fn placed_in(&self, folder: &Path) -> Self {
         match self {
-            Self::Coco { annotations, images } => coco::load(annotations, images),
-            Self::Voc { root, split } => voc::load(root, split),
+            Self::Coco { .. } => self.clone(),
+            Self::Voc { root, split } => Self::Voc { root: folder.join(root), split: split.clone() },
+            Self::Union { parts } => {
+                Self::Union { parts: parts.iter().map(|part| part.placed_in(folder)).collect() }
+            }
         }
     }
 
     /// The training and the evaluation split of a folder, found by its layout.
     ///
     /// - VOC (`Annotations/` or `VOC20xx/` inside): `trainval` and `test`, else `train` and `val`; the splits of sources
-    ///   that are given already are kept. From a kit with several years, evaluation takes VOC 2007's `test`.
+    ///   that are given already are kept, and so are unions. From a kit with several years, evaluation takes VOC 2007's
+    ///   `test`.
     /// - COCO (`annotations/instances_train*.json`): images in the folder named as the file, for example `train2017/`,
     ///   and `instances_val*.json` in the same way.
     ///
@@ -47,6 +73,41 @@ impl DataSource {
     /// When the folder has neither layout.
     pub fn detect(folder: &Path, given: [Option<&DataSource>; 2]) -> Result<[DataSource; 2], DataError> {
         if voc::is_voc_root(folder) { Self::detect_voc(folder, given) } else { Self::detect_coco(folder) }
+    }
+
+    /// Every split of a folder by its name, or those that are asked for; empty where the folder has neither layout.
+    ///
+    /// VOC: the lists of whole splits, without `train` and `val` where `trainval` holds both. COCO: the files
+    /// `annotations/instances_<name>.json`; their images need not be there.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or lacks a split that is asked for.
+    pub fn splits(folder: &Path, wanted: &[String]) -> Result<Vec<(String, DataSource)>, DataError> {
+        let is_voc = voc::is_voc_root(folder);
+        let found = if is_voc { voc::split_names(folder)? } else { coco_names(folder, "instances_") };
+        let whole = is_voc && found.iter().any(|name| name == "trainval");
+        let part = |name: &str| whole && (name == "train" || name == "val");
+        let names: Vec<String> = if wanted.is_empty() {
+            found.iter().filter(|name| !part(name)).cloned().collect()
+        } else {
+            wanted.to_vec()
+        };
+        if let Some(absent) = names.iter().find(|name| !is_voc && !found.is_empty() && !found.contains(name))
+        {
+            let reason = format!("it has no split `{absent}`; splits here: {}", found.join(", "));
+            return Err(DataError::invalid(folder, reason));
+        }
+        let source = |name: &String| match is_voc {
+            true => Self::Voc { root: folder.to_path_buf(), split: name.clone() },
+            false => Self::Coco {
+                annotations: folder.join("annotations").join(format!("instances_{name}.json")),
+                images: coco_images(folder, name).unwrap_or_else(|| folder.join(name)),
+            },
+        };
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(names.into_iter().map(|name| (name.clone(), source(&name))).collect())
     }
 
     fn detect_voc(folder: &Path, given: [Option<&DataSource>; 2]) -> Result<[DataSource; 2], DataError> {
@@ -78,9 +139,13 @@ impl DataSource {
             }
         };
         let test_root = if has(&test_root, &test) { test_root } else { folder.to_path_buf() };
+        let union = |source: Option<&DataSource>| match source {
+            Some(union @ Self::Union { .. }) => Some(union.placed_in(folder)),
+            _ => None,
+        };
         Ok([
-            Self::Voc { root: folder.to_path_buf(), split: train },
-            Self::Voc { root: test_root, split: test },
+            union(given[0]).unwrap_or_else(|| Self::Voc { root: folder.to_path_buf(), split: train }),
+            union(given[1]).unwrap_or_else(|| Self::Voc { root: test_root, split: test }),
         ])
     }
 
@@ -90,15 +155,28 @@ impl DataSource {
     }
 }
 
-fn coco_split(folder: &Path, split: &str) -> Result<DataSource, DataError> {
-    let annotations = folder.join("annotations");
-    let prefix = format!("instances_{split}");
-    let mut found: Vec<String> = std::fs::read_dir(&annotations)
-        .map(|entries| entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
-        .unwrap_or_default();
-    found.retain(|name| name.starts_with(&prefix) && name.ends_with(".json"));
+/// The files of `annotations/` that start with `prefix`, without it and `.json`; sorted.
+fn coco_names(folder: &Path, prefix: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.join("annotations"));
+    let names = entries.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let rest = |name: String| Some(name.strip_prefix(prefix)?.strip_suffix(".json")?.to_string());
+    let mut found: Vec<String> = names.filter_map(rest).collect();
     found.sort();
-    let [name] = found.as_slice() else {
+    found
+}
+
+/// The folder of a split's images.
+fn coco_images(folder: &Path, name: &str) -> Option<PathBuf> {
+    let short = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let candidates =
+        [folder.join(name), folder.join("images").join(name), folder.join(short), folder.join("images")];
+    candidates.into_iter().find(|path| path.is_dir())
+}
+
+fn coco_split(folder: &Path, split: &str) -> Result<DataSource, DataError> {
+    let prefix = format!("instances_{split}");
+    let found = coco_names(folder, &prefix);
+    let [rest] = found.as_slice() else {
         let reason = match found.len() {
             0 => format!(
                 "there is no `annotations/{prefix}*.json` and no VOC layout; add the file or pass another --data"
@@ -107,15 +185,15 @@ fn coco_split(folder: &Path, split: &str) -> Result<DataSource, DataError> {
         };
         return Err(DataError::invalid(folder, reason));
     };
-    let stem = name.trim_start_matches("instances_").trim_end_matches(".json");
-    let candidates =
-        [folder.join(stem), folder.join("images").join(stem), folder.join(split), folder.join("images")];
-    match candidates.into_iter().find(|path| path.is_dir()) {
-        Some(images) => Ok(DataSource::Coco { annotations: annotations.join(name), images }),
-        None => Err(DataError::invalid(
-            folder,
-            format!("`{stem}/`, the folder of the images of `{name}`, is not there"),
-        )),
+    let name = format!("{split}{rest}");
+    let annotations = folder.join("annotations").join(format!("instances_{name}.json"));
+    match coco_images(folder, &name).or_else(|| Some(folder.join(split)).filter(|path| path.is_dir())) {
+        Some(images) => Ok(DataSource::Coco { annotations, images }),
+        None => {
+            let reason =
+                format!("`{name}/`, the folder of the images of `instances_{name}.json`, is not there");
+            Err(DataError::invalid(folder, reason))
+        }
     }
 }
 
@@ -160,6 +238,49 @@ mod tests {
         let wish = voc(PathBuf::new(), "train");
         let [train, _] = DataSource::detect(root, [Some(&wish), None]).unwrap();
         assert_eq!(train, voc(root.into(), "train"));
+    }
+
+    #[test]
+    fn a_union_in_the_recipe_is_looked_for_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for (year, split) in [("VOC2007", "trainval"), ("VOC2007", "test"), ("VOC2012", "trainval")] {
+            touch(root.join(year).join("ImageSets/Main").join(format!("{split}.txt")));
+            std::fs::create_dir_all(root.join(year).join("Annotations")).unwrap();
+        }
+        let text = "format = \"union\"\nparts = [{ format = \"voc\", root = \"VOC2007\", split = \"test\" }, \
+                    { format = \"voc\", split = \"trainval\" }]";
+        let union: DataSource = toml::from_str(text).unwrap();
+        let [train, test] = DataSource::detect(root, [Some(&union), None]).unwrap();
+        let voc = |root: PathBuf, split: &str| DataSource::Voc { root, split: split.into() };
+        let parts = vec![voc(root.join("VOC2007"), "test"), voc(root.join(""), "trainval")];
+        assert_eq!(train, DataSource::Union { parts });
+        assert_eq!(test, voc(root.join("VOC2007"), "test"));
+        assert_eq!(toml::from_str::<DataSource>(&toml::to_string(&union).unwrap()).unwrap(), union);
+    }
+
+    #[test]
+    fn all_splits_of_a_folder_are_found_or_those_that_are_asked_for() {
+        let names = |root: &Path, wanted: &[&str]| -> Vec<String> {
+            let wanted: Vec<String> = wanted.iter().map(|name| name.to_string()).collect();
+            DataSource::splits(root, &wanted).unwrap().into_iter().map(|(name, _)| name).collect()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (coco, kit, plain) = (folder.path().join("c"), folder.path().join("v"), folder.path().join("p"));
+        touch(coco.join("annotations/instances_train2017.json"));
+        touch(coco.join("annotations/instances_minival.json"));
+        assert_eq!(names(&coco, &[]), ["minival", "train2017"]);
+        assert_eq!(names(&coco, &["minival"]), ["minival"]);
+        let error = DataSource::splits(&coco, &["test".into()]).unwrap_err().to_string();
+        assert!(error.contains("`test`") && error.contains("minival, train2017"), "{error}");
+        for split in ["train", "val", "trainval", "test", "dog_train"] {
+            touch(kit.join("ImageSets/Main").join(format!("{split}.txt")));
+        }
+        std::fs::create_dir_all(kit.join("Annotations")).unwrap();
+        assert_eq!(names(&kit, &[]), ["test", "trainval"]);
+        assert_eq!(names(&kit, &["val"]), ["val"]);
+        touch(plain.join("a.jpg"));
+        assert!(names(&plain, &[]).is_empty());
     }
 
     #[test]

@@ -8,6 +8,10 @@ use thiserror::Error;
 
 use super::faster_rcnn::FasterRcnn;
 
+mod overrides;
+
+use overrides::Overrides;
+
 /// Pyramid levels P2 to P6, strides 4 to 64.
 pub const LEVELS: usize = 5;
 
@@ -23,6 +27,14 @@ pub enum Variant {
 }
 
 impl Variant {
+    /// The variant's own detector: what a config that names the variant alone means.
+    pub fn config(self) -> DetectorConfig {
+        match self {
+            Variant::Detectron2 => DetectorConfig::default(),
+            Variant::Torchvision => DetectorConfig::torchvision(),
+        }
+    }
+
     /// The constants in which the variants differ.
     pub fn numerics(self) -> Numerics {
         match self {
@@ -78,13 +90,18 @@ pub enum Norm {
     /// They train: statistics of the batch, trained scale and shift.
     #[default]
     BatchNorm,
+    /// As `BatchNorm`, with the statistics of all devices' batches (SyncBN). One device, the only number that is
+    /// supported, has the same results as `BatchNorm`.
+    SyncBatchNorm,
     /// Running statistics, fixed scale and shift.
     FrozenBatchNorm,
 }
 
 /// Everything that defines the detector; the default is detectron2's R50-FPN for COCO.
+///
+/// In a file, values that are not given are those of its `variant`: [`Variant::config`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "Overrides")]
 pub struct DetectorConfig {
     /// The backbone's depth.
     pub arch: Arch,
@@ -114,7 +131,7 @@ pub struct DetectorConfig {
     pub rpn_pre_nms_train: usize,
     /// The same in detection.
     pub rpn_pre_nms_test: usize,
-    /// Best proposals of an image after suppression, in training; torchvision's number is 2000.
+    /// Best proposals of an image after suppression, in training; torchvision's number is 2000, detectron2's 1000.
     pub rpn_post_nms_train: usize,
     /// The same in detection.
     pub rpn_post_nms_test: usize,
@@ -132,8 +149,10 @@ pub struct DetectorConfig {
     pub box_weights: [f32; 4],
     /// How many of stem, C2, C3, C4, C5 are frozen, counted from the stem.
     pub freeze_at: usize,
-    /// What the backbone's batch norms do.
+    /// What the backbone's batch norms do; torchvision freezes them, detectron2's protocol for transfer trains them.
     pub norm: Norm,
+    /// Added to the variance by frozen batch norms; 1e-5, but 0 in torchvision's detector of COCO.
+    pub frozen_norm_epsilon: f64,
     /// Batch norm instead of a bias after each convolution of the pyramid.
     pub fpn_norm: bool,
 }
@@ -165,6 +184,7 @@ impl Default for DetectorConfig {
             box_weights: [10.0, 10.0, 5.0, 5.0],
             freeze_at: 0,
             norm: Norm::BatchNorm,
+            frozen_norm_epsilon: 1e-5,
             fpn_norm: false,
         }
     }
@@ -186,16 +206,37 @@ pub enum DetectorConfigError {
         /// The range it should lie in.
         expected: &'static str,
     },
+    /// Statistics that no collective carries from device to device.
+    #[error(
+        "norm is sync_batch_norm on {0} devices, but batch statistics and their gradients are not summed over devices; \
+         train on one device, or set norm to batch_norm or frozen_batch_norm"
+    )]
+    SyncDevices(usize),
 }
 
 impl DetectorConfig {
-    /// torchvision's `fasterrcnn_resnet50_fpn`: its variant, 2000 proposals in training and frozen batch norms.
+    /// torchvision's `fasterrcnn_resnet50_fpn` with weights of COCO: its variant, 2000 proposals in training and frozen
+    /// batch norms, whose epsilon torchvision sets to 0 for these weights (`_utils.py::overwrite_eps`).
+    ///
+    /// Its `trainable_backbone_layers = 3` is `freeze_at = 2`; nothing but the batch norms is frozen here.
     pub fn torchvision() -> Self {
         Self {
             variant: Variant::Torchvision,
             rpn_post_nms_train: 2000,
             norm: Norm::FrozenBatchNorm,
+            frozen_norm_epsilon: 0.0,
             ..Self::default()
+        }
+    }
+
+    /// Refuses devices over which this detector cannot be trained.
+    ///
+    /// # Errors
+    /// When the batch norms are to be synchronised over several.
+    pub fn check_devices(&self, devices: &[Device]) -> Result<(), DetectorConfigError> {
+        match (self.norm, devices.len()) {
+            (Norm::SyncBatchNorm, count) if count > 1 => Err(DetectorConfigError::SyncDevices(count)),
+            _ => Ok(()),
         }
     }
 
@@ -242,6 +283,12 @@ impl DetectorConfig {
                 POSITIVE,
             ),
             (self.width > 0.0, "width", self.width.to_string(), POSITIVE),
+            (
+                self.frozen_norm_epsilon >= 0.0 && self.frozen_norm_epsilon.is_finite(),
+                "frozen_norm_epsilon",
+                self.frozen_norm_epsilon.to_string(),
+                "0 or more, and finite",
+            ),
             (self.num_classes > 0, "num_classes", "0".into(), "at least 1"),
             (self.fpn_channels > 0, "fpn_channels", "0".into(), "at least 1"),
             (self.box_head_dim > 0, "box_head_dim", "0".into(), "at least 1"),
@@ -286,6 +333,54 @@ mod tests {
         assert_eq!((config.num_classes, config.variant), (3, Variant::Torchvision));
         assert_eq!(config.rpn_batch, 256);
         assert!(toml::from_str::<DetectorConfig>("classes = 3").is_err());
+    }
+
+    fn read(text: &str) -> DetectorConfig {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_names_a_variant_alone_means_that_variants_detector() {
+        assert_eq!(read(""), DetectorConfig::default());
+        assert_eq!(read("variant = \"detectron2\""), DetectorConfig::default());
+        let torchvision = read("variant = \"torchvision\"");
+        assert_eq!(torchvision, DetectorConfig::torchvision());
+        assert_eq!((torchvision.rpn_post_nms_train, torchvision.norm), (2000, Norm::FrozenBatchNorm));
+        assert_eq!(torchvision.frozen_norm_epsilon, 0.0);
+    }
+
+    #[test]
+    fn values_of_a_file_stand_whatever_the_variant_and_wherever_it_is_named() {
+        let before = "norm = \"sync_batch_norm\"\nfrozen_norm_epsilon = 1e-3\n";
+        let config = read(&format!("{before}variant = \"torchvision\"\nrpn_post_nms_train = 7"));
+        assert_eq!((config.norm, config.rpn_post_nms_train), (Norm::SyncBatchNorm, 7));
+        assert_eq!((config.frozen_norm_epsilon, config.rpn_post_nms_test), (1e-3, 1000));
+    }
+
+    #[test]
+    fn a_resolved_config_reads_back_as_itself_from_toml_and_json() {
+        let mixed = DetectorConfig {
+            norm: Norm::BatchNorm,
+            anchor_sizes: vec![8.5; 5],
+            ..read("variant = \"torchvision\"")
+        };
+        for config in [DetectorConfig::default(), DetectorConfig::torchvision(), mixed] {
+            assert_eq!(read(&toml::to_string(&config).unwrap()), config);
+            assert_eq!(
+                serde_json::from_str::<DetectorConfig>(&serde_json::to_string(&config).unwrap()).unwrap(),
+                config
+            );
+        }
+    }
+
+    #[test]
+    fn synchronised_batch_norms_refuse_several_devices() {
+        let config = DetectorConfig { norm: Norm::SyncBatchNorm, ..Default::default() };
+        let devices = [Device::flex(), Device::flex()];
+        assert!(config.check_devices(&devices[..1]).is_ok());
+        let error = config.check_devices(&devices).unwrap_err().to_string();
+        assert!(error.contains("sync_batch_norm on 2 devices"), "{error}");
+        assert!(DetectorConfig::default().check_devices(&devices).is_ok());
     }
 
     #[test]

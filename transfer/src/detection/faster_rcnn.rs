@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData, Transaction};
-use scrl_core::models::ResNet;
+use scrl_core::models::{BatchNorm, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
 
@@ -82,15 +82,21 @@ impl BackboneWithFpn {
     pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.fpn.forward(self.body.forward(images))
     }
+
+    /// Every batch norm of the detector: its heads have none.
+    pub(super) fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        self.body.batch_norms_mut().chain(self.fpn.batch_norms_mut())
+    }
 }
 
 impl FasterRcnn {
     pub(super) fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
         let resnet = config.backbone();
         let body = resnet.init(rng, device);
-        let fpn = Fpn::init(resnet.channels(), config.fpn_channels, config.fpn_norm, rng, device);
+        let mut fpn = Fpn::init(resnet.channels(), config.fpn_channels, config.fpn_norm, rng, device);
+        fpn.batch_norms_mut().for_each(|norm| norm.synchronized = config.norm == Norm::SyncBatchNorm);
         Self {
-            backbone: BackboneWithFpn { body: frozen(body, config), fpn },
+            backbone: BackboneWithFpn { body: with_norm(body, config), fpn },
             rpn: Rpn::init(config, rng, device),
             roi_heads: RoiHeads::init(config, rng, device),
             config: config.clone(),
@@ -99,7 +105,7 @@ impl FasterRcnn {
 
     /// The detector with this backbone, for example a pretrained one, frozen as the config says.
     pub fn with_backbone(mut self, body: ResNet) -> Self {
-        self.backbone.body = frozen(body, &self.config);
+        self.backbone.body = with_norm(body, &self.config);
         self
     }
 
@@ -157,6 +163,15 @@ impl FasterRcnn {
         detections(&probabilities, deltas, &rois, sizes, &self.config)
     }
 
+    /// The proposals that [`Self::detect`] refines, of each image, best first.
+    ///
+    /// # Panics
+    /// When there are not as many sizes as images.
+    pub fn proposals(&self, images: Tensor<4>, sizes: &[Size]) -> Vec<Vec<BoxXyxy>> {
+        let Regions { predictions, anchors, .. } = self.propose(images, sizes);
+        predictions.proposals(&anchors, sizes, &ProposalFilter::test(&self.config))
+    }
+
     /// What training and detection share: pyramid, head outputs and anchors.
     fn propose(&self, images: Tensor<4>, sizes: &[Size]) -> Regions {
         let [count, _, height, width] = images.dims();
@@ -174,11 +189,15 @@ struct Regions {
     anchors: Anchors,
 }
 
-fn frozen(body: ResNet, config: &DetectorConfig) -> ResNet {
-    let body = body.freeze_at(config.freeze_at);
+fn with_norm(body: ResNet, config: &DetectorConfig) -> ResNet {
+    let mut body = body.freeze_at(config.freeze_at, config.frozen_norm_epsilon);
     match config.norm {
         Norm::BatchNorm => body,
-        Norm::FrozenBatchNorm => body.freeze_batch_norm(),
+        Norm::FrozenBatchNorm => body.freeze_batch_norm(config.frozen_norm_epsilon),
+        Norm::SyncBatchNorm => {
+            body.batch_norms_mut().for_each(|norm| norm.synchronized = true);
+            body
+        }
     }
 }
 

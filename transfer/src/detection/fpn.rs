@@ -53,6 +53,12 @@ impl Fpn {
         maps.push(subsample(maps[3].clone()));
         maps
     }
+
+    /// Every batch norm, if the pyramid has any.
+    pub(super) fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        let blocks = self.inner_blocks.iter_mut().chain(&mut self.layer_blocks);
+        blocks.filter_map(|(_, norm)| norm.as_mut())
+    }
 }
 
 fn conv_norm((conv, norm): &ConvNorm, input: Tensor<4>) -> Tensor<4> {

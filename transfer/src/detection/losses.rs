@@ -16,7 +16,7 @@ pub(super) fn zero_of<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
 }
 
 /// Sum of smooth L1 (plain L1 for `beta` 0) between the given rows of `deltas`, `[*, 4]`, and `targets`.
-pub(super) fn box_loss(deltas: Tensor<2>, rows: &[usize], targets: &[[f32; 4]], beta: f64) -> Tensor<1> {
+pub fn box_loss(deltas: Tensor<2>, rows: &[usize], targets: &[[f32; 4]], beta: f64) -> Tensor<1> {
     if rows.is_empty() {
         return zero_of(deltas);
     }
@@ -34,8 +34,8 @@ fn smooth_l1(prediction: Tensor<2>, target: Tensor<2>, beta: f64) -> Tensor<1> {
     (inner.clone().square().div_scalar(2.0 * beta) + distance - inner).sum()
 }
 
-/// Sum of the binary cross entropy of the given `logits`, `[*]`: the first rows are positive, the others negative.
-pub(super) fn objectness_loss(logits: Tensor<1>, positive: &[usize], negative: &[usize]) -> Tensor<1> {
+/// Sum of the binary cross entropy of the given rows of `logits`, `[*]`.
+pub fn objectness_loss(logits: Tensor<1>, positive: &[usize], negative: &[usize]) -> Tensor<1> {
     let rows = [positive, negative].concat();
     if rows.is_empty() {
         return zero_of(logits);
@@ -48,7 +48,7 @@ pub(super) fn objectness_loss(logits: Tensor<1>, positive: &[usize], negative: &
 }
 
 /// Mean cross entropy of `logits`, `[R, classes]`, with one class a row.
-pub(super) fn classification_loss(logits: Tensor<2>, classes: &[usize]) -> Tensor<1> {
+pub fn classification_loss(logits: Tensor<2>, classes: &[usize]) -> Tensor<1> {
     let values: Vec<i64> = classes.iter().map(|&class| class as i64).collect();
     let classes = Tensor::<2, Int>::from_data(TensorData::new(values, [classes.len(), 1]), &logits.device());
     log_softmax(logits, 1).gather(1, classes).mean().neg()

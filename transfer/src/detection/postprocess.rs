@@ -22,8 +22,9 @@ pub struct Detection {
 
 /// Detections of each image, best first.
 ///
-/// `probabilities` has K + 1 values a region, `deltas` K + 1 rows of four; the background comes first in both.
-pub(super) fn detections(
+/// `probabilities` has K + 1 values a region, `deltas` K + 1 rows of four; the background comes first in both. `sizes`
+/// are the unpadded ones.
+pub fn detections(
     probabilities: &[f32],
     deltas: &[[f32; 4]],
     rois: &[Roi],

@@ -9,21 +9,24 @@ use super::config::DetectorConfig;
 
 /// How many proposals survive, and which.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ProposalFilter {
+pub struct ProposalFilter {
     /// Best anchors kept of each level before suppression.
     pub pre_nms: usize,
     /// Best proposals kept of an image after suppression.
     pub post_nms: usize,
+    /// A proposal is dropped when its IoU with a better one of its level is above this.
     pub nms: f32,
     /// Least width and height, in pixels.
     pub min_size: f32,
 }
 
 impl ProposalFilter {
+    /// In training.
     pub fn training(config: &DetectorConfig) -> Self {
         Self::new(config, config.rpn_pre_nms_train, config.rpn_post_nms_train)
     }
 
+    /// In detection.
     pub fn test(config: &DetectorConfig) -> Self {
         Self::new(config, config.rpn_pre_nms_test, config.rpn_post_nms_test)
     }

@@ -45,7 +45,8 @@ pub struct BoxPredictor {
 }
 
 /// What the predictor says about each region.
-pub(super) struct BoxPredictions {
+#[derive(Clone, Debug)]
+pub struct BoxPredictions {
     /// `[R, K + 1]`
     pub logits: Tensor<2>,
     /// `[R, (K + 1) · 4]`
@@ -79,7 +80,7 @@ impl RoiHeads {
     }
 
     /// `features` from P2 on; `rois` must not be empty.
-    pub(super) fn predict(&self, features: &[Tensor<4>], rois: &[Roi], pooler: Pooler) -> BoxPredictions {
+    pub fn predict(&self, features: &[Tensor<4>], rois: &[Roi], pooler: Pooler) -> BoxPredictions {
         let pooled = pooler.forward(features, rois).flatten(1, 3);
         let hidden = relu(self.box_head.fc7.forward(relu(self.box_head.fc6.forward(pooled))));
         BoxPredictions {

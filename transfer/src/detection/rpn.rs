@@ -48,9 +48,13 @@ pub struct RpnPredictions {
 }
 
 /// The network's losses and how many anchors of the batch were foreground.
-pub(super) struct RpnLosses {
+#[derive(Clone, Debug)]
+pub struct RpnLosses {
+    /// Binary cross entropy of the sampled anchors, `[1]`.
     pub objectness: Tensor<1>,
+    /// Box loss of the sampled foreground anchors, `[1]`.
     pub boxes: Tensor<1>,
+    /// Sampled anchors that are matched to a target.
     pub foreground: usize,
 }
 
@@ -101,12 +105,7 @@ fn by_anchor(map: Tensor<4>, values: usize) -> Tensor<3> {
 
 impl RpnPredictions {
     /// Proposals of each image, best first; `sizes` are the unpadded ones. Reads the predictions from the device.
-    pub(super) fn proposals(
-        &self,
-        anchors: &Anchors,
-        sizes: &[Size],
-        filter: &ProposalFilter,
-    ) -> Vec<Vec<BoxXyxy>> {
+    pub fn proposals(&self, anchors: &Anchors, sizes: &[Size], filter: &ProposalFilter) -> Vec<Vec<BoxXyxy>> {
         let [objectness, deltas] = read(self.objectness.clone(), self.deltas.clone());
         let (deltas, _) = deltas.as_chunks::<4>();
         let count = anchors.boxes.len();
@@ -118,7 +117,7 @@ impl RpnPredictions {
     }
 
     /// The losses of a random sample of anchors of each image.
-    pub(super) fn losses(
+    pub fn losses(
         &self,
         anchors: &Anchors,
         targets: &[Target],

@@ -6,6 +6,7 @@ use hotcoco::params::IouType;
 use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image};
 use scrl_core::data::detection::{DetectionDataset, DetectionObject};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{CocoResult, EvaluationError, ImageDetections, check, results, to_coco_results};
 
@@ -45,6 +46,32 @@ pub struct CocoMetrics {
     pub per_class: Vec<ClassAp>,
 }
 
+impl CocoMetrics {
+    /// The twelve figures by name, and `per_class` (AP by class name), with pycocotools' -1 where there is nothing to measure.
+    pub fn official(&self) -> Value {
+        let or_minus_one = |value: Option<f64>| Value::from(value.unwrap_or(-1.0));
+        let figures = [
+            ("AP", self.ap),
+            ("AP50", self.ap50),
+            ("AP75", self.ap75),
+            ("APs", self.ap_small),
+            ("APm", self.ap_medium),
+            ("APl", self.ap_large),
+            ("AR1", self.ar1),
+            ("AR10", self.ar10),
+            ("AR100", self.ar100),
+            ("ARs", self.ar_small),
+            ("ARm", self.ar_medium),
+            ("ARl", self.ar_large),
+        ];
+        let mut report: Map<String, Value> =
+            figures.into_iter().map(|(name, value)| (name.to_string(), or_minus_one(value))).collect();
+        let classes = self.per_class.iter().map(|class| (class.name.clone(), or_minus_one(class.ap)));
+        report.insert("per_class".into(), Value::Object(classes.collect()));
+        Value::Object(report)
+    }
+}
+
 /// A class and its AP; `None` for a class without objects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassAp {
@@ -75,12 +102,18 @@ pub fn evaluate_coco(
 /// When a file cannot be read, is not such a JSON, or a result names an image that the instances file lacks.
 pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetrics, EvaluationError> {
     let text = std::fs::read(ground_truth).map_err(|e| EvaluationError::io(ground_truth, e))?;
-    let dataset: Dataset = serde_json::from_slice(&text)
+    let mut dataset: Dataset = serde_json::from_slice(&text)
         .map_err(|e| EvaluationError::json(ground_truth, "COCO instances", e))?;
+    dataset.annotations.iter_mut().for_each(fill_in_area);
     let mut found = results::read_rows(detections)?;
     let images: std::collections::HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
-    if let Some(stray) = found.iter().find(|row| !images.contains(&row.image_id)) {
-        return Err(EvaluationError::UnknownImage(stray.image_id));
+    if let Some(index) = found.iter().position(|row| !images.contains(&row.image_id)) {
+        return Err(EvaluationError::UnknownImageInFile {
+            path: detections.to_path_buf(),
+            index: index + 1,
+            image: found[index].image_id,
+            ground_truth: ground_truth.to_path_buf(),
+        });
     }
     let categories: std::collections::HashSet<u64> = dataset.categories.iter().map(|c| c.id).collect();
     let before = found.len();
@@ -92,6 +125,13 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
         );
     }
     run(dataset, found)
+}
+
+/// Gives an annotation without `area` that of its box, as [`coco::load`](scrl_core::data::coco::load) does.
+fn fill_in_area(annotation: &mut Annotation) {
+    if annotation.area.is_none() {
+        annotation.area = annotation.bbox.map(|[_, _, width, height]| width * height);
+    }
 }
 
 fn run(dataset: Dataset, found: Vec<CocoResult>) -> Result<CocoMetrics, EvaluationError> {
@@ -120,7 +160,7 @@ fn run(dataset: Dataset, found: Vec<CocoResult>) -> Result<CocoMetrics, Evaluati
     })
 }
 
-fn annotation(row: CocoResult) -> Annotation {
+pub(super) fn annotation(row: CocoResult) -> Annotation {
     Annotation {
         image_id: row.image_id,
         category_id: row.category_id,
@@ -146,7 +186,7 @@ fn per_class(evaluation: &COCOeval) -> Vec<ClassAp> {
     table.cat_ids.iter().enumerate().map(|(k, &id)| ClassAp { name: name(id), ap: ap(k) }).collect()
 }
 
-fn to_hotcoco(dataset: &DetectionDataset) -> Dataset {
+pub(super) fn to_hotcoco(dataset: &DetectionDataset) -> Dataset {
     let images = dataset.images.iter().map(|image| Image {
         id: image.id,
         file_name: image.file_name.clone(),
@@ -186,146 +226,4 @@ fn truth(id: u64, image_id: u64, dataset: &DetectionDataset, object: &DetectionO
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::path::PathBuf;
-
-    use scrl_core::data::detection;
-    use scrl_core::structures::BoxXyxy;
-
-    use super::*;
-
-    fn fixture(name: &str) -> PathBuf {
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/coco_metrics")).join(name)
-    }
-
-    #[derive(Deserialize)]
-    struct Expected {
-        metrics: BTreeMap<String, f64>,
-        per_class: BTreeMap<String, Option<f64>>,
-        only_large: BTreeMap<String, f64>,
-    }
-
-    fn expected() -> Expected {
-        serde_json::from_slice(&std::fs::read(fixture("expected.json")).unwrap()).unwrap()
-    }
-
-    /// pycocotools' -1 is our null; both sides compute in double precision, in the same order.
-    fn assert_equal(found: &CocoMetrics, expected: &BTreeMap<String, f64>) {
-        let found = serde_json::to_value(found).unwrap();
-        for (name, &value) in expected {
-            let ours = found[name].as_f64().unwrap_or(-1.0);
-            assert!((ours - value).abs() < 1e-9, "{name}: {ours} instead of {value}");
-        }
-        assert_eq!(expected.len(), 12);
-    }
-
-    /// Reads an instances file without needing its images.
-    fn dataset(path: &Path) -> DetectionDataset {
-        let file: Dataset = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        let mut categories: Vec<_> =
-            file.categories.into_iter().map(|c| detection::Category { id: c.id, name: c.name }).collect();
-        categories.sort_by_key(|category| category.id);
-        let object = |a: &Annotation| {
-            let [x, y, width, height] = a.bbox.unwrap();
-            DetectionObject {
-                bbox: BoxXyxy::new(x as f32, y as f32, (x + width) as f32, (y + height) as f32),
-                category: categories.iter().position(|c| c.id == a.category_id).unwrap(),
-                crowd: a.iscrowd,
-                difficult: false,
-                area: a.area.unwrap() as f32,
-            }
-        };
-        let image = |image: Image| detection::DetectionImage {
-            id: image.id,
-            path: PathBuf::new(),
-            file_name: image.file_name,
-            width: image.width,
-            height: image.height,
-            objects: file.annotations.iter().filter(|a| a.image_id == image.id).map(object).collect(),
-        };
-        let images = file.images.into_iter().map(image).collect();
-        DetectionDataset { name: "fixture".into(), images, categories, dropped: 0 }
-    }
-
-    #[test]
-    fn files_give_the_figures_of_pycocotools() {
-        let found = evaluate_files(&fixture("ground_truth.json"), &fixture("detections.json")).unwrap();
-        let expected = expected();
-        assert_equal(&found, &expected.metrics);
-        assert_eq!(found.per_class.len(), expected.per_class.len());
-        for class in &found.per_class {
-            let value = expected.per_class[&class.name];
-            assert_eq!(class.ap.is_some(), value.is_some(), "{}", class.name);
-            assert!((class.ap.unwrap_or(0.0) - value.unwrap_or(0.0)).abs() < 1e-9, "{}", class.name);
-        }
-    }
-
-    #[test]
-    fn a_data_set_in_memory_gives_the_figures_of_pycocotools() {
-        let truth = dataset(&fixture("ground_truth.json"));
-        let found = read_results_of(&truth);
-        assert_equal(&evaluate_coco(&truth, &found).unwrap(), &expected().metrics);
-    }
-
-    #[test]
-    fn area_ranges_without_objects_are_null() {
-        let mut truth = dataset(&fixture("ground_truth.json"));
-        let found = read_results_of(&truth);
-        truth.images.iter_mut().for_each(|image| image.objects.retain(|object| object.area >= 9216.0));
-        let metrics = evaluate_coco(&truth, &found).unwrap();
-        assert_equal(&metrics, &expected().only_large);
-        assert_eq!(metrics.ap_small, None);
-        assert!(serde_json::to_value(&metrics).unwrap()["APs"].is_null());
-    }
-
-    fn read_results_of(truth: &DetectionDataset) -> Vec<ImageDetections> {
-        super::super::read_results(&fixture("detections.json"), truth).unwrap()
-    }
-
-    #[test]
-    fn no_detections_at_all_give_zero() {
-        let truth = dataset(&fixture("ground_truth.json"));
-        let metrics = evaluate_coco(&truth, &[]).unwrap();
-        assert_eq!((metrics.ap, metrics.ar100), (Some(0.0), Some(0.0)));
-    }
-
-    #[test]
-    fn a_detection_in_an_unknown_image_is_an_error() {
-        let truth = dataset(&fixture("ground_truth.json"));
-        let stray = [ImageDetections { image_id: 4711, detections: Vec::new() }];
-        assert!(matches!(evaluate_coco(&truth, &stray), Err(EvaluationError::UnknownImage(4711))));
-    }
-
-    /// Figures of pycocotools 2.0.11, given to six digits.
-    #[test]
-    fn real_coco_annotations_give_the_figures_of_pycocotools() {
-        let Some(folder) = crate::test_data::folder("metrics/coco100") else { return };
-        let truth = folder.join("instances_val2014_100.json");
-        let found = folder.join("instances_val2014_fakebbox100_results.json");
-        let expected = [
-            ("AP", 0.504581),
-            ("AP50", 0.696973),
-            ("AP75", 0.572982),
-            ("APs", 0.585626),
-            ("APm", 0.519400),
-            ("APl", 0.501398),
-            ("AR1", 0.386813),
-            ("AR10", 0.593680),
-            ("AR100", 0.595353),
-            ("ARs", 0.639811),
-            ("ARm", 0.566421),
-            ("ARl", 0.564291),
-        ];
-        let from_files = serde_json::to_value(evaluate_files(&truth, &found).unwrap()).unwrap();
-        let memory = dataset(&truth);
-        let in_memory = super::super::read_results(&found, &memory).unwrap();
-        let in_memory = serde_json::to_value(evaluate_coco(&memory, &in_memory).unwrap()).unwrap();
-        for (name, value) in expected {
-            for metrics in [&from_files, &in_memory] {
-                let ours = metrics[name].as_f64().unwrap();
-                assert!((ours - value).abs() < 1e-6, "{name}: {ours} instead of {value}");
-            }
-        }
-    }
-}
+mod tests;

@@ -2,18 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use scrl_core::data::DataError;
 use scrl_core::data::detection::DetectionDataset;
 use serde::{Deserialize, Serialize};
 
 use crate::detection::Detection;
 
 pub mod coco;
+pub mod pr_curve;
 pub mod results;
 pub mod voc;
+pub mod voc_files;
 
 pub use coco::{ClassAp, CocoMetrics, evaluate_coco, evaluate_files};
+pub use pr_curve::{ClassCurves, PrecisionRecall, precision_recall};
 pub use results::{CocoResult, read_results, to_coco_results, write_results};
 pub use voc::{VocClassAp, VocMetrics, evaluate_voc};
+pub use voc_files::{evaluate_voc_files, write_voc_files};
 
 /// What was found in one image; boxes in pixels of the original image, best score first or in any order.
 #[derive(Clone, Debug)]
@@ -79,6 +84,16 @@ pub enum EvaluationError {
         "detections name class {class}, the ground truth has {classes} classes; evaluate on the data set of this model"
     )]
     UnknownClass { class: usize, classes: usize },
+    #[error("`{path}`: result {index} names image {image}, which `{ground_truth}` does not list")]
+    UnknownImageInFile { path: PathBuf, index: usize, image: u64, ground_truth: PathBuf },
+    #[error("`{path}` line {line}: {reason}")]
+    Line { path: PathBuf, line: usize, reason: String },
+    #[error(
+        "`{path}` is missing: every class has a file, class `{class}` too; write an empty one if nothing was found"
+    )]
+    ClassFile { path: PathBuf, class: String },
+    #[error(transparent)]
+    Data(#[from] DataError),
     #[error("a detection in image {image} has a score or box that is not finite; its model has diverged")]
     NonFinite { image: u64 },
     #[error("the COCO evaluation failed: {0}")]

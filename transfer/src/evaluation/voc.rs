@@ -2,17 +2,24 @@
 //!
 //! A detection is compared with the object of its class that it overlaps most in its image. At 0.5 or more, a
 //! difficult object makes it count neither way, a free one makes it a true positive, a taken one a false positive.
-//! Deviation: recall levels are compared as fractions, so that 3 of 10 objects reach the level 0.3.
+//! Boxes are `xmin, ymin, xmax, ymax` in pixels counted from 1, the last ones included, in double precision and in the kit's
+//! order of operations.
 
 use std::collections::HashMap;
 
 use scrl_core::data::detection::{DetectionDataset, DetectionObject};
 use scrl_core::structures::BoxXyxy;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::{EvaluationError, ImageDetections, check};
 
-const IOU: f64 = 0.5;
+/// The kit's `VOCopts.minoverlap`.
+const MIN_OVERLAP: f64 = 0.5;
+
+/// MATLAB's `0:0.1:1`, which it counts from both ends: its 0.3 is `3 · 0.1`, above the 0.3 that 3 of 10 objects reach, all
+/// others are the nearest to their fractions.
+const LEVELS: [f64; 11] = [0.0, 0.1, 0.2, 3.0 * 0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
 /// VOC's mean average precision by both of its definitions, in `[0, 1]`; `None` without any object to find.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +44,21 @@ pub struct VocClassAp {
     pub area: Option<f64>,
 }
 
+impl VocMetrics {
+    /// `VOC07_mAP` and `VOC_mAP`, and both per class as objects of class names; null without objects to find.
+    pub fn by_name(&self) -> Value {
+        let classes = |ap: fn(&VocClassAp) -> Option<f64>| -> Map<String, Value> {
+            self.per_class.iter().map(|class| (class.name.clone(), ap(class).into())).collect()
+        };
+        json!({
+            "VOC07_mAP": self.eleven_points,
+            "VOC_mAP": self.area,
+            "VOC07_AP": classes(|class| class.eleven_points),
+            "VOC_AP": classes(|class| class.area),
+        })
+    }
+}
+
 /// VOC metrics of detections; crowd objects (COCO) are ignored as difficult ones are.
 ///
 /// # Errors
@@ -47,13 +69,22 @@ pub fn evaluate_voc(
 ) -> Result<VocMetrics, EvaluationError> {
     check(ground_truth, results)?;
     let names = ground_truth.categories.iter().map(|category| category.name.clone());
-    let per_class: Vec<VocClassAp> =
-        names.enumerate().map(|(class, name)| class_ap(name, class, ground_truth, results)).collect();
-    Ok(VocMetrics {
-        eleven_points: mean(per_class.iter().filter_map(|class| class.eleven_points)),
-        area: mean(per_class.iter().filter_map(|class| class.area)),
-        per_class,
-    })
+    Ok(VocMetrics::of(names.enumerate().map(|(class, name)| {
+        let found = detections_of(class, ground_truth, results);
+        ClassCase { name, objects: objects_of(class, ground_truth), found }.average_precision()
+    })))
+}
+
+impl VocMetrics {
+    /// The means over classes.
+    pub(super) fn of(classes: impl Iterator<Item = VocClassAp>) -> Self {
+        let per_class: Vec<VocClassAp> = classes.collect();
+        Self {
+            eleven_points: mean(per_class.iter().filter_map(|class| class.eleven_points)),
+            area: mean(per_class.iter().filter_map(|class| class.area)),
+            per_class,
+        }
+    }
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -61,83 +92,117 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-fn class_ap(
-    name: String,
-    class: usize,
-    ground_truth: &DetectionDataset,
-    results: &[ImageDetections],
-) -> VocClassAp {
-    let (objects, positives) = objects_of(class, ground_truth);
-    if positives == 0 {
-        return VocClassAp { name, eleven_points: None, area: None };
-    }
-    let curve = curve(&matches(class, objects, results));
-    VocClassAp {
-        name,
-        eleven_points: Some(eleven_point_ap(&curve, positives)),
-        area: Some(area_ap(&curve, positives)),
-    }
-}
-
 /// An object of the class at hand.
-struct Truth {
-    bbox: BoxXyxy,
-    ignored: bool,
-    taken: bool,
+pub(super) struct Truth {
+    /// Inclusive pixels, counted from 1.
+    pub bbox: [f64; 4],
+    pub ignored: bool,
+    pub taken: bool,
 }
 
-/// A class's objects by image id, and how many of them are to be found.
-fn objects_of(class: usize, dataset: &DetectionDataset) -> (HashMap<u64, Vec<Truth>>, usize) {
+/// A detection of the class at hand.
+pub(super) struct Found {
+    /// Position of its image.
+    pub image: usize,
+    pub score: f64,
+    /// Inclusive pixels, counted from 1.
+    pub bbox: [f64; 4],
+}
+
+/// All that the evaluation of a class needs.
+pub(super) struct ClassCase {
+    pub name: String,
+    /// By position of the image.
+    pub objects: Vec<Vec<Truth>>,
+    pub found: Vec<Found>,
+}
+
+/// A class's objects by position of the image.
+fn objects_of(class: usize, dataset: &DetectionDataset) -> Vec<Vec<Truth>> {
     let truth = |object: &DetectionObject| Truth {
-        bbox: object.bbox,
+        bbox: inclusive(&object.bbox),
         ignored: object.difficult || object.crowd,
         taken: false,
     };
     let of_class = |objects: &[DetectionObject]| -> Vec<Truth> {
         objects.iter().filter(|object| object.category == class).map(truth).collect()
     };
-    let objects: HashMap<u64, Vec<Truth>> =
-        dataset.images.iter().map(|image| (image.id, of_class(&image.objects))).collect();
-    let positives = objects.values().flatten().filter(|truth| !truth.ignored).count();
-    (objects, positives)
+    dataset.images.iter().map(|image| of_class(&image.objects)).collect()
 }
 
-/// Whether each counted detection is right, by descending score; equal scores keep their order.
-fn matches(class: usize, mut objects: HashMap<u64, Vec<Truth>>, results: &[ImageDetections]) -> Vec<bool> {
-    let rows = results.iter().flat_map(|image| image.detections.iter().map(|found| (image.image_id, found)));
-    let mut ranked: Vec<_> = rows.filter(|(_, found)| found.class == class).collect();
-    ranked.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
-    let mut counted = Vec::with_capacity(ranked.len());
-    for (image, found) in ranked {
-        let truths = objects.get_mut(&image).map(Vec::as_mut_slice).unwrap_or_default();
-        match best(truths, &found.bbox) {
-            Some(truth) if truth.ignored => {}
-            Some(truth) => counted.push(!std::mem::replace(&mut truth.taken, true)),
-            None => counted.push(false),
+fn detections_of(class: usize, dataset: &DetectionDataset, results: &[ImageDetections]) -> Vec<Found> {
+    let positions: HashMap<u64, usize> =
+        dataset.images.iter().enumerate().map(|(position, image)| (image.id, position)).collect();
+    let mut found = Vec::new();
+    for result in results {
+        let Some(&image) = positions.get(&result.image_id) else { continue };
+        let of_class = result.detections.iter().filter(|detection| detection.class == class);
+        found.extend(of_class.map(|detection| Found {
+            image,
+            score: f64::from(detection.score),
+            bbox: inclusive(&detection.bbox),
+        }));
+    }
+    found
+}
+
+/// Edges from 0 as the kit counts them: the first and the last pixel, from 1.
+pub(super) fn inclusive(bbox: &BoxXyxy) -> [f64; 4] {
+    let [x1, y1, x2, y2] = bbox.to_array().map(f64::from);
+    [x1 + 1.0, y1 + 1.0, x2, y2]
+}
+
+impl ClassCase {
+    /// Both average precisions; `None` without objects that are not ignored.
+    pub(super) fn average_precision(mut self) -> VocClassAp {
+        let positives = self.objects.iter().flatten().filter(|truth| !truth.ignored).count();
+        if positives == 0 {
+            return VocClassAp { name: self.name, eleven_points: None, area: None };
+        }
+        let curve = curve(&self.matches());
+        VocClassAp {
+            name: self.name,
+            eleven_points: Some(eleven_point_ap(&curve, positives)),
+            area: Some(area_ap(&curve, positives)),
         }
     }
-    counted
+
+    /// Whether each counted detection is right, by descending score; equal scores keep their order.
+    fn matches(&mut self) -> Vec<bool> {
+        self.found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let mut counted = Vec::with_capacity(self.found.len());
+        for found in &self.found {
+            match best(&mut self.objects[found.image], &found.bbox) {
+                Some(truth) if truth.ignored => {}
+                Some(truth) => counted.push(!std::mem::replace(&mut truth.taken, true)),
+                None => counted.push(false),
+            }
+        }
+        counted
+    }
 }
 
 /// The object with the largest overlap (the first of equals), if that reaches the threshold.
-fn best<'a>(truths: &'a mut [Truth], bbox: &BoxXyxy) -> Option<&'a mut Truth> {
+fn best<'a>(truths: &'a mut [Truth], bbox: &[f64; 4]) -> Option<&'a mut Truth> {
     let mut best: Option<(f64, &mut Truth)> = None;
     for truth in truths {
-        let overlap = iou(&truth.bbox, bbox);
+        let overlap = overlap(bbox, &truth.bbox);
         if best.as_ref().is_none_or(|(most, _)| overlap > *most) {
             best = Some((overlap, truth));
         }
     }
-    best.filter(|(overlap, _)| *overlap >= IOU).map(|(_, truth)| truth)
+    best.filter(|(overlap, _)| *overlap >= MIN_OVERLAP).map(|(_, truth)| truth)
 }
 
-/// Intersection over union in double precision.
-fn iou(a: &BoxXyxy, b: &BoxXyxy) -> f64 {
-    let (a, b) = (a.to_array().map(f64::from), b.to_array().map(f64::from));
-    let area = |c: &[f64; 4]| (c[2] - c[0]).max(0.0) * (c[3] - c[1]).max(0.0);
-    let common = area(&[a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
-    let union = area(&a) + area(&b) - common;
-    if union > 0.0 { common / union } else { 0.0 }
+/// Intersection over union of boxes whose last pixels belong to them.
+fn overlap(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+    let width = a[2].min(b[2]) - a[0].max(b[0]) + 1.0;
+    let height = a[3].min(b[3]) - a[1].max(b[1]) + 1.0;
+    if width <= 0.0 || height <= 0.0 {
+        return 0.0;
+    }
+    let area = |c: &[f64; 4]| (c[2] - c[0] + 1.0) * (c[3] - c[1] + 1.0);
+    width * height / (area(a) + area(b) - width * height)
 }
 
 /// Objects found and precision after each counted detection.
@@ -159,11 +224,12 @@ fn curve(correct: &[bool]) -> Vec<Point> {
 }
 
 fn eleven_point_ap(curve: &[Point], positives: usize) -> f64 {
-    let best_at = |tenths: usize| {
-        let reached = curve.iter().filter(|point| 10 * point.found >= tenths * positives);
+    let recall = |point: &Point| point.found as f64 / positives as f64;
+    let best_at = |level: f64| {
+        let reached = curve.iter().filter(|point| recall(point) >= level);
         reached.map(|point| point.precision).fold(0.0, f64::max)
     };
-    (0..=10).map(best_at).sum::<f64>() / 11.0
+    LEVELS.into_iter().map(best_at).sum::<f64>() / LEVELS.len() as f64
 }
 
 fn area_ap(curve: &[Point], positives: usize) -> f64 {
@@ -178,134 +244,4 @@ fn area_ap(curve: &[Point], positives: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::path::PathBuf;
-
-    use scrl_core::data::detection::{Category, DetectionImage};
-
-    use super::*;
-    use crate::detection::Detection;
-
-    #[derive(Deserialize)]
-    struct Object {
-        name: String,
-        difficult: bool,
-        r#box: [f32; 4],
-    }
-
-    #[derive(Deserialize)]
-    struct Found {
-        image: usize,
-        name: String,
-        r#box: [f32; 4],
-        score: f32,
-    }
-
-    #[derive(Deserialize)]
-    struct Ap {
-        eleven_points: f64,
-        area: f64,
-    }
-
-    #[derive(Deserialize)]
-    struct Case {
-        classes: Vec<String>,
-        images: Vec<Vec<Object>>,
-        detections: Vec<Found>,
-        expected: BTreeMap<String, Option<Ap>>,
-        mean: Ap,
-    }
-
-    impl Case {
-        fn load() -> Self {
-            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/voc_metrics/case.json");
-            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-        }
-
-        fn class(&self, name: &str) -> usize {
-            self.classes.iter().position(|class| class == name).unwrap()
-        }
-
-        fn dataset(&self) -> DetectionDataset {
-            let object = |object: &Object| DetectionObject {
-                bbox: from_inclusive(object.r#box),
-                category: self.class(&object.name),
-                crowd: false,
-                difficult: object.difficult,
-                area: from_inclusive(object.r#box).area(),
-            };
-            let image = |(id, objects): (usize, &Vec<Object>)| DetectionImage {
-                id: id as u64,
-                path: PathBuf::new(),
-                file_name: String::new(),
-                width: 500,
-                height: 500,
-                objects: objects.iter().map(object).collect(),
-            };
-            let category = |(id, name): (usize, &String)| Category { id: id as u64 + 1, name: name.clone() };
-            DetectionDataset {
-                name: "case".into(),
-                images: self.images.iter().enumerate().map(image).collect(),
-                categories: self.classes.iter().enumerate().map(category).collect(),
-                dropped: 0,
-            }
-        }
-
-        fn results(&self) -> Vec<ImageDetections> {
-            let result = |found: &Found| ImageDetections {
-                image_id: found.image as u64,
-                detections: vec![Detection {
-                    bbox: from_inclusive(found.r#box),
-                    class: self.class(&found.name),
-                    score: found.score,
-                }],
-            };
-            self.detections.iter().map(result).collect()
-        }
-    }
-
-    /// 1-based inclusive pixels to edges.
-    fn from_inclusive([x1, y1, x2, y2]: [f32; 4]) -> BoxXyxy {
-        BoxXyxy::new(x1 - 1.0, y1 - 1.0, x2, y2)
-    }
-
-    #[test]
-    fn both_average_precisions_equal_the_development_kits() {
-        let case = Case::load();
-        let metrics = evaluate_voc(&case.dataset(), &case.results()).unwrap();
-        let close = |ours: f64, theirs: f64| (ours - theirs).abs() < 1e-12;
-        for class in &metrics.per_class {
-            match &case.expected[&class.name] {
-                Some(ap) => {
-                    assert!(close(class.eleven_points.unwrap(), ap.eleven_points), "{class:?}");
-                    assert!(close(class.area.unwrap(), ap.area), "{class:?}");
-                }
-                None => assert_eq!((class.eleven_points, class.area), (None, None)),
-            }
-        }
-        assert!(close(metrics.eleven_points.unwrap(), case.mean.eleven_points));
-        assert!(close(metrics.area.unwrap(), case.mean.area));
-    }
-
-    #[test]
-    fn a_perfect_ranking_scores_one_and_a_second_hit_on_an_object_is_an_error() {
-        let perfect = curve(&[true, true]);
-        assert_eq!((eleven_point_ap(&perfect, 2), area_ap(&perfect, 2)), (1.0, 1.0));
-        let truths = || {
-            let truth = Truth { bbox: BoxXyxy::new(0.0, 0.0, 10.0, 10.0), ignored: false, taken: false };
-            HashMap::from([(1, vec![truth])])
-        };
-        let found = Detection { bbox: BoxXyxy::new(0.0, 0.0, 10.0, 9.0), class: 0, score: 0.5 };
-        let twice = [ImageDetections { image_id: 1, detections: vec![found, found] }];
-        assert_eq!(matches(0, truths(), &twice), [true, false]);
-    }
-
-    #[test]
-    fn without_objects_to_find_there_is_no_figure() {
-        let mut dataset = Case::load().dataset();
-        dataset.images.iter_mut().for_each(|image| image.objects.iter_mut().for_each(|o| o.difficult = true));
-        let metrics = evaluate_voc(&dataset, &[]).unwrap();
-        assert_eq!((metrics.eleven_points, metrics.area), (None, None));
-    }
-}
+pub(super) mod tests;

@@ -1,0 +1,46 @@
+//! What a data set holds, broken parts included.
+
+use scrl_core::data::coco;
+use scrl_core::data::detection::{DetectionDataset, DroppedBox};
+use scrl_core::data::error::DataError;
+
+use super::{DataSource, union, voc};
+
+/// A data set as its annotations describe it; its images need not be there.
+#[derive(Debug)]
+pub struct Survey {
+    /// All images with a readable annotation.
+    pub dataset: DetectionDataset,
+    /// Boxes that are not in it, for having no area inside their image.
+    pub dropped: Vec<DroppedBox>,
+    /// Annotations that are missing or cannot be read (VOC, a file an image).
+    pub problems: Vec<DataError>,
+}
+
+/// Reads annotations and goes on where [`DataSource::load`] would stop.
+///
+/// # Errors
+/// When nothing can be said about the data: a COCO file that cannot be read or contradicts itself, a layout or split that
+/// is not there.
+pub fn survey(source: &DataSource) -> Result<Survey, DataError> {
+    match source {
+        DataSource::Coco { annotations, images } => {
+            let (dataset, dropped) = coco::read(annotations, images)?;
+            Ok(Survey { dataset, dropped, problems: Vec::new() })
+        }
+        DataSource::Voc { root, split } => {
+            let (dataset, dropped, problems) = voc::survey(root, split)?;
+            Ok(Survey { dataset, dropped, problems })
+        }
+        DataSource::Union { parts } => {
+            let parts = parts.iter().map(survey).collect::<Result<Vec<_>, _>>()?;
+            let (mut datasets, mut dropped, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+            for part in parts {
+                datasets.push(part.dataset);
+                dropped.extend(part.dropped);
+                problems.extend(part.problems);
+            }
+            Ok(Survey { dataset: union::join(datasets)?, dropped, problems })
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! VOC's annotation files.
+
+use std::path::Path;
+
+use scrl_core::data::detection::DetectionObject;
+use scrl_core::data::error::DataError;
+use scrl_core::structures::BoxXyxy;
+use serde::Deserialize;
+
+/// An annotation file; its parts in any order, so that objects need not be neighbours.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Annotation {
+    #[serde(rename = "$value", default)]
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Part {
+    Filename(String),
+    Size(ImageSize),
+    Object(Object),
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct ImageSize {
+    width: u32,
+    height: u32,
+}
+
+/// An object of an annotation file.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Object {
+    /// Name of its class.
+    pub name: String,
+    #[serde(default)]
+    difficult: String,
+    bndbox: Corners,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Corners {
+    xmin: f64,
+    ymin: f64,
+    xmax: f64,
+    ymax: f64,
+}
+
+impl Annotation {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no annotation.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        let text = std::fs::read_to_string(path).map_err(|e| DataError::read(path, e))?;
+        quick_xml::de::from_str(&text)
+            .map_err(|e| DataError::invalid(path, format!("it is not a VOC annotation: {e}")))
+    }
+
+    /// The objects in the order of the file.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.parts.iter().filter_map(|part| if let Part::Object(object) = part { Some(object) } else { None })
+    }
+
+    /// Width and height in pixels, where the file states both.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        let size = |part: &Part| if let Part::Size(size) = part { Some(*size) } else { None };
+        let size = self.parts.iter().find_map(size)?;
+        (size.width > 0 && size.height > 0).then_some((size.width, size.height))
+    }
+
+    /// The name that the file gives its image.
+    pub fn file_name(&self) -> Option<&str> {
+        self.parts
+            .iter()
+            .find_map(|part| if let Part::Filename(name) = part { Some(name.as_str()) } else { None })
+    }
+}
+
+impl Object {
+    /// Whether VOC's evaluation ignores it.
+    pub fn is_difficult(&self) -> bool {
+        matches!(self.difficult.trim(), "1" | "true")
+    }
+
+    /// `xmin, ymin, xmax, ymax` as the file has them: pixels counted from 1, the last ones included; a few of VOC's are
+    /// fractions.
+    pub fn inclusive(&self) -> [f64; 4] {
+        let Corners { xmin, ymin, xmax, ymax } = self.bndbox;
+        [xmin, ymin, xmax, ymax]
+    }
+
+    /// The object in an image of `width × height` pixels; `None` for a box without area in its file or inside the image,
+    /// and for a class that is not among `classes`.
+    pub fn to_detection(&self, width: u32, height: u32, classes: &[String]) -> Option<DetectionObject> {
+        let [xmin, ymin, xmax, ymax] = self.inclusive().map(|v| v as f32);
+        if xmax <= xmin || ymax <= ymin {
+            return None;
+        }
+        let bbox = BoxXyxy::new(xmin - 1.0, ymin - 1.0, xmax, ymax).clip(width as f32, height as f32);
+        let category = classes.iter().position(|class| *class == self.name)?;
+        let object = DetectionObject {
+            bbox,
+            category,
+            crowd: false,
+            difficult: self.is_difficult(),
+            area: bbox.area(),
+        };
+        (bbox.area() > 0.0).then_some(object)
+    }
+}

@@ -1,0 +1,307 @@
+//! PASCAL VOC's layout: `Annotations/*.xml`, `ImageSets/Main/<split>.txt`, `JPEGImages/*`.
+//!
+//! The files count pixels from 1 and include the last one; boxes here are `(xmin − 1, ymin − 1, xmax, ymax)`, as in
+//! detectron2's `load_voc_instances`, limited to the image. Difficult objects are kept and marked: training uses
+//! them, as detectron2 does, and evaluation ignores them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use scrl_core::data::detection::{Category, DetectionDataset, DetectionImage, DroppedBox};
+use scrl_core::data::error::DataError;
+use scrl_core::transforms::decode;
+
+pub mod annotation;
+
+pub use annotation::{Annotation, Object};
+
+/// The classes of VOC 2007 to 2012, in the kit's order.
+pub const VOC_CLASSES: [&str; 20] = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+];
+
+/// Reads the images of one split.
+///
+/// `root` is a VOC folder or a development kit with folders `VOC2007`, `VOC2012`, … in it; of those, all that have the
+/// split are joined. Classes are the twenty of VOC when every object belongs to them, else the names that occur in any
+/// split list, sorted, so that all splits of a data set agree. Image ids count from 1 in the order of the lists. Boxes without
+/// area are left out and counted in `dropped`.
+///
+/// # Errors
+/// When the layout is not there, the split does not exist, or an annotation or image of it is missing or broken.
+pub fn load(root: &Path, split: &str) -> Result<DetectionDataset, DataError> {
+    let split = VocSplit::read(root, split)?.complete()?;
+    let load = |(index, entry): (usize, &VocImage)| {
+        let path = entry.image_path().ok_or_else(|| missing(&entry.usual_image_path()))?;
+        entry.to_detection(index as u64 + 1, path, &split.classes)
+    };
+    let images = split.images.par_iter().enumerate().map(load).collect::<Result<Vec<_>, _>>()?;
+    Ok(dataset(&split, images).0)
+}
+
+/// As [`load`], with the boxes that were left out and with what is wrong: images without a readable annotation are left out,
+/// and images whose file is missing are kept.
+///
+/// # Errors
+/// When the layout is not there or the split does not exist.
+pub fn survey(
+    root: &Path,
+    split: &str,
+) -> Result<(DetectionDataset, Vec<DroppedBox>, Vec<DataError>), DataError> {
+    let mut split = VocSplit::read(root, split)?;
+    let mut problems = std::mem::take(&mut split.damaged);
+    let mut images = Vec::new();
+    for (index, entry) in split.images.iter().enumerate() {
+        let path = entry.image_path().unwrap_or_else(|| entry.usual_image_path());
+        if entry.annotation.is_none() && entry.annotation_path().is_file() {
+            continue; // among the damaged ones
+        }
+        match entry.to_detection(index as u64 + 1, path, &split.classes) {
+            Ok(image) => images.push(image),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let (dataset, dropped) = dataset(&split, images);
+    Ok((dataset, dropped, problems))
+}
+
+/// Whether a folder has VOC's layout, directly or in year folders.
+pub fn is_voc_root(root: &Path) -> bool {
+    root.join("Annotations").is_dir() || !year_folders(root).is_empty()
+}
+
+/// The lists of a folder or kit that name whole splits, not the images of a class; sorted.
+///
+/// # Errors
+/// When there is no VOC layout or a list cannot be read.
+pub fn split_names(root: &Path) -> Result<Vec<String>, DataError> {
+    let mut names = BTreeSet::new();
+    for year in years(root)? {
+        names.extend(split_lists(&year)?.into_keys());
+    }
+    let of_class = |name: &String| name.rsplit_once('_').is_some_and(|(_, split)| names.contains(split));
+    Ok(names.iter().filter(|name| !of_class(name)).cloned().collect())
+}
+
+/// A split as its files have it.
+#[derive(Debug)]
+pub struct VocSplit {
+    /// `folder:split`.
+    pub name: String,
+    /// The names of the classes, in the order of the categories.
+    pub classes: Vec<String>,
+    /// In the order of the lists.
+    pub images: Vec<VocImage>,
+    /// Annotations of any split that exist and cannot be read.
+    pub damaged: Vec<DataError>,
+}
+
+/// An image of a split.
+#[derive(Clone, Debug)]
+pub struct VocImage {
+    /// What the lists call it.
+    pub name: String,
+    /// The folder that holds `Annotations/`.
+    pub folder: PathBuf,
+    /// `None` where there is none or it cannot be read.
+    pub annotation: Option<Annotation>,
+}
+
+impl VocSplit {
+    /// Reads the lists and annotations of a folder or kit; images need not be there.
+    ///
+    /// # Errors
+    /// When the layout is not there or the split does not exist.
+    pub fn read(root: &Path, split: &str) -> Result<Self, DataError> {
+        let years = years(root)?;
+        let (mut listed, mut annotations, mut damaged) = (Vec::new(), Annotations::new(), Vec::new());
+        for year in &years {
+            let lists = split_lists(year)?;
+            let everything: BTreeSet<&String> = lists.values().flatten().collect();
+            for (name, annotation) in read_all(year, &everything) {
+                match annotation {
+                    Ok(annotation) => drop(annotations.insert((year.clone(), name), annotation)),
+                    Err(error) => damaged.push(error),
+                }
+            }
+            listed.extend(lists.get(split).into_iter().flatten().map(|id| (year.clone(), id.clone())));
+        }
+        if listed.is_empty() {
+            let splits = split_names(root)?.join(", ");
+            let reason = format!("split `{split}` does not exist or lists no image; splits here: {splits}");
+            return Err(DataError::invalid(root, reason));
+        }
+        let classes = classes(&annotations);
+        let image = |key: (PathBuf, String)| {
+            let annotation = annotations.get(&key).cloned();
+            VocImage { folder: key.0, name: key.1, annotation }
+        };
+        let images = listed.into_iter().map(image).collect();
+        Ok(Self { name: format!("{}:{split}", name_of(root)), classes, images, damaged })
+    }
+
+    /// The split, if every annotation of it is there and none of any split is damaged (its classes would be unknown).
+    ///
+    /// # Errors
+    /// Names the first annotation that cannot be read.
+    pub fn complete(mut self) -> Result<Self, DataError> {
+        if !self.damaged.is_empty() {
+            return Err(self.damaged.swap_remove(0));
+        }
+        match self.images.iter().find(|image| image.annotation.is_none()) {
+            Some(image) => Err(missing(&image.annotation_path())),
+            None => Ok(self),
+        }
+    }
+}
+
+impl VocImage {
+    fn annotation_path(&self) -> PathBuf {
+        annotation_path(&self.folder, &self.name)
+    }
+
+    fn usual_image_path(&self) -> PathBuf {
+        self.folder.join("JPEGImages").join(format!("{}.jpg", self.name))
+    }
+
+    fn image_path(&self) -> Option<PathBuf> {
+        let folder = self.folder.join("JPEGImages");
+        let candidates = ["jpg", "jpeg", "png", "JPG", "JPEG", "PNG"]
+            .map(|ending| folder.join(format!("{}.{ending}", self.name)));
+        let named = self.annotation.as_ref().and_then(Annotation::file_name).map(|file| folder.join(file));
+        candidates.into_iter().chain(named).find(|path| path.is_file())
+    }
+
+    fn to_detection(&self, id: u64, path: PathBuf, classes: &[String]) -> Result<DetectionImage, DataError> {
+        let annotation = self.annotation.as_ref().ok_or_else(|| missing(&self.annotation_path()))?;
+        let (width, height) = match annotation.size() {
+            Some(size) => size,
+            None => decode::read_size(&path).map(|size| (size.width, size.height))?,
+        };
+        let objects = annotation.objects().filter_map(|object| object.to_detection(width, height, classes));
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(DetectionImage { id, objects: objects.collect(), path, file_name, width, height })
+    }
+}
+
+/// Annotations by year folder and image name.
+type Annotations = BTreeMap<(PathBuf, String), Annotation>;
+
+fn dataset(split: &VocSplit, images: Vec<DetectionImage>) -> (DetectionDataset, Vec<DroppedBox>) {
+    let mut dropped = Vec::new();
+    for image in &images {
+        let entry = &split.images[image.id as usize - 1];
+        let objects = entry.annotation.iter().flat_map(Annotation::objects);
+        let left_out = |o: &&Object| o.to_detection(image.width, image.height, &split.classes).is_none();
+        dropped.extend(objects.filter(left_out).map(|object| DroppedBox {
+            image: image.file_name.clone(),
+            category: object.name.clone(),
+            bbox: object.inclusive(),
+        }));
+    }
+    let categories = split.classes.iter().enumerate();
+    let categories = categories.map(|(index, name)| Category { id: index as u64 + 1, name: name.clone() });
+    let dataset = DetectionDataset {
+        name: split.name.clone(),
+        images,
+        categories: categories.collect(),
+        dropped: dropped.len(),
+    };
+    (dataset, dropped)
+}
+
+fn missing(path: &Path) -> DataError {
+    DataError::read(path, std::io::Error::from(std::io::ErrorKind::NotFound))
+}
+
+fn name_of(root: &Path) -> String {
+    root.file_name().map_or_else(|| "voc".to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn years(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    if root.join("Annotations").is_dir() {
+        return Ok(vec![root.to_path_buf()]);
+    }
+    match year_folders(root) {
+        years if years.is_empty() => {
+            let reason = "it has neither `Annotations/` nor a `VOC20xx/` folder; pass the folder that has";
+            Err(DataError::invalid(root, reason))
+        }
+        years => Ok(years),
+    }
+}
+
+fn year_folders(root: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    let is_year = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("VOC20") && path.join("Annotations").is_dir()
+    };
+    let mut years: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_year).collect();
+    years.sort();
+    years
+}
+
+/// The image names of every list in `ImageSets/Main`; a class's list has a second column, which is not read.
+fn split_lists(year: &Path) -> Result<BTreeMap<String, Vec<String>>, DataError> {
+    let folder = year.join("ImageSets").join("Main");
+    let entries = std::fs::read_dir(&folder).map_err(|e| DataError::read(&folder, e))?;
+    let mut lists = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(|e| DataError::read(&folder, e))?.path();
+        let Some(stem) = path.file_stem().filter(|_| path.extension().is_some_and(|e| e == "txt")) else {
+            continue;
+        };
+        let text = std::fs::read_to_string(&path).map_err(|e| DataError::read(&path, e))?;
+        let names = text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_string);
+        lists.insert(stem.to_string_lossy().into_owned(), names.collect());
+    }
+    Ok(lists)
+}
+
+/// Reads the annotations that exist; VOC publishes none for some of its test images.
+fn read_all(year: &Path, names: &BTreeSet<&String>) -> Vec<(String, Result<Annotation, DataError>)> {
+    let read = |name: &&String| {
+        let path = annotation_path(year, name);
+        path.is_file().then(|| (name.to_string(), Annotation::read(&path)))
+    };
+    names.par_iter().filter_map(read).collect()
+}
+
+fn annotation_path(year: &Path, name: &str) -> PathBuf {
+    year.join("Annotations").join(format!("{name}.xml"))
+}
+
+fn classes(annotations: &Annotations) -> Vec<String> {
+    let found: BTreeSet<&str> =
+        annotations.values().flat_map(|a| a.objects().map(|object| object.name.as_str())).collect();
+    if found.iter().all(|name| VOC_CLASSES.contains(name)) {
+        VOC_CLASSES.map(str::to_string).to_vec()
+    } else {
+        found.into_iter().map(str::to_string).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! The data of a run, and what is done with it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use scrl_core::data::detection::{DetectionDataset, DetectionImage};
+use scrl_core::engine::Monitor;
+use scrl_core::models::parameters;
+use scrl_core::random::stream;
+
+use super::{Best, TransferReport};
+use crate::config::TransferConfig;
+use crate::data::{TrainingLoader, TrainingLoaderOptions, collate};
+use crate::detection::{DetectorConfig, FasterRcnn, Norm, precise_bn};
+use crate::error::TransferError;
+use crate::evaluate::{EvaluateOptions, Evaluation, evaluate_model};
+use crate::evaluation::DetectionMetrics;
+use crate::weights::DetectorMetadata;
+
+/// The data of a run, and its config with what the data decides.
+pub(super) struct TransferData {
+    pub config: TransferConfig,
+    pub train: Arc<DetectionDataset>,
+    pub val: Arc<DetectionDataset>,
+}
+
+impl TransferData {
+    pub fn load(config: &TransferConfig) -> Result<Self, TransferError> {
+        let all = config.source("data.train", &config.data.train)?.load()?;
+        let val = config.source("data.val", &config.data.val)?.load()?;
+        crate::evaluate::check_classes(&all.categories, &val.categories)?;
+        let train = training_images(all, config)?;
+        let mut config = config.clone();
+        config.model.num_classes = train.categories.len();
+        Ok(Self { config, train: Arc::new(train), val: Arc::new(val) })
+    }
+
+    pub fn batches(&self, iteration: u64) -> TrainingLoader {
+        let options = TrainingLoaderOptions {
+            seed: self.config.seed,
+            batch_size: self.config.batch_size,
+            aspect_ratio_grouping: self.config.aspect_ratio_grouping,
+            iterations: self.config.iterations,
+            threads: self.config.threads,
+            prefetch: self.config.prefetch,
+        };
+        TrainingLoader::new(Arc::clone(&self.train), self.config.mapper(), options, iteration)
+    }
+
+    /// Passes over the training images.
+    pub fn epoch(&self, iteration: u64) -> f64 {
+        iteration as f64 * self.config.batch_size as f64 / self.train.images.len() as f64
+    }
+
+    /// The detector to evaluate and to store, on a device without autodiff.
+    ///
+    /// Training goes on with `model` as it is: statistics that are computed here are the returned detector's alone.
+    ///
+    /// # Errors
+    /// When an image cannot be read.
+    pub fn detector(&self, model: &FasterRcnn, device: &Device) -> Result<FasterRcnn, TransferError> {
+        let batches = self.config.solver.precise_bn_batches as usize;
+        let DetectorConfig { norm, fpn_norm, .. } = self.config.model;
+        let none_trains = norm == Norm::FrozenBatchNorm && !fpn_norm;
+        if batches == 0 || none_trains {
+            return Ok(model.valid());
+        }
+        // A second model, because a clone would share its running statistics with the one that trains.
+        let training_device = device.clone().autodiff();
+        let copy = self.config.model.init(&mut stream(self.config.seed, &[]), &training_device);
+        let copy = parameters::load(copy, &parameters::collect(&model.valid())).0;
+        let images = self
+            .batches(0)
+            .take(batches)
+            .map(|samples| samples.map(|samples| collate(samples, &training_device).images));
+        Ok(precise_bn(copy, images)?.valid())
+    }
+
+    /// Evaluates what [`Self::detector`] returned; `None` when the monitor asked to stop.
+    ///
+    /// # Errors
+    /// When an image cannot be read.
+    pub fn evaluate(
+        &self,
+        model: &FasterRcnn,
+        device: &Device,
+        monitor: &mut Monitor,
+    ) -> Result<Option<Evaluation>, TransferError> {
+        let options = EvaluateOptions {
+            batch_size: self.config.eval_batch_size,
+            threads: self.config.threads,
+            prefetch: self.config.prefetch,
+        };
+        evaluate_model(model, &self.val, &self.config.preprocessing(), options, device, monitor)
+    }
+
+    pub fn metadata(&self) -> DetectorMetadata {
+        DetectorMetadata {
+            config: self.config.model.clone(),
+            categories: self.train.categories.clone(),
+            preprocessing: self.config.preprocessing(),
+        }
+    }
+
+    pub fn report(
+        &self,
+        init: String,
+        metrics: DetectionMetrics,
+        best: Option<Best>,
+        begun: Instant,
+    ) -> TransferReport {
+        TransferReport {
+            init,
+            seed: self.config.seed,
+            fraction: self.config.fraction,
+            train_images: self.train.images.len(),
+            val_images: self.val.images.len(),
+            iterations: self.config.iterations,
+            seconds: begun.elapsed().as_secs_f64(),
+            metrics,
+            best,
+        }
+    }
+}
+
+/// The images to learn from: those with objects, or all, and of them the config's share.
+fn training_images(
+    mut all: DetectionDataset,
+    config: &TransferConfig,
+) -> Result<DetectionDataset, TransferError> {
+    let has_target = |image: &DetectionImage| image.objects.iter().any(|object| !object.crowd);
+    let total = all.images.len();
+    if config.skip_empty {
+        all.images.retain(has_target);
+        tracing::info!(kept = all.images.len(), of = total, "training images with objects");
+    }
+    let train = all.subset(config.fraction, config.subset_seed);
+    if train.images.iter().any(has_target) { Ok(train) } else { Err(TransferError::NoObjects(train.name)) }
+}

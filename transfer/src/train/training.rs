@@ -1,0 +1,148 @@
+//! Everything that training changes: one step of it, and its checkpoint.
+
+use std::path::Path;
+
+use burn::optim::GradientsParams;
+use burn::tensor::Device;
+use scrl_core::checkpoint::{CheckpointError, state};
+use scrl_core::data::detection::DetectionDataset;
+use scrl_core::engine::RunDir;
+use scrl_core::models::parameters;
+use scrl_core::random::{Rng, stream};
+use scrl_core::solver::Optimizer;
+use serde::{Deserialize, Serialize};
+
+use super::{LossValues, is_due};
+use crate::config::TransferConfig;
+use crate::data::Batch;
+use crate::detection::FasterRcnn;
+use crate::error::TransferError;
+use crate::weights::{self, InitWeights, init_detector};
+
+/// The purpose of the random stream that chooses the anchors and regions of an iteration.
+const SAMPLING: u64 = u64::from_be_bytes(*b"detsampl");
+
+/// Everything that training changes, and where it started.
+pub struct Training {
+    /// On the training device.
+    pub model: FasterRcnn,
+    optimizer: Optimizer,
+    /// [`InitWeights::describe`] of the run's start.
+    pub(super) init: String,
+    /// Steps done.
+    pub(super) iteration: u64,
+    /// The last iteration after which the detector was evaluated; 0 before the first.
+    pub(super) evaluated: u64,
+}
+
+/// The part of a checkpoint that is not tensors.
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    iteration: u64,
+    #[serde(default)]
+    evaluated: u64,
+    init: String,
+    config_hash: String,
+}
+
+impl Training {
+    /// Before the first step; `device` is an autodiff device.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or do not fit.
+    pub fn start(
+        config: &TransferConfig,
+        init: &InitWeights,
+        device: &Device,
+    ) -> Result<Self, TransferError> {
+        let model = init_detector(config, init, device)?;
+        let optimizer = Optimizer::new(config.optimizer());
+        Ok(Self { model, optimizer, init: init.describe(), iteration: 0, evaluated: 0 })
+    }
+
+    /// Whether an evaluation of every so many iterations is due after this one and has not been made.
+    pub(super) fn owes_evaluation(&self, every: u64) -> bool {
+        self.iteration > self.evaluated && is_due(self.iteration, every)
+    }
+
+    /// The gradient's norm of the last step that measured it.
+    pub(super) fn grad_norm(&self) -> Option<f64> {
+        self.optimizer.last_grad_norm()
+    }
+
+    pub(super) fn resume(
+        config: &TransferConfig,
+        checkpoint: &Path,
+        run: &RunDir,
+        device: &Device,
+    ) -> Result<Self, TransferError> {
+        let (mut tensors, progress): (_, Progress) = state::load(checkpoint)?;
+        if progress.config_hash != config.fingerprint() {
+            return Err(TransferError::OtherRun { path: run.path().to_path_buf() });
+        }
+        let mut take = |name: &str| {
+            let problem = || CheckpointError::Incomplete {
+                path: checkpoint.to_path_buf(),
+                problem: format!("it has no `{name}` tensors"),
+            };
+            tensors.remove(name).ok_or_else(problem)
+        };
+        // The values drawn here are all replaced.
+        let model = config.model.init(&mut stream(config.seed, &[]), device);
+        let wrong = |reason| TransferError::Detector { path: checkpoint.to_path_buf(), reason };
+        let model = weights::restore(model, &take("model")?).map_err(wrong)?;
+        let mut optimizer = Optimizer::new(config.optimizer());
+        optimizer.load_state(take("optimizer")?, device);
+        let Progress { iteration, evaluated, init, .. } = progress;
+        Ok(Self { model, optimizer, init, iteration, evaluated })
+    }
+
+    pub(super) fn save(&self, checkpoint: &Path, config: &TransferConfig) -> Result<(), CheckpointError> {
+        let tensors = [("model", parameters::collect(&self.model)), ("optimizer", self.optimizer.state())];
+        let progress = Progress {
+            iteration: self.iteration,
+            evaluated: self.evaluated,
+            init: self.init.clone(),
+            config_hash: config.fingerprint(),
+        };
+        state::save(checkpoint, &tensors, &progress)
+    }
+
+    /// One optimizer step on a batch of `dataset`; `grad_norm` measures the gradient on the way.
+    ///
+    /// # Errors
+    /// When the loss is not finite.
+    pub fn step(
+        self,
+        batch: Batch,
+        lr: f64,
+        seed: u64,
+        grad_norm: bool,
+        dataset: &DetectionDataset,
+    ) -> Result<(Self, LossValues), TransferError> {
+        let Self { model, mut optimizer, init, iteration, evaluated } = self;
+        let mut rng: Rng = stream(seed, &[SAMPLING, iteration]);
+        let losses = model.forward_train(batch.images, &batch.sizes, &batch.targets, &mut rng);
+        let values = LossValues::read(&losses);
+        if !values.total().is_finite() {
+            return Err(non_finite(iteration, &values, &batch.indices, dataset));
+        }
+        if grad_norm {
+            optimizer.request_grad_norm();
+        }
+        let grads = GradientsParams::from_grads(losses.total().backward(), &model);
+        let model = optimizer.step(lr, model, grads);
+        Ok((Self { model, optimizer, init, iteration: iteration + 1, evaluated }, values))
+    }
+}
+
+fn non_finite(
+    iteration: u64,
+    values: &LossValues,
+    indices: &[usize],
+    dataset: &DetectionDataset,
+) -> TransferError {
+    let images: Vec<&str> = indices.iter().map(|&index| dataset.images[index].file_name.as_str()).collect();
+    let losses = values.parts().map(|(name, value)| format!("{name} {value}"));
+    TransferError::NonFinite { iteration, losses: losses.join(", "), images: images.join(", ") }
+}

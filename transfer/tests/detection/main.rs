@@ -1,0 +1,19 @@
+//! The detector, part by part and as a whole: against torchvision, against detectron2's definitions, and in training.
+
+mod anchors;
+mod box_coder;
+mod box_head;
+mod detectron2;
+mod fasterrcnn_resnet50_fpn;
+mod fpn;
+mod losses;
+mod matcher;
+mod normalization;
+mod pooler;
+mod postprocess;
+mod rpn;
+mod sampler;
+mod small_detector;
+mod state_dict;
+mod support;
+mod training;

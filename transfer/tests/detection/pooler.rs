@@ -1,0 +1,49 @@
+//! Levels of regions and their pooled features: `fixtures/detection`, `fixtures/detection_parts`.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use scrl_transfer::detection::{DetectorConfig, Pooler, Variant};
+use serde::Deserialize;
+
+use crate::support::*;
+
+#[derive(Deserialize)]
+struct Fixture {
+    levels: LevelCase,
+}
+
+#[derive(Deserialize)]
+struct LevelCase {
+    boxes: Vec<[f32; 4]>,
+    levels: BTreeMap<String, Vec<usize>>,
+}
+
+#[test]
+fn pooling_levels_are_those_of_torchvision() {
+    let case = fixture::<Fixture>("detection/detection.json").levels;
+    for (canonical, expected) in case.levels {
+        let config = DetectorConfig { canonical_box_size: canonical.parse().unwrap(), ..Default::default() };
+        let found: Vec<usize> = boxes(&case.boxes).iter().map(|b| Pooler::new(&config).level(b)).collect();
+        assert_eq!(found, expected, "canonical size {canonical}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Pooled {
+    rois: Vec<Vec<[f32; 4]>>,
+    torchvision: Vec<f32>,
+    aligned: Vec<f32>,
+}
+
+#[test]
+fn pooled_features_are_torchvisions_and_with_detectron2s_alignment_detectron2s() {
+    let case: Pooled = fixture("detection_parts/pooler.json");
+    let features = feature_maps(&[2; 4], &Device::flex());
+    for (variant, expected) in [(Variant::Torchvision, case.torchvision), (Variant::Detectron2, case.aligned)]
+    {
+        let pooler = Pooler::new(&DetectorConfig { canonical_box_size: 56.0, ..variant.config() });
+        // Sampling points are at most 140 cells from the origin in f32.
+        assert_near(&floats(pooler.forward(&features, &rois(&case.rois))), &expected, 2e-5);
+    }
+}
