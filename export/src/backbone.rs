@@ -17,8 +17,8 @@ use scrl_core::models::{Block, Features, ResNet, ResNetConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::ExportError;
-use crate::graph::{self, Attribute, Dim, Graph, ModelInfo, Value};
-use crate::layers::{batch_norm, conv, relu};
+use crate::graph::{self, Attribute, Dim, Element, Graph, ModelInfo, Value};
+use crate::layers::{conv_norm, relu};
 
 /// What the exported backbone returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,11 +65,13 @@ impl BackboneOutput {
 pub struct ExportOptions {
     /// ONNX operator set, 17 to 21. The operators used mean the same in all of them; older runtimes read older sets.
     pub opset: i64,
+    /// Batch norms become part of the convolutions before them.
+    pub fold_batch_norm: bool,
 }
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        Self { opset: 17 }
+        Self { opset: 17, fold_batch_norm: true }
     }
 }
 
@@ -109,7 +111,7 @@ pub fn export_backbone(
 ) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
     check_architecture(model, config, metadata)?;
-    let graph = backbone_graph(&model.valid(), config, output)?;
+    let graph = backbone_graph(&model.valid(), config, output, options)?;
     let (nodes, initializers, parameters) = (graph.nodes(), graph.initializers(), graph.parameters());
     let proto = finish(graph, metadata, output, options)?;
     let bytes = graph::save(&proto, path)?;
@@ -148,16 +150,17 @@ fn backbone_graph(
     model: &ResNet,
     config: &ResNetConfig,
     output: BackboneOutput,
+    options: &ExportOptions,
 ) -> Result<Graph, ExportError> {
     let mut graph = Graph::new("backbone");
     let dims = [Dim::Symbol("batch"), Dim::Fixed(3), Dim::Symbol("height"), Dim::Symbol("width")];
-    let images = graph.input("images", &dims);
-    let stages = resnet(&mut graph, "", model, &images)?;
+    let images = graph.input("images", Element::Float, &dims);
+    let stages = resnet(&mut graph, "", model, &images, options.fold_batch_norm)?;
     let channels = config.channels();
     if output == BackboneOutput::Pooled {
         let average = graph.node("avgpool", "GlobalAveragePool", &[&stages[3]], vec![]);
         let flat = graph.node("flatten", "Flatten", &[&average], vec![("axis", Attribute::Int(1))]);
-        graph.output("pooled", &flat, &[Dim::Symbol("batch"), Dim::Fixed(channels[3])]);
+        graph.output("pooled", Element::Float, &flat, &[Dim::Symbol("batch"), Dim::Fixed(channels[3])]);
         return Ok(graph);
     }
     let maps = [
@@ -170,13 +173,14 @@ fn backbone_graph(
         if output.tensors().contains(&name) {
             let size = [Dim::Symbol(height), Dim::Symbol(width)];
             let dims = [Dim::Symbol("batch"), Dim::Fixed(channels[stage]), size[0], size[1]];
-            graph.output(name, &stages[stage], &dims);
+            graph.output(name, Element::Float, &stages[stage], &dims);
         }
     }
     Ok(graph)
 }
 
-/// The nodes of a ResNet; returns C2 to C5. `prefix` goes before every name.
+/// The nodes of a ResNet; returns C2 to C5. `prefix` goes before every name; with `fold` its batch norms become part of
+/// the convolutions.
 ///
 /// # Errors
 /// When a weight is not finite.
@@ -185,9 +189,10 @@ pub fn resnet(
     prefix: &str,
     model: &ResNet,
     images: &Value,
+    fold: bool,
 ) -> Result<[Value; 4], ExportError> {
-    let x = conv(graph, &format!("{prefix}conv1"), &model.conv1, images)?;
-    let x = batch_norm(graph, &format!("{prefix}bn1"), &model.bn1, &x)?;
+    let (stem, norm) = (format!("{prefix}conv1"), format!("{prefix}bn1"));
+    let x = conv_norm(graph, (&stem, &model.conv1), (&norm, &model.bn1), images, fold)?;
     let x = relu(graph, &format!("{prefix}relu"), &x);
     let pool = vec![
         ("kernel_shape", Attribute::Ints(vec![3; 2])),
@@ -195,34 +200,44 @@ pub fn resnet(
         ("pads", Attribute::Ints(vec![1; 4])),
     ];
     let x = graph.node(&format!("{prefix}maxpool"), "MaxPool", &[&x], pool);
-    let c2 = layer(graph, &format!("{prefix}layer1"), &model.layer1, x)?;
-    let c3 = layer(graph, &format!("{prefix}layer2"), &model.layer2, c2.clone())?;
-    let c4 = layer(graph, &format!("{prefix}layer3"), &model.layer3, c3.clone())?;
-    let c5 = layer(graph, &format!("{prefix}layer4"), &model.layer4, c4.clone())?;
+    let c2 = layer(graph, &format!("{prefix}layer1"), &model.layer1, x, fold)?;
+    let c3 = layer(graph, &format!("{prefix}layer2"), &model.layer2, c2.clone(), fold)?;
+    let c4 = layer(graph, &format!("{prefix}layer3"), &model.layer3, c3.clone(), fold)?;
+    let c5 = layer(graph, &format!("{prefix}layer4"), &model.layer4, c4.clone(), fold)?;
     Ok([c2, c3, c4, c5])
 }
 
-fn layer(graph: &mut Graph, path: &str, blocks: &[Block], input: Value) -> Result<Value, ExportError> {
+fn layer(
+    graph: &mut Graph,
+    path: &str,
+    blocks: &[Block],
+    input: Value,
+    fold: bool,
+) -> Result<Value, ExportError> {
     let mut blocks = blocks.iter().enumerate();
-    blocks.try_fold(input, |x, (index, block)| residual(graph, &format!("{path}.{index}"), block, &x))
+    blocks.try_fold(input, |x, (index, block)| residual(graph, &format!("{path}.{index}"), block, &x, fold))
 }
 
-fn residual(graph: &mut Graph, path: &str, block: &Block, input: &Value) -> Result<Value, ExportError> {
-    let x = conv(graph, &format!("{path}.conv1"), &block.conv1, input)?;
-    let x = batch_norm(graph, &format!("{path}.bn1"), &block.bn1, &x)?;
+fn residual(
+    graph: &mut Graph,
+    path: &str,
+    block: &Block,
+    input: &Value,
+    fold: bool,
+) -> Result<Value, ExportError> {
+    let pair = |graph: &mut Graph, layer: (&str, &_), norm: (&str, &_), x: &Value| {
+        let paths = [format!("{path}.{}", layer.0), format!("{path}.{}", norm.0)];
+        conv_norm(graph, (&paths[0], layer.1), (&paths[1], norm.1), x, fold)
+    };
+    let x = pair(graph, ("conv1", &block.conv1), ("bn1", &block.bn1), input)?;
     let x = relu(graph, &format!("{path}.relu1"), &x);
-    let x = conv(graph, &format!("{path}.conv2"), &block.conv2, &x)?;
-    let mut x = batch_norm(graph, &format!("{path}.bn2"), &block.bn2, &x)?;
+    let mut x = pair(graph, ("conv2", &block.conv2), ("bn2", &block.bn2), &x)?;
     if let (Some(conv3), Some(bn3)) = (&block.conv3, &block.bn3) {
         x = relu(graph, &format!("{path}.relu2"), &x);
-        x = conv(graph, &format!("{path}.conv3"), conv3, &x)?;
-        x = batch_norm(graph, &format!("{path}.bn3"), bn3, &x)?;
+        x = pair(graph, ("conv3", conv3), ("bn3", bn3), &x)?;
     }
     let identity = match &block.downsample {
-        Some((shortcut, norm)) => {
-            let shortcut = conv(graph, &format!("{path}.downsample.0"), shortcut, input)?;
-            batch_norm(graph, &format!("{path}.downsample.1"), norm, &shortcut)?
-        }
+        Some((shortcut, norm)) => pair(graph, ("downsample.0", shortcut), ("downsample.1", norm), input)?,
         None => input.clone(),
     };
     let sum = graph.node(&format!("{path}.add"), "Add", &[&x, &identity], vec![]);
@@ -247,6 +262,8 @@ fn finish(
 pub fn properties(metadata: &BackboneMetadata, output: BackboneOutput) -> BTreeMap<String, String> {
     let list = |values: [f32; 3]| values.map(|value| value.to_string()).join(",");
     let pairs = [
+        ("scrl.kind", "backbone".to_string()),
+        ("scrl.tool_version", env!("CARGO_PKG_VERSION").to_string()),
         ("scrl.arch", metadata.arch.name().to_string()),
         ("scrl.width", metadata.width.to_string()),
         ("scrl.method", metadata.method.clone()),
@@ -270,7 +287,7 @@ pub(crate) struct OutputTensor {
 }
 
 impl OutputTensor {
-    fn new<const D: usize>(name: &str, tensor: Tensor<D>) -> Self {
+    pub fn new<const D: usize>(name: &str, tensor: Tensor<D>) -> Self {
         let shape = tensor.dims().to_vec();
         Self { name: name.to_string(), shape, values: tensor.into_data().iter::<f32>().collect() }
     }

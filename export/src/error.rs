@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use scrl_core::transforms::ImageError;
 
+use crate::detector_validation::DetectorReport;
 use crate::runtime::RuntimeError;
 use crate::validate::ValidationReport;
 
@@ -27,6 +28,12 @@ pub enum ExportError {
     /// A weight or running statistic is infinite or not a number.
     #[error("`{name}` holds a value that is not finite; the training diverged, export an earlier checkpoint")]
     NotFinite {
+        /// Module path.
+        name: String,
+    },
+    /// A weight does not fit into 16 bits.
+    #[error("`{name}` holds a value outside the range of 16-bit floats; export without --fp16")]
+    HalfRange {
         /// Module path.
         name: String,
     },
@@ -83,5 +90,29 @@ pub enum ExportError {
         path: PathBuf,
         /// Every comparison.
         report: Box<ValidationReport>,
+    },
+    /// ONNX Runtime finds something else than the model.
+    #[error("`{path}` does not reproduce the detector: {}; do not use the file, export the detector again", report.summary())]
+    DetectorMismatch {
+        /// The ONNX file.
+        path: PathBuf,
+        /// Every comparison.
+        report: Box<DetectorReport>,
+    },
+    /// A file that is broken or something else.
+    #[error("`{path}` is no ONNX model: {reason}; check the path, or export the model again")]
+    NotOnnx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A model that is no detector of `scrl export detector`.
+    #[error("`{path}` is no exported detector: {reason}; write one with `scrl export detector`")]
+    NotDetector {
+        /// The ONNX file.
+        path: PathBuf,
+        /// What it is or lacks.
+        reason: String,
     },
 }

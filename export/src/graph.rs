@@ -3,16 +3,17 @@
 //! Values and initialisers share one namespace. A node's first output carries the node's own name, and graph outputs
 //! get their public names when the graph is finished.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use burn::tensor::TensorData;
-use onnx_ir::{AttributeProto, AttributeType, GraphProto, Message, ModelProto, TensorProto, ValueInfoProto};
+use burn::tensor::{TensorData, f16};
+use onnx_ir::{AttributeProto, AttributeType, GraphProto, ModelProto, TensorProto, ValueInfoProto};
 use protobuf::MessageField;
 
 use crate::ExportError;
+
+mod file;
+
+pub use file::save;
 
 /// The operator sets that the builder's nodes are valid in.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 17..=21;
@@ -21,6 +22,32 @@ pub const OPSETS: std::ops::RangeInclusive<i64> = 17..=21;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(String);
 
+impl Value {
+    /// An optional input of a node that is not given.
+    pub fn absent() -> Self {
+        Self(String::new())
+    }
+}
+
+/// Type of the numbers of a graph input or output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// 32-bit floats.
+    Float,
+    /// 64-bit integers.
+    Int64,
+}
+
+impl Element {
+    /// The number in TensorProto.DataType.
+    fn code(self) -> i32 {
+        match self {
+            Element::Float => FLOAT,
+            Element::Int64 => INT64,
+        }
+    }
+}
+
 /// One dimension of a graph input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dim {
@@ -28,6 +55,8 @@ pub enum Dim {
     Fixed(usize),
     /// Known when the model runs; equal names mean equal sizes.
     Symbol(&'static str),
+    /// Known when the model runs.
+    Any,
 }
 
 /// An attribute of a node.
@@ -36,6 +65,7 @@ pub enum Attribute {
     Int(i64),
     Ints(Vec<i64>),
     Float(f32),
+    Text(&'static str),
 }
 
 /// What a finished file says about itself.
@@ -55,47 +85,113 @@ pub struct Graph {
     proto: GraphProto,
     names: BTreeSet<String>,
     outputs: Vec<(Value, String)>,
+    /// Constants by type, shape and bytes, so that equal ones are stored once.
+    constants: HashMap<(i32, Vec<i64>, Vec<u8>), Value>,
+    half: bool,
 }
 
 impl Graph {
     pub fn new(name: &str) -> Self {
         let proto = GraphProto { name: name.to_string(), ..Default::default() };
-        Self { proto, names: BTreeSet::new(), outputs: Vec::new() }
+        let (names, outputs, constants) = (BTreeSet::new(), Vec::new(), HashMap::new());
+        Self { proto, names, outputs, constants, half: false }
     }
 
-    /// Adds a 32-bit float input.
+    /// Stores weights as 16-bit floats from now on; what computes with them must be between
+    /// [`narrow`](Self::narrow) and [`widen`](Self::widen).
+    pub fn with_half_weights(self, half: bool) -> Self {
+        Self { half, ..self }
+    }
+
+    /// Adds an input.
     ///
     /// # Panics
     /// When the name is taken, as every method that names something.
-    pub fn input(&mut self, name: &str, dims: &[Dim]) -> Value {
+    pub fn input(&mut self, name: &str, element: Element, dims: &[Dim]) -> Value {
         let value = self.claim(name);
-        self.proto.input.push(value_info(name, dims));
+        self.proto.input.push(value_info(name, element, dims));
         value
     }
 
-    /// Makes a 32-bit float value an output of the graph under a name of its own.
-    pub fn output(&mut self, name: &str, value: &Value, dims: &[Dim]) {
+    /// Makes a value an output of the graph under a name of its own.
+    pub fn output(&mut self, name: &str, element: Element, value: &Value, dims: &[Dim]) {
         self.claim(name);
-        self.proto.output.push(value_info(name, dims));
+        self.proto.output.push(value_info(name, element, dims));
         self.outputs.push((value.clone(), name.to_string()));
     }
 
-    /// Adds an initialiser of 32-bit floats.
+    /// Adds weights: an initialiser of 32-bit floats, or of 16-bit floats in a graph with half weights.
     ///
     /// # Errors
-    /// When a value is not finite.
+    /// When a value is not finite, or not in the range of 16-bit floats where these are stored.
     pub fn initializer(&mut self, name: &str, data: TensorData) -> Result<Value, ExportError> {
         let data = data.convert::<f32>();
-        let finite = data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|v| v.is_finite()));
-        if !finite {
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        if !data.as_slice::<f32>().is_ok_and(finite) {
             return Err(ExportError::NotFinite { name: name.to_string() });
         }
         let dims = data.shape().iter().map(|&dim| dim as i64).collect();
-        let mut tensor = TensorProto { name: name.to_string(), data_type: FLOAT, dims, ..Default::default() };
+        let (data_type, data) = if self.half { (FLOAT16, data.convert::<f16>()) } else { (FLOAT, data) };
+        if self.half && !data.as_slice::<f16>().is_ok_and(|values| values.iter().all(|v| v.is_finite())) {
+            return Err(ExportError::HalfRange { name: name.to_string() });
+        }
+        let mut tensor = TensorProto { name: name.to_string(), data_type, dims, ..Default::default() };
         // ONNX's raw data are little endian, as every platform that the exporter runs on.
         tensor.raw_data = data.as_bytes().to_vec().into();
         self.proto.initializer.push(tensor);
         Ok(self.claim(name))
+    }
+
+    /// A constant of 64-bit integers of this shape, stored once however often it is asked for.
+    pub fn ints(&mut self, values: &[i64], shape: &[usize]) -> Value {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(INT64, shape, bytes)
+    }
+
+    /// A constant of 32-bit floats of this shape, stored once however often it is asked for.
+    pub fn floats(&mut self, values: &[f32], shape: &[usize]) -> Value {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(FLOAT, shape, bytes)
+    }
+
+    fn constant(&mut self, data_type: i32, shape: &[usize], bytes: Vec<u8>) -> Value {
+        let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
+        let key = (data_type, dims.clone(), bytes.clone());
+        if let Some(value) = self.constants.get(&key) {
+            return value.clone();
+        }
+        let name = format!("constant.{}", self.constants.len());
+        let mut tensor = TensorProto { name: name.clone(), data_type, dims, ..Default::default() };
+        tensor.raw_data = bytes.into();
+        self.proto.initializer.push(tensor);
+        let value = self.claim(&name);
+        self.constants.insert(key, value.clone());
+        value
+    }
+
+    /// The value as 16-bit floats where weights are stored so; else the value itself.
+    pub fn narrow(&mut self, name: &str, value: &Value) -> Value {
+        self.convert(name, value, FLOAT16)
+    }
+
+    /// The inverse of [`narrow`](Self::narrow).
+    pub fn widen(&mut self, name: &str, value: &Value) -> Value {
+        self.convert(name, value, FLOAT)
+    }
+
+    fn convert(&mut self, name: &str, value: &Value, data_type: i32) -> Value {
+        if !self.half {
+            return value.clone();
+        }
+        let name = self.unused(name);
+        self.node(&name, "Cast", &[value], vec![("to", Attribute::Int(data_type.into()))])
+    }
+
+    /// This name or, if it is taken, this name with the first free number.
+    pub fn unused(&self, name: &str) -> String {
+        let numbered = (2..).map(|number| format!("{name}_{number}"));
+        let mut names = std::iter::once(name.to_string()).chain(numbered);
+        names.find(|name| !self.names.contains(name)).expect("numbers do not end")
     }
 
     /// Adds a node with one output.
@@ -115,6 +211,22 @@ impl Graph {
         node.output = vec![name.to_string()];
         node.attribute = attributes.into_iter().map(|(name, value)| attribute(name, value)).collect();
         output
+    }
+
+    /// Adds a node with two outputs; the second is called `NAME.SECOND`.
+    pub fn node_with_two_outputs(
+        &mut self,
+        name: &str,
+        operator: &str,
+        inputs: &[&Value],
+        attributes: Vec<(&str, Attribute)>,
+        second: &str,
+    ) -> [Value; 2] {
+        let first = self.node(name, operator, inputs, attributes);
+        let second = self.claim(&format!("{name}.{second}"));
+        let node = self.proto.node.last_mut().expect("a node was pushed");
+        node.output.push(second.0.clone());
+        [first, second]
     }
 
     /// Number of nodes.
@@ -194,7 +306,11 @@ impl Graph {
 }
 
 /// TensorProto.DataType.FLOAT.
-const FLOAT: i32 = 1;
+pub(crate) const FLOAT: i32 = 1;
+/// TensorProto.DataType.INT64.
+pub(crate) const INT64: i32 = 7;
+/// TensorProto.DataType.FLOAT16.
+pub(crate) const FLOAT16: i32 = 10;
 
 /// The oldest format version that allows this operator set (onnx/onnx, docs/Versioning.md).
 fn ir_version(opset: i64) -> i64 {
@@ -205,10 +321,10 @@ fn ir_version(opset: i64) -> i64 {
     }
 }
 
-fn value_info(name: &str, dims: &[Dim]) -> ValueInfoProto {
+fn value_info(name: &str, element: Element, dims: &[Dim]) -> ValueInfoProto {
     let mut info = ValueInfoProto { name: name.to_string(), ..Default::default() };
     let tensor = info.type_.mut_or_insert_default().mut_tensor_type();
-    tensor.elem_type = FLOAT;
+    tensor.elem_type = element.code();
     let shape = tensor.shape.mut_or_insert_default();
     for dim in dims {
         shape.dim.push(Default::default());
@@ -216,6 +332,7 @@ fn value_info(name: &str, dims: &[Dim]) -> ValueInfoProto {
         match dim {
             Dim::Fixed(size) => last.set_dim_value(*size as i64),
             Dim::Symbol(name) => last.set_dim_param(name.to_string()),
+            Dim::Any => {}
         }
     }
     info
@@ -236,117 +353,13 @@ fn attribute(name: &str, value: Attribute) -> AttributeProto {
             proto.f = value;
             AttributeType::FLOAT.into()
         }
+        Attribute::Text(value) => {
+            proto.s = value.as_bytes().to_vec().into();
+            AttributeType::STRING.into()
+        }
     };
     proto
 }
 
-/// Writes a model to a file: all of it or, after an error, nothing. Returns the number of bytes.
-///
-/// # Errors
-/// When the folder does not exist or cannot be written to.
-pub fn save(model: &ModelProto, path: &Path) -> Result<u64, ExportError> {
-    let failed = |source: io::Error| ExportError::Io { action: "write", path: path.to_path_buf(), source };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".export-");
-    // A temporary file is private to its user; an exported model gets the permissions of any new file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder).map_err(failed)?;
-    write(model, temporary.as_file_mut()).map_err(failed)?;
-    let file = temporary.persist(path).map_err(|error| failed(error.error))?;
-    Ok(file.metadata().map_err(failed)?.len())
-}
-
-fn write(model: &ModelProto, file: &mut File) -> io::Result<()> {
-    let mut writer = BufWriter::new(&mut *file);
-    model.write_to_writer(&mut writer)?;
-    writer.flush()?;
-    drop(writer);
-    file.sync_all()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DIMS: [Dim; 2] = [Dim::Symbol("batch"), Dim::Fixed(3)];
-
-    fn info() -> ModelInfo {
-        let properties = BTreeMap::from([("key".to_string(), "value".to_string())]);
-        ModelInfo { opset: 17, description: String::new(), properties }
-    }
-
-    #[test]
-    fn outputs_get_their_names_in_every_node_that_reads_them() {
-        let mut graph = Graph::new("test");
-        let x = graph.input("x", &DIMS);
-        let a = graph.node("a", "Relu", &[&x], vec![]);
-        let b = graph.node("b", "Add", &[&a, &x], vec![]);
-        graph.output("first", &a, &DIMS);
-        graph.output("second", &b, &DIMS);
-        graph.output("again", &a, &DIMS);
-        let model = graph.finish(info()).unwrap();
-        let nodes: Vec<_> = model.graph.node.iter().map(|n| (n.input.clone(), n.output.clone())).collect();
-        let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        assert_eq!(
-            nodes,
-            [
-                (names(&["x"]), names(&["first"])),
-                (names(&["first", "x"]), names(&["second"])),
-                (names(&["first"]), names(&["again"])),
-            ]
-        );
-    }
-
-    #[test]
-    fn dynamic_dimensions_keep_their_symbols_and_fixed_ones_their_sizes() {
-        let info = value_info("x", &DIMS);
-        let dims = &info.type_.tensor_type().shape.dim;
-        assert_eq!((dims[0].dim_param(), dims[1].dim_value()), ("batch", 3));
-        assert!(!dims[0].has_dim_value());
-    }
-
-    #[test]
-    fn an_initialiser_that_is_not_finite_is_refused_by_its_name() {
-        let mut graph = Graph::new("test");
-        let data = TensorData::new(vec![1.0, f32::NAN], [2]);
-        let error = graph.initializer("bn1.running_var", data).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`bn1.running_var` holds a value that is not finite; the training diverged, export an earlier checkpoint"
-        );
-    }
-
-    #[test]
-    fn an_unknown_opset_is_refused_with_the_supported_range() {
-        let error = Graph::new("test").finish(ModelInfo { opset: 9, ..info() }).unwrap_err();
-        assert_eq!(error.to_string(), "opset 9 is not supported; choose one from 17 to 21");
-    }
-
-    #[test]
-    fn a_saved_model_reads_back_equal_and_leaves_no_temporary_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.onnx");
-        let mut graph = Graph::new("test");
-        let w = graph.initializer("w", TensorData::new(vec![1.0f32, 2.0], [2])).unwrap();
-        graph.output("y", &w, &[Dim::Fixed(2)]);
-        assert_eq!((graph.initializers(), graph.parameters()), (1, 2));
-        let model = graph.finish(info()).unwrap();
-        let bytes = save(&model, &path).unwrap();
-        let read = std::fs::read(&path).unwrap();
-        assert_eq!(read.len() as u64, bytes);
-        assert_eq!(ModelProto::parse_from_bytes(&read).unwrap(), model);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_folder_that_does_not_exist_is_named_in_the_error() {
-        let model = Graph::new("test").finish(info()).unwrap();
-        let error = save(&model, Path::new("no-such-folder/model.onnx")).unwrap_err();
-        assert!(error.to_string().starts_with("cannot write `no-such-folder/model.onnx`"), "{error}");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use ort::session::Session;
 use ort::value::TensorRef;
 use scrl_core::checkpoint::weights::BackboneMetadata;
@@ -145,32 +145,80 @@ pub fn validate_backbone(
     metadata: &BackboneMetadata,
     inputs: &ValidationInputs,
 ) -> Result<ValidationReport, ExportError> {
-    let mut session = runtime()?.session(onnx, inputs.threads)?;
+    let session = runtime()?.session(onnx, inputs.threads)?;
     let output = check_metadata(onnx, &session, metadata)?;
     let model = model.valid();
-    let mut report = ValidationReport {
-        cases: Vec::new(),
-        max_abs_error: 0.0,
-        tolerance: inputs.tolerance,
-        passed: true,
-        runtime_seconds: 0.0,
-        model_seconds: 0.0,
-    };
-    for (index, batch) in inputs.random.iter().enumerate() {
-        let input = random_input(inputs.seed, index, batch);
-        compare(onnx, &mut session, &model, output, &input, &mut report)?;
+    let device = model.conv1.weight.val().device();
+    let forward = |images: TensorData| select(output, model.forward(Tensor::<4>::from_data(images, &device)));
+    let images = ImageSettings { side: metadata.image_size.max(32), mean: metadata.mean, std: metadata.std };
+    Comparison { onnx, forward: &forward, images, inputs }.run(Some(session))
+}
+
+/// How image files become inputs: a central square, resized to this side.
+pub(crate) struct ImageSettings {
+    pub side: u32,
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+/// A file and the function that it should compute, from `[N, 3, H, W]` to the outputs in order.
+pub(crate) struct Comparison<'a> {
+    pub onnx: &'a Path,
+    pub forward: &'a dyn Fn(TensorData) -> Vec<OutputTensor>,
+    pub images: ImageSettings,
+    pub inputs: &'a ValidationInputs,
+}
+
+impl Comparison<'_> {
+    /// Both sides on every input; without a session it opens one.
+    pub fn run(&self, session: Option<Session>) -> Result<ValidationReport, ExportError> {
+        let mut session = match session {
+            Some(session) => session,
+            None => runtime()?.session(self.onnx, self.inputs.threads)?,
+        };
+        let mut report = ValidationReport {
+            cases: Vec::new(),
+            max_abs_error: 0.0,
+            tolerance: self.inputs.tolerance,
+            passed: true,
+            runtime_seconds: 0.0,
+            model_seconds: 0.0,
+        };
+        for (index, batch) in self.inputs.random.iter().enumerate() {
+            self.compare(&mut session, &random_input(self.inputs.seed, index, batch), &mut report)?;
+        }
+        for path in &self.inputs.images {
+            self.compare(&mut session, &image_input(path, &self.images)?, &mut report)?;
+        }
+        report.passed = report.cases.iter().all(|case| case.passed);
+        report.max_abs_error = report.cases.iter().map(|case| case.max_abs_error).fold(0.0, f64::max);
+        if !report.passed {
+            return Err(ExportError::Mismatch { path: self.onnx.to_path_buf(), report: Box::new(report) });
+        }
+        let (path, cases, error) = (self.onnx.display(), report.cases.len(), report.max_abs_error);
+        tracing::info!(%path, cases, error, "validated");
+        Ok(report)
     }
-    for path in &inputs.images {
-        let input = image_input(path, metadata)?;
-        compare(onnx, &mut session, &model, output, &input, &mut report)?;
+
+    fn compare(
+        &self,
+        session: &mut Session,
+        input: &Input,
+        report: &mut ValidationReport,
+    ) -> Result<(), ExportError> {
+        let start = Instant::now();
+        let found =
+            run(session, input).map_err(|error| run_error(self.onnx, &input.name, error.to_string()))?;
+        let middle = Instant::now();
+        let expected = (self.forward)(TensorData::new(input.values.clone(), input.shape));
+        report.runtime_seconds += (middle - start).as_secs_f64();
+        report.model_seconds += middle.elapsed().as_secs_f64();
+        for (expected, found) in expected.into_iter().zip(found) {
+            let case = judge(&input.name, expected, &found, report.tolerance);
+            report.cases.push(case);
+        }
+        Ok(())
     }
-    report.passed = report.cases.iter().all(|case| case.passed);
-    report.max_abs_error = report.cases.iter().map(|case| case.max_abs_error).fold(0.0, f64::max);
-    if !report.passed {
-        return Err(ExportError::Mismatch { path: onnx.to_path_buf(), report: Box::new(report) });
-    }
-    tracing::info!(path = %onnx.display(), cases = report.cases.len(), error = report.max_abs_error, "validated");
-    Ok(report)
 }
 
 /// Compares the file's properties with the expected ones; which outputs the file has is for the file to say.
@@ -217,45 +265,18 @@ fn random_input(seed: u64, index: usize, batch: &RandomBatch) -> Input {
     Input { name: format!("random {}×3×{}×{}", shape[0], shape[2], shape[3]), shape, values }
 }
 
-fn image_input(path: &Path, metadata: &BackboneMetadata) -> Result<Input, ExportError> {
+fn image_input(path: &Path, settings: &ImageSettings) -> Result<Input, ExportError> {
     let image = decode(path)?;
     let (width, height) = (image.width(), image.height());
     let side = width.min(height);
     let square = Rect { x: (width - side) / 2, y: (height - side) / 2, width: side, height: side };
-    let size = metadata.image_size.max(32);
+    let size = settings.side;
     let view = crop_resize(&image, square, Size { width: size, height: size });
     let size = size as usize;
     let mut values = vec![0.0; 3 * size * size];
-    to_chw(&view, metadata.mean, metadata.std, &mut values);
+    to_chw(&view, settings.mean, settings.std, &mut values);
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Input { name, shape: [1, 3, size, size], values })
-}
-
-fn compare(
-    onnx: &Path,
-    session: &mut Session,
-    model: &ResNet,
-    output: BackboneOutput,
-    input: &Input,
-    report: &mut ValidationReport,
-) -> Result<(), ExportError> {
-    let start = Instant::now();
-    let found = run(session, input).map_err(|error| run_error(onnx, &input.name, error.to_string()))?;
-    let middle = Instant::now();
-    let images = TensorData::new(input.values.clone(), input.shape);
-    let images = Tensor::<4>::from_data(images, &device_of(model));
-    let expected = select(output, model.forward(images));
-    report.runtime_seconds += (middle - start).as_secs_f64();
-    report.model_seconds += middle.elapsed().as_secs_f64();
-    for (expected, found) in expected.into_iter().zip(found) {
-        let case = judge(&input.name, expected, &found, report.tolerance);
-        report.cases.push(case);
-    }
-    Ok(())
-}
-
-fn device_of(model: &ResNet) -> Device {
-    model.conv1.weight.val().device()
 }
 
 fn run(session: &mut Session, input: &Input) -> ort::Result<Vec<OutputTensor>> {

@@ -17,6 +17,9 @@ use scrl_export::{
     BackboneOutput, ExportError, ExportOptions, ValidationInputs, export_backbone, validate_backbone,
 };
 
+/// Batch norms as operators of their own, so that every parameter is in the file.
+const SEPARATE: ExportOptions = ExportOptions { opset: 17, fold_batch_norm: false };
+
 struct Case {
     config: ResNetConfig,
     model: ResNet,
@@ -41,10 +44,13 @@ impl Case {
     }
 
     fn export(&self, output: BackboneOutput) -> PathBuf {
+        self.export_with(output, &ExportOptions::default())
+    }
+
+    fn export_with(&self, output: BackboneOutput, options: &ExportOptions) -> PathBuf {
         let path = self.folder.path().join(format!("{}.onnx", output.name()));
-        let options = ExportOptions::default();
         let report =
-            export_backbone(&self.model, &self.config, &self.metadata, output, &path, &options).unwrap();
+            export_backbone(&self.model, &self.config, &self.metadata, output, &path, options).unwrap();
         assert_eq!(report.bytes, std::fs::metadata(&path).unwrap().len());
         path
     }
@@ -118,11 +124,14 @@ fn every_output_of_a_resnet_18_and_a_resnet_50_is_reproduced_by_onnx_runtime() {
     for (arch, width, cases) in [(Arch::ResNet18, 0.25, [3, 3, 12]), (Arch::ResNet50, 0.125, [3, 3, 12])] {
         let case = Case::new(arch, width);
         for (output, expected) in BackboneOutput::ALL.into_iter().zip(cases) {
-            let report = case.validate(&case.export(output)).unwrap();
-            assert!(report.passed);
-            assert_eq!(report.cases.len(), expected);
-            // Outputs that vanish would agree whatever the weights are.
-            assert!(report.cases.iter().all(|case| case.tolerance > 1.1e-4), "{report:?}");
+            for fold_batch_norm in [true, false] {
+                let options = ExportOptions { fold_batch_norm, ..Default::default() };
+                let report = case.validate(&case.export_with(output, &options)).unwrap();
+                assert!(report.passed);
+                assert_eq!(report.cases.len(), expected);
+                // Outputs that vanish would agree whatever the weights are.
+                assert!(report.cases.iter().all(|case| case.tolerance > 1.1e-4), "{report:?}");
+            }
         }
     }
 }
@@ -177,7 +186,7 @@ fn one_wrong_or_undefined_weight_is_a_mismatch() {
         ("layer2.0.downsample.1.running_mean", 9.0),
     ];
     for (name, value) in damages {
-        let path = case.export(BackboneOutput::C5);
+        let path = case.export_with(BackboneOutput::C5, &SEPARATE);
         tamper(&path, |model| set_weight(model, name, value));
         let error = case.validate(&path).unwrap_err();
         let ExportError::Mismatch { report, .. } = &error else { panic!("{name}: {error}") };
@@ -220,7 +229,7 @@ fn a_file_that_is_no_model_is_an_error_that_names_it() {
 #[test]
 fn the_file_names_its_weights_by_module_path_and_leaves_batch_and_size_free() {
     let case = Case::new(Arch::ResNet50, 0.125);
-    let model = read(&case.export(BackboneOutput::Pyramid));
+    let model = read(&case.export_with(BackboneOutput::Pyramid, &SEPARATE));
     let mut names: Vec<_> = model.graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
     names.sort();
     let expected: Vec<_> = parameters::collect(&case.model).into_keys().collect();
@@ -242,10 +251,20 @@ fn the_file_names_its_weights_by_module_path_and_leaves_batch_and_size_free() {
     let property = |key: &str| model.metadata_props.iter().find(|p| p.key == key).unwrap().value.clone();
     assert_eq!(property("scrl.mean"), "0.485,0.456,0.406");
     assert_eq!(property("scrl.color_order"), "RGB");
+    assert_eq!(property("scrl.kind"), "backbone");
     assert_eq!(property("scrl.arch"), "resnet50");
     assert_eq!(property("scrl.width"), "0.125");
     assert_eq!(property("scrl.image_size"), "64");
     assert_eq!(property("scrl.output"), "pyramid");
+}
+
+#[test]
+fn folded_batch_norms_leave_one_node_and_two_tensors_a_convolution() {
+    let case = Case::new(Arch::ResNet18, 0.25);
+    let model = read(&case.export(BackboneOutput::C5));
+    let count = |operator: &str| model.graph.node.iter().filter(|node| node.op_type == operator).count();
+    assert_eq!((count("Conv"), count("BatchNormalization")), (20, 0));
+    assert_eq!(model.graph.initializer.len(), 40);
 }
 
 #[test]
@@ -274,7 +293,7 @@ fn burns_own_exporter_gives_the_same_numbers() {
     let Some(runtime) = onnx_runtime() else { return };
     for (arch, width) in [(Arch::ResNet18, 0.25), (Arch::ResNet50, 0.125)] {
         let case = Case::new(arch, width);
-        let ours = case.export(BackboneOutput::C5);
+        let ours = case.export_with(BackboneOutput::C5, &SEPARATE);
         let captured = case.folder.path().join("captured.onnx");
         capture(&case.model.clone().valid()).save(&captured).unwrap();
         let mut rng = stream(1, &[]);

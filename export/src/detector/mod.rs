@@ -1,0 +1,214 @@
+//! Whole detectors as ONNX files, in standard operators.
+//!
+//! N images in the batch, H and W in pixels, D the most detections of an image. Batch, height and width are free.
+//!
+//! Inputs:
+//! - `images`: `[N, 3, H, W]`, RGB, of [`InputKind`]; each image in the top-left corner
+//! - `image_sizes`: `[N, 2]`, 64-bit integers, height and width of each image without its padding; not with
+//!   [`DetectorOptions::image_sizes`] off, when no image is padded
+//!
+//! Outputs, zero beyond an image's detections:
+//! - `boxes`: `[N, D, 4]`, x1, y1, x2, y2 in pixels of the input
+//! - `scores`: `[N, D]`, descending
+//! - `labels`: `[N, D]`, 64-bit integers, index of the class from 0
+//! - `num_detections`: `[N]`, 64-bit integers
+
+mod boxes;
+mod heads;
+mod metadata;
+mod postprocess;
+mod proposals;
+pub(crate) mod pyramid;
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use scrl_transfer::detection::FasterRcnn;
+
+use crate::backbone::ExportReport;
+use crate::graph::{self, Dim, Element, Graph, ModelInfo, Value};
+use crate::part::Part;
+use crate::{ExportError, backbone};
+
+pub use metadata::{DetectorInfo, InputKind};
+
+/// The score of what is no proposal, below every logit.
+pub(crate) const NO_SCORE: f32 = -3e38;
+/// Between [`NO_SCORE`] and every logit.
+const LOWEST: f32 = -1e38;
+
+/// Choices of [`export_detector`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DetectorOptions {
+    /// ONNX operator set, 17 to 21.
+    pub opset: i64,
+    /// What the pixels are.
+    pub input: InputKind,
+    /// Whether there is an input `image_sizes`.
+    pub image_sizes: bool,
+    /// Batch norms become part of the convolutions before them.
+    pub fold_batch_norm: bool,
+    /// Weights, convolutions and fully connected layers in 16-bit floats; boxes and all decisions stay in 32 bits.
+    pub half: bool,
+}
+
+impl Default for DetectorOptions {
+    fn default() -> Self {
+        Self {
+            opset: backbone::ExportOptions::default().opset,
+            input: InputKind::Normalized,
+            image_sizes: true,
+            fold_batch_norm: true,
+            half: false,
+        }
+    }
+}
+
+/// Outputs of every exported detector.
+pub const OUTPUTS: [&str; 4] = ["boxes", "scores", "labels", "num_detections"];
+
+/// Writes a detector with its running statistics to an ONNX file; an existing file is replaced at the very end.
+///
+/// # Errors
+/// When a weight is not finite, the model is larger than an ONNX file can be, or the file cannot be written.
+pub fn export_detector(
+    model: &FasterRcnn,
+    info: &DetectorInfo,
+    path: &Path,
+    options: &DetectorOptions,
+) -> Result<ExportReport, ExportError> {
+    write(model, info, path, options, false)
+}
+
+/// As [`export_detector`], with the results of every part as outputs too.
+pub(crate) fn export_stages(
+    model: &FasterRcnn,
+    info: &DetectorInfo,
+    path: &Path,
+    options: &DetectorOptions,
+) -> Result<ExportReport, ExportError> {
+    write(model, info, path, options, true)
+}
+
+fn write(
+    model: &FasterRcnn,
+    info: &DetectorInfo,
+    path: &Path,
+    options: &DetectorOptions,
+    stages: bool,
+) -> Result<ExportReport, ExportError> {
+    let start = Instant::now();
+    let mut graph = Graph::new("detector").with_half_weights(options.half);
+    build(&mut graph, &model.valid(), info, options, stages)?;
+    let (nodes, initializers, parameters) = (graph.nodes(), graph.initializers(), graph.parameters());
+    let (description, properties) = (info.description(options), info.properties(options));
+    let proto = graph.finish(ModelInfo { opset: options.opset, description, properties })?;
+    let outputs = proto.graph.output.iter().map(|output| output.name.clone()).collect();
+    let bytes = graph::save(&proto, path)?;
+    let seconds = start.elapsed().as_secs_f64();
+    tracing::info!(path = %path.display(), bytes, nodes, seconds, "exported the detector");
+    let (path, opset) = (path.to_path_buf(), options.opset);
+    Ok(ExportReport { path, bytes, nodes, initializers, parameters, outputs, opset, seconds })
+}
+
+/// Adds inputs, nodes and outputs.
+fn build(
+    graph: &mut Graph,
+    model: &FasterRcnn,
+    info: &DetectorInfo,
+    options: &DetectorOptions,
+    stages: bool,
+) -> Result<(), ExportError> {
+    let config = &model.config;
+    let batch = Dim::Symbol("batch");
+    let dims = [batch, Dim::Fixed(3), Dim::Symbol("height"), Dim::Symbol("width")];
+    let images = graph.input("images", Element::Float, &dims);
+    let sizes =
+        options.image_sizes.then(|| graph.input("image_sizes", Element::Int64, &[batch, Dim::Fixed(2)]));
+    let preprocessing = &info.metadata.preprocessing;
+    let x = pyramid::normalize(graph, &images, sizes.as_ref(), options.input, preprocessing);
+    let x = graph.narrow("transform.Cast", &x);
+    let pyramid = pyramid::pyramid(graph, &model.backbone, &x, options.fold_batch_norm)?;
+    let limits = limits(&mut Part::new(graph, "image_limits"), &images, sizes.as_ref());
+    let rpn = proposals::rpn_head(graph, &model.rpn, &pyramid.levels)?;
+    let proposals = proposals::proposals(graph, &rpn, &pyramid.levels, &images, &limits, config);
+    let rois = heads::pool(graph, &proposals, &pyramid.levels, config);
+    let outputs = heads::box_head(graph, &model.roi_heads, &rois.pooled)?;
+    let found = postprocess::detections(graph, &outputs, &rois, &proposals, &limits, config);
+    let most = Dim::Fixed(config.detections_per_image);
+    graph.output("boxes", Element::Float, &found.boxes, &[batch, most, Dim::Fixed(4)]);
+    graph.output("scores", Element::Float, &found.scores, &[batch, most]);
+    graph.output("labels", Element::Int64, &found.labels, &[batch, most]);
+    graph.output("num_detections", Element::Int64, &found.count, &[batch]);
+    if stages {
+        let stages = Stages { pyramid, rpn, proposals, rois, outputs };
+        stages.add_outputs(graph, config.num_classes);
+    }
+    Ok(())
+}
+
+/// Width, height, width, height of each image without its padding, `[N, 1, 4]`.
+fn limits(part: &mut Part, images: &Value, sizes: Option<&Value>) -> Value {
+    let limits = match sizes {
+        Some(sizes) => {
+            let order = part.ints(&[1, 0, 1, 0]);
+            part.gather(sizes, &order, 1)
+        }
+        None => {
+            let shape = part.op("Shape", &[images]);
+            let order = part.ints(&[3, 2, 3, 2]);
+            let limits = part.gather(&shape, &order, 0);
+            let batch = part.size(images, 0);
+            let four = part.ints(&[4]);
+            let shape = part.concat(&[batch, four], 0);
+            part.op("Expand", &[&limits, &shape])
+        }
+    };
+    let limits = part.to_float(&limits);
+    part.unsqueeze(&limits, &[1])
+}
+
+/// What lies between the images and the detections.
+struct Stages {
+    pyramid: pyramid::Pyramid,
+    rpn: proposals::RpnOutputs,
+    proposals: proposals::Proposals,
+    rois: heads::Rois,
+    outputs: heads::BoxOutputs,
+}
+
+impl Stages {
+    /// Outputs `c2` to `c5`, `p2` to `p6`, `objectness` `[N, A]`, `deltas` `[N, A, 4]`, `proposals` `[N, R, 4]`,
+    /// `proposal_scores` `[N, R]`, `roi_places` `[Q, 2]`, `rois` `[Q, 4]`, `class_logits` and `box_deltas`.
+    fn add_outputs(self, graph: &mut Graph, classes: usize) {
+        let names = ["c2", "c3", "c4", "c5"];
+        let maps = names.into_iter().zip(&self.pyramid.stages);
+        let levels = self.pyramid.levels.iter().enumerate();
+        let maps = maps.chain(levels.map(|(level, map)| (proposals::level_name(level), map)));
+        let maps: Vec<(&str, Value)> = maps.map(|(name, map)| (name, map.clone())).collect();
+        let (batch, any) = (Dim::Symbol("batch"), Dim::Any);
+        for (name, map) in maps {
+            let map = graph.widen(&format!("stages.{name}.Cast"), &map);
+            graph.output(name, Element::Float, &map, &[batch, any, any, any]);
+        }
+        let mut part = Part::new(graph, "stages");
+        let objectness = part.concat(&self.rpn.objectness, 1);
+        let deltas = part.concat(&self.rpn.deltas, 1);
+        let four = Dim::Fixed(4);
+        let [anchors, proposals, rois] = ["anchors", "proposals", "rois"].map(Dim::Symbol);
+        let outputs = [
+            ("objectness", &objectness, vec![batch, anchors]),
+            ("deltas", &deltas, vec![batch, anchors, four]),
+            ("proposals", &self.proposals.boxes, vec![batch, proposals, four]),
+            ("proposal_scores", &self.proposals.scores, vec![batch, proposals]),
+            ("rois", &self.rois.boxes, vec![rois, four]),
+            ("class_logits", &self.outputs.logits, vec![rois, Dim::Fixed(classes + 1)]),
+            ("box_deltas", &self.outputs.deltas, vec![rois, Dim::Fixed(4 * (classes + 1))]),
+        ];
+        for (name, value, dims) in outputs {
+            graph.output(name, Element::Float, value, &dims);
+        }
+        graph.output("roi_places", Element::Int64, &self.rois.places, &[rois, Dim::Fixed(2)]);
+    }
+}

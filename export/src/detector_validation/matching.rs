@@ -1,0 +1,213 @@
+//! Pairs the detections of the model with those of ONNX Runtime.
+//!
+//! Both compute in 32 bits but sum in other orders. Where a decision hangs on less than that, as when two boxes overlap
+//! by exactly the limit, either answer is right: such a tie is recognised by the numbers that it hangs on, counted, and
+//! no failure.
+
+use scrl_core::structures::BoxXyxy;
+use scrl_transfer::detection::{Detection, DetectorConfig};
+use serde::Serialize;
+
+use super::DetectorTolerance;
+
+/// Largest and mean absolute difference of matched numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Errors {
+    /// Largest.
+    pub max: f64,
+    /// Mean.
+    pub mean: f64,
+    /// How many differences.
+    pub count: usize,
+}
+
+impl Errors {
+    /// Adds one difference; one that is no number counts as infinite.
+    pub fn add(&mut self, difference: f64) {
+        let difference = if difference.is_nan() { f64::INFINITY } else { difference.abs() };
+        self.max = self.max.max(difference);
+        self.mean = (self.mean * self.count as f64 + difference) / (self.count + 1) as f64;
+        self.count += 1;
+    }
+
+    /// Adds the differences of another.
+    pub fn merge(&mut self, other: &Errors) {
+        let count = self.count + other.count;
+        if count > 0 {
+            let sum = self.mean * self.count as f64 + other.mean * other.count as f64;
+            *self = Self { max: self.max.max(other.max), mean: sum / count as f64, count };
+        }
+    }
+}
+
+/// What became of the detections of one or more images.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Matches {
+    /// Pairs within the tolerance.
+    pub matched: usize,
+    /// Detections of either side alone that hang on a tie.
+    pub ties: usize,
+    /// Detections of either side alone that no tie explains.
+    pub unexplained: usize,
+    /// Of the corners of matched boxes, in pixels.
+    pub boxes: Errors,
+    /// Of the scores of matched boxes.
+    pub scores: Errors,
+}
+
+impl Matches {
+    /// Adds another image's.
+    pub fn merge(&mut self, other: &Matches) {
+        self.matched += other.matched;
+        self.ties += other.ties;
+        self.unexplained += other.unexplained;
+        self.boxes.merge(&other.boxes);
+        self.scores.merge(&other.scores);
+    }
+}
+
+/// Pairs one image's detections: of the same class, within the tolerance, the nearest first come.
+pub(super) fn compare(
+    expected: &[Detection],
+    found: &[Detection],
+    config: &DetectorConfig,
+    tolerance: &DetectorTolerance,
+) -> Matches {
+    let mut matches = Matches::default();
+    let mut free = vec![true; found.len()];
+    let mut alone = Vec::new();
+    for detection in expected {
+        let near = |&index: &usize| free[index] && is_near(detection, &found[index], tolerance);
+        let distance = |&index: &usize| corner_distance(&detection.bbox, &found[index].bbox);
+        let nearest = (0..found.len()).filter(near).min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        match nearest {
+            Some(index) => {
+                free[index] = false;
+                matches.matched += 1;
+                matches.boxes.add(f64::from(distance(&index)));
+                matches.scores.add(f64::from(detection.score - found[index].score));
+            }
+            None => alone.push(detection),
+        }
+    }
+    let lost = alone.into_iter().map(|detection| (detection, found));
+    let new = (0..found.len()).filter(|&index| free[index]).map(|index| (&found[index], expected));
+    for (detection, others) in lost.chain(new) {
+        match is_tie(detection, others, config, tolerance) {
+            true => matches.ties += 1,
+            false => matches.unexplained += 1,
+        }
+    }
+    matches
+}
+
+fn is_near(a: &Detection, b: &Detection, tolerance: &DetectorTolerance) -> bool {
+    a.class == b.class
+        && f64::from((a.score - b.score).abs()) <= tolerance.scores
+        && f64::from(corner_distance(&a.bbox, &b.bbox)) <= tolerance.boxes
+}
+
+/// Largest difference of two boxes' coordinates.
+pub(super) fn corner_distance(a: &BoxXyxy, b: &BoxXyxy) -> f32 {
+    let differences = a.to_array().into_iter().zip(b.to_array()).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |a, b| if b.is_nan() { f32::INFINITY } else { a.max(b) })
+}
+
+/// Whether the absence of `detection` from `others` hangs on a tie: its score is at the threshold or at that of the last
+/// of a full list, or one of `others` of its class, at least as good, overlaps it by the limit of the suppression.
+fn is_tie(
+    detection: &Detection,
+    others: &[Detection],
+    config: &DetectorConfig,
+    tolerance: &DetectorTolerance,
+) -> bool {
+    let score = f64::from(detection.score);
+    let full = others.len() == config.detections_per_image;
+    let last = others.last().map_or(0.0, |last| f64::from(last.score));
+    let overlaps = |other: &Detection| {
+        let overlap = f64::from(other.bbox.iou(&detection.bbox) - config.box_nms).abs();
+        other.class == detection.class
+            && f64::from(other.score) >= score - tolerance.scores
+            && overlap <= tolerance.overlap
+    };
+    score <= f64::from(config.box_score_threshold) + tolerance.scores
+        || (full && score <= last + tolerance.scores)
+        || others.iter().any(overlaps)
+}
+
+/// How many boxes of either list have no partner within the tolerance in the other.
+pub(super) fn unmatched_boxes(a: &[BoxXyxy], b: &[BoxXyxy], tolerance: f64) -> usize {
+    let mut free = vec![true; b.len()];
+    let mut lost = 0;
+    for bbox in a {
+        let near = |&index: &usize| free[index] && f64::from(corner_distance(bbox, &b[index])) <= tolerance;
+        match (0..b.len()).find(near) {
+            Some(index) => free[index] = false,
+            None => lost += 1,
+        }
+    }
+    lost + free.into_iter().filter(|free| *free).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLERANCE: DetectorTolerance =
+        DetectorTolerance { boxes: 0.1, scores: 0.01, overlap: 0.01, unmatched: 0.0, tensors: 1e-4 };
+
+    fn detection(x: f32, score: f32) -> Detection {
+        Detection { bbox: BoxXyxy::new(x, 0.0, x + 10.0, 10.0), class: 0, score }
+    }
+
+    fn compare_lists(expected: &[Detection], found: &[Detection], limit: usize) -> [usize; 3] {
+        let config = DetectorConfig { detections_per_image: limit, box_nms: 0.6, ..Default::default() };
+        let found = compare(expected, found, &config, &TOLERANCE);
+        [found.matched, found.ties, found.unexplained]
+    }
+
+    #[test]
+    fn equal_detections_match_in_any_order_and_their_errors_are_measured() {
+        let config = DetectorConfig::default();
+        let expected = [detection(0.0, 0.9), detection(50.0, 0.8)];
+        let found = [detection(50.05, 0.805), detection(0.0, 0.9)];
+        let matches = compare(&expected, &found, &config, &TOLERANCE);
+        assert_eq!((matches.matched, matches.ties, matches.unexplained), (2, 0, 0));
+        assert!((matches.boxes.max - 0.05).abs() < 1e-4 && (matches.boxes.mean - 0.025).abs() < 1e-4);
+        assert!((matches.scores.max - 0.005).abs() < 1e-4);
+    }
+
+    #[test]
+    fn another_class_place_or_score_is_no_match() {
+        let one = [detection(0.0, 0.9)];
+        assert_eq!(compare_lists(&one, &[Detection { class: 1, ..one[0] }], 9), [0, 0, 2]);
+        assert_eq!(compare_lists(&one, &[detection(0.2, 0.9)], 9), [0, 0, 2]);
+        assert_eq!(compare_lists(&one, &[detection(0.0, 0.8)], 9), [0, 0, 2]);
+        assert_eq!(compare_lists(&one, &[], 9), [0, 0, 1]);
+        assert_eq!(compare_lists(&one, &[detection(f32::NAN, 0.9)], 9), [0, 0, 2]);
+    }
+
+    #[test]
+    fn a_detection_at_the_threshold_or_the_limit_may_be_missing() {
+        assert_eq!(compare_lists(&[detection(0.0, 0.055)], &[], 9), [0, 1, 0]);
+        let (best, last) = (detection(0.0, 0.9), [detection(50.0, 0.5), detection(90.0, 0.505)]);
+        assert_eq!(compare_lists(&[best, last[0]], &[best, last[1]], 2), [1, 2, 0]);
+        assert_eq!(compare_lists(&[best, last[0]], &[best, last[1]], 9), [1, 0, 2]);
+    }
+
+    #[test]
+    fn a_detection_that_overlaps_a_better_one_by_the_limit_may_be_missing() {
+        // Shifted by 2.5 of 10: 7.5 / 12.5 is the limit of 0.6.
+        let (best, next) = (detection(0.0, 0.9), detection(2.5, 0.7));
+        assert_eq!(compare_lists(&[best, next], &[best], 9), [1, 1, 0]);
+        assert_eq!(compare_lists(&[best], &[best, next], 9), [1, 1, 0]);
+        assert_eq!(compare_lists(&[best, detection(4.0, 0.7)], &[best], 9), [1, 0, 1]);
+    }
+
+    #[test]
+    fn boxes_without_a_partner_are_counted_on_both_sides() {
+        let boxes = |xs: &[f32]| xs.iter().map(|&x| detection(x, 0.5).bbox).collect::<Vec<_>>();
+        assert_eq!(unmatched_boxes(&boxes(&[0.0, 5.0, 9.0]), &boxes(&[5.01, 0.0]), 0.1), 1);
+        assert_eq!(unmatched_boxes(&boxes(&[0.0]), &boxes(&[3.0, 4.0]), 0.1), 3);
+    }
+}
