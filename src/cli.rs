@@ -2,17 +2,27 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 mod bench;
+mod benchmark;
 mod convert;
+mod evaluate;
+mod export;
 mod inspect;
+mod predict;
 mod probe;
+mod replay;
 
 pub use bench::*;
+pub use benchmark::*;
 pub use convert::*;
+pub use evaluate::*;
+pub use export::*;
 pub use inspect::*;
+pub use predict::*;
 pub use probe::*;
+pub use replay::*;
 
 /// Self-supervised pretraining that makes object detectors better: pretrain, transfer, compare, export.
 #[derive(Debug, Parser)]
@@ -34,9 +44,13 @@ pub enum Command {
     Export(ExportArgs),
     Bench(BenchArgs),
     Benchmark(BenchmarkArgs),
+    #[command(hide = true)]
+    BenchmarkCell(BenchmarkCellArgs),
     Convert(ConvertArgs),
     Inspect(InspectArgs),
+    Predict(PredictArgs),
     Probe(ProbeArgs),
+    Replay(ReplayArgs),
 }
 
 /// Write procedural scenes as a COCO dataset with class folders, so that everything runs with no download.
@@ -91,6 +105,10 @@ pub struct PretrainArgs {
     /// Folder of images, read recursively; may be given several times.
     #[arg(long, required = true)]
     pub data: Vec<PathBuf>,
+    /// Folder of images that health checks look at and training does not see; without it they look at training
+    /// images.
+    #[arg(long, value_name = "DIR")]
+    pub held_out: Option<PathBuf>,
     /// Weights to start the backbone from: a run directory, or a file that `scrl convert` reads.
     #[arg(long, conflicts_with = "resume")]
     pub init: Option<PathBuf>,
@@ -115,91 +133,4 @@ pub struct TransferArgs {
     pub init: String,
     #[command(flatten)]
     pub run: RunArgs,
-}
-
-/// Evaluate a transfer run, or COCO detections against COCO ground truth.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  scrl evaluate --run runs/scrl-det --data data/scenes\n  scrl evaluate --ground-truth instances.json --detections results.json --out metrics.json"
-)]
-pub struct EvaluateArgs {
-    /// A finished transfer run.
-    #[arg(long, conflicts_with_all = ["ground_truth", "detections"], required_unless_present = "ground_truth")]
-    pub run: Option<PathBuf>,
-    /// A COCO or VOC folder to evaluate the run on; the run's own validation data by default.
-    #[arg(long, requires = "run")]
-    pub data: Option<PathBuf>,
-    /// COCO instances JSON.
-    #[arg(long, requires = "detections")]
-    pub ground_truth: Option<PathBuf>,
-    /// COCO results JSON.
-    #[arg(long, requires = "ground_truth")]
-    pub detections: Option<PathBuf>,
-    /// Writes the metrics to this JSON file.
-    #[arg(long)]
-    pub out: Option<PathBuf>,
-    /// Where to compute: `cpu` or `cuda:N`.
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
-}
-
-/// Emit ONNX and prove it with ONNX Runtime.
-#[derive(Debug, Args)]
-pub struct ExportArgs {
-    #[command(subcommand)]
-    pub what: ExportCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ExportCommand {
-    Backbone(ExportBackboneArgs),
-}
-
-/// Export a backbone with a dynamic batch; a mismatch with ONNX Runtime is a failure.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  scrl export backbone --weights runs/scrl --out scrl.onnx --output pooled --images photos"
-)]
-pub struct ExportBackboneArgs {
-    /// A pretraining run or a .safetensors file.
-    #[arg(long)]
-    pub weights: PathBuf,
-    /// File to write.
-    #[arg(long)]
-    pub out: PathBuf,
-    /// What the network returns.
-    #[arg(long, value_enum, default_value = "c5")]
-    pub output: OutputArg,
-    /// Folder of images for validation beside random inputs.
-    #[arg(long)]
-    pub images: Option<PathBuf>,
-}
-
-/// Outputs of an exported backbone.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum OutputArg {
-    /// The last feature map, `[batch, channels, height/32, width/32]`.
-    C5,
-    /// C5 averaged over all positions, `[batch, channels]`.
-    Pooled,
-    /// C2, C3, C4 and C5.
-    Pyramid,
-}
-
-/// Run a plan of inits, label fractions and seeds: pretrain, transfer, evaluate, export, report.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  scrl benchmark --config configs/benchmark/demo.toml --out runs/demo")]
-pub struct BenchmarkArgs {
-    /// TOML plan; see configs/benchmark.
-    #[arg(long)]
-    pub config: PathBuf,
-    /// Folder for all runs and the report; what is already done there is kept.
-    #[arg(long)]
-    pub out: PathBuf,
-    /// Overrides one setting of the plan.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
-    /// Where to compute: `cpu` or `cuda:N`.
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
 }

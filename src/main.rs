@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod device;
 mod logging;
+mod plots;
 mod progress;
 
 use std::process::ExitCode;
@@ -47,10 +48,13 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Evaluate(args) => commands::evaluate::run(args, monitor),
         Command::Export(args) => commands::export::run(args),
         Command::Bench(args) => commands::bench::run(args),
-        Command::Benchmark(args) => commands::benchmark::run(args, monitor),
+        Command::Benchmark(args) => commands::benchmark::run(args, monitor, cli.quiet),
+        Command::BenchmarkCell(args) => commands::benchmark::cell(args, monitor),
         Command::Convert(args) => commands::convert::run(args),
+        Command::Predict(args) => commands::predict::run(args, monitor),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Probe(args) => commands::probe::run(args, monitor),
+        Command::Replay(args) => commands::replay::run(&args),
     }
 }
 

@@ -1,70 +1,62 @@
 //! What a benchmark compares, as read from TOML.
 
-use std::path::{Path, PathBuf};
+mod load;
+mod recipe;
 
-use anyhow::{Context, Result, bail, ensure};
-use scrl_core::config;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use scrl_core::data::synth::SynthConfig;
-use scrl_pretrain::{MethodKind, PretrainConfig};
-use scrl_transfer::TransferConfig;
 use serde::{Deserialize, Serialize};
 
-/// How a detector's backbone starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Init {
-    Random,
-    Supervised,
-    Byol,
-    Scrl,
-}
+pub use load::{Arm, ResolvedPlan, Source, TransferArm};
+pub use recipe::Recipe;
 
-impl Init {
-    pub fn name(self) -> &'static str {
-        match self {
-            Init::Random => "random",
-            Init::Supervised => "supervised",
-            Init::Byol => "byol",
-            Init::Scrl => "scrl",
-        }
-    }
-
-    /// The pretraining method behind the init, if there is one.
-    pub fn method(self) -> Option<MethodKind> {
-        match self {
-            Init::Random => None,
-            Init::Supervised => Some(MethodKind::Supervised),
-            Init::Byol => Some(MethodKind::Byol),
-            Init::Scrl => Some(MethodKind::Scrl),
-        }
-    }
-}
+/// The init that needs neither a recipe nor a file.
+pub const RANDOM: &str = "random";
 
 /// A benchmark plan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchmarkPlan {
-    pub inits: Vec<Init>,
-    /// Shares of the labelled training images, each in (0, 1].
+    /// How the detector's backbone starts: `random`, or names of `[pretrain]` or `[weights]`.
+    pub inits: Vec<String>,
+    /// Shares of the labelled training images, each in `(0, 1]`; the images of a smaller one are among those of a
+    /// larger one, and every init of a seed gets the same.
     pub label_fractions: Vec<f64>,
+    /// Each seeds a pretraining, the choice of labelled images and a fine-tuning.
     pub seeds: Vec<u64>,
+    /// Pretrainings of each init, shared by the seeds in turn; one a seed by default.
+    #[serde(default)]
+    pub pretrain_seeds: Option<usize>,
     pub data: DataPlan,
-    /// Recipe of each pretraining, relative to the plan's file.
-    pub pretrain: PretrainRecipes,
-    /// Recipe of every transfer, relative to the plan's file.
-    pub transfer: PathBuf,
-    /// What the exported backbones return.
+    /// The images that SCRL and BYOL see.
+    #[serde(default)]
+    pub pretrain_images: PretrainImages,
+    /// Recipes of pretrainings by the name of their init; an entry that `inits` does not name is not used.
+    #[serde(default)]
+    pub pretrain: BTreeMap<String, Recipe>,
+    /// Weight files by the name of their init, in any form that `scrl transfer --init` reads.
+    #[serde(default)]
+    pub weights: BTreeMap<String, PathBuf>,
+    /// The recipe of every fine-tuning, on the plan's detection data.
+    #[serde(default)]
+    pub transfer: Option<Recipe>,
+    /// Several data sets or protocols, in place of `transfer`.
+    #[serde(default)]
+    pub transfers: BTreeMap<String, TransferPlan>,
+    /// What all pretrainings have in common; by default each goes by its recipe.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+    /// The init whose recipe sets the budget; `scrl` or else the first pretrained one by default.
+    #[serde(default)]
+    pub budget_reference: Option<String>,
+    #[serde(default)]
+    pub sweep: Option<SweepPlan>,
     #[serde(default)]
     pub export: ExportPlan,
-}
-
-/// Recipe files by init; an init that the plan does not use needs none.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PretrainRecipes {
-    pub supervised: Option<PathBuf>,
-    pub byol: Option<PathBuf>,
-    pub scrl: Option<PathBuf>,
+    #[serde(default)]
+    pub report: ReportPlan,
 }
 
 /// Where the images come from: procedural scenes or the user's folders.
@@ -73,83 +65,130 @@ pub struct PretrainRecipes {
 pub enum DataPlan {
     /// Scenes written once to `OUT/data`.
     Synth(SynthConfig),
-    /// Existing folders.
-    Folders {
-        /// Images for SCRL and BYOL, read recursively.
-        unlabelled: Vec<PathBuf>,
-        /// Class folders for supervised pretraining.
-        classes: Option<PathBuf>,
-        /// A COCO or VOC folder for transfer.
-        detection: PathBuf,
-    },
+    /// Existing folders, relative to where the command runs.
+    Folders(FolderPlan),
 }
 
-/// Export of every pretrained backbone.
+/// The user's folders.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderPlan {
+    /// Images for SCRL and BYOL, read recursively.
+    #[serde(default)]
+    pub unlabelled: Vec<PathBuf>,
+    /// Class folders for supervised pretraining.
+    #[serde(default)]
+    pub classes: Option<PathBuf>,
+    /// A COCO or VOC folder for transfer.
+    #[serde(default)]
+    pub detection: Option<PathBuf>,
+}
+
+/// The images of self-supervised pretraining.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PretrainImages {
+    /// The unlabelled ones.
+    #[default]
+    Unlabelled,
+    /// Those that supervised pretraining sees, without their labels.
+    Classes,
+}
+
+/// What equal pretrainings have in common. Schedules keep their form: warm-up is the same share of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Budget {
+    /// Passes over the images.
+    Epochs,
+    /// Optimiser updates of the reference's batch size, rounded to whole epochs.
+    Steps,
+    /// Multiplications: forward and backward passes of all networks through views of their size, rounded to whole
+    /// epochs. An SCRL or BYOL image costs 8 passes (2 views, online network forward and backward, target forward), a
+    /// supervised one 3.
+    Compute,
+}
+
+/// One data set with its recipe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferPlan {
+    /// Relative to the plan's file.
+    pub recipe: PathBuf,
+    /// Settings that replace the recipe's, as on the command line.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// A COCO or VOC folder; the plan's detection data by default.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+    /// In place of the plan's.
+    #[serde(default)]
+    pub label_fractions: Option<Vec<f64>>,
+}
+
+/// Learning rates to try on a part of the training data before the benchmark begins.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepPlan {
+    /// `schedule.base_lr` of every pretraining.
+    #[serde(default)]
+    pub base_lr: Vec<f64>,
+    /// `solver.lr` of every fine-tuning.
+    #[serde(default)]
+    pub transfer_lr: Vec<f64>,
+    /// Share of the training images that judges and is not trained on meanwhile.
+    #[serde(default = "holdout")]
+    pub holdout: f64,
+}
+
+fn holdout() -> f64 {
+    0.2
+}
+
+/// Export to ONNX, validated by ONNX Runtime.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExportPlan {
+    /// Every pretrained backbone.
     pub enabled: bool,
+    /// Of every init and data set the first seed's detector with most labels.
+    pub detectors: bool,
     /// Real images used for validation beside random inputs.
     pub images: usize,
 }
 
 impl Default for ExportPlan {
     fn default() -> Self {
-        Self { enabled: true, images: 4 }
+        Self { enabled: true, detectors: false, images: 4 }
     }
 }
 
-/// A plan with every recipe it names read and checked.
-pub struct ResolvedPlan {
-    pub plan: BenchmarkPlan,
-    pub transfer: TransferConfig,
-    recipes: Vec<(Init, PretrainConfig)>,
+/// What the report shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReportPlan {
+    pub title: String,
+    /// The figure of curves and sentences: a name of the results, such as `AP` or `AP50`.
+    pub metric: String,
+    /// The init that is compared with all others; the first that SCRL pretrained, else the last, by default.
+    pub subject: Option<String>,
+    /// Test images whose detections are drawn for every init; 0 for none.
+    pub images: usize,
+    /// Detections below this score are not drawn.
+    pub min_score: f32,
+    /// Images whose box-similarity maps are drawn for every pretrained init; 0 for none.
+    pub similarity_images: usize,
 }
 
-impl ResolvedPlan {
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let plan = config::load::<BenchmarkPlan>(path, overrides)?;
-        ensure!(!plan.inits.is_empty(), "`inits` in `{}` is empty; name at least one", path.display());
-        ensure!(!plan.seeds.is_empty(), "`seeds` in `{}` is empty; name at least one", path.display());
-        ensure!(
-            !plan.label_fractions.is_empty() && plan.label_fractions.iter().all(|f| *f > 0.0 && *f <= 1.0),
-            "`label_fractions` in `{}` must be a list of numbers above 0 and at most 1",
-            path.display()
-        );
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let transfer = config::load::<TransferConfig>(&folder.join(&plan.transfer), &[])?;
-        let mut recipes = Vec::new();
-        for &init in &plan.inits {
-            let Some(method) = init.method() else { continue };
-            let recipe = recipe_path(&plan.pretrain, init).with_context(|| {
-                format!("the plan `{}` uses init `{}` without pretrain.{0}", path.display(), init.name())
-            })?;
-            let settings = config::load::<PretrainConfig>(&folder.join(recipe), &[])?.validate()?;
-            if settings.method != method {
-                bail!(
-                    "`{}` has method = \"{}\", the plan uses it for init `{}`",
-                    recipe.display(),
-                    settings.method.name(),
-                    init.name()
-                );
-            }
-            recipes.push((init, settings));
+impl Default for ReportPlan {
+    fn default() -> Self {
+        Self {
+            title: "Does pretraining help detection?".into(),
+            metric: "AP".into(),
+            subject: None,
+            images: 4,
+            min_score: 0.3,
+            similarity_images: 3,
         }
-        Ok(Self { plan, transfer, recipes })
-    }
-
-    /// The recipe of a pretrained init, with this seed.
-    pub fn recipe(&self, init: Init, seed: u64) -> Option<PretrainConfig> {
-        let settings = self.recipes.iter().find(|(of, _)| *of == init).map(|(_, recipe)| recipe.clone())?;
-        Some(PretrainConfig { seed, ..settings })
-    }
-}
-
-fn recipe_path(recipes: &PretrainRecipes, init: Init) -> Option<&PathBuf> {
-    match init {
-        Init::Random => None,
-        Init::Supervised => recipes.supervised.as_ref(),
-        Init::Byol => recipes.byol.as_ref(),
-        Init::Scrl => recipes.scrl.as_ref(),
     }
 }

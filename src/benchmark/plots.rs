@@ -1,16 +1,12 @@
-//! The report's plots, as SVG.
+//! Plots of runs, as SVG.
 
 use std::path::Path;
 
-use SeriesLabelPosition::{UpperLeft, UpperRight};
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use super::report::Results;
-use super::run::train_events;
-
 /// Colours that remain distinct for colour-blind readers (Okabe and Ito).
-const COLORS: [RGBColor; 5] = [
+pub const COLORS: [RGBColor; 5] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -18,52 +14,13 @@ const COLORS: [RGBColor; 5] = [
     RGBColor(86, 180, 233),
 ];
 
+/// Curves of at most so many points show them as dots.
+const DOTS: usize = 60;
+
 /// A named curve.
 pub struct Curve {
     pub name: String,
     pub points: Vec<(f64, f64)>,
-}
-
-/// AP against the share of labels, one curve per init, as `ap.svg`.
-pub fn label_efficiency(results: &Results, out: &Path) -> Result<String> {
-    let curves = results.inits().into_iter().map(|init| Curve {
-        name: init.name().to_string(),
-        points: results
-            .fractions()
-            .into_iter()
-            .filter_map(|f| Some((100.0 * f, 100.0 * results.ap(init, f)?.mean)))
-            .collect(),
-    });
-    draw(
-        &out.join("ap.svg"),
-        "Detection AP",
-        "labelled images, %",
-        "AP, %",
-        UpperLeft,
-        &curves.collect::<Vec<_>>(),
-    )?;
-    Ok("ap.svg".into())
-}
-
-/// A field of the `train` events of several runs, as `name.svg`.
-pub fn training_curves(
-    runs: &[(String, std::path::PathBuf)],
-    field: &str,
-    title: &str,
-    out: &Path,
-    file: &str,
-) -> Result<String> {
-    let mut curves = Vec::new();
-    for (name, run) in runs {
-        curves.push(Curve { name: name.clone(), points: read_curve(&run.join("metrics.jsonl"), field)? });
-    }
-    draw(&out.join(file), title, "step", field, UpperRight, &curves)?;
-    Ok(file.to_string())
-}
-
-fn read_curve(path: &Path, field: &str) -> Result<Vec<(f64, f64)>> {
-    let events = train_events(path)?;
-    Ok(events.iter().filter_map(|event| Some((event["step"].as_f64()?, event[field].as_f64()?))).collect())
 }
 
 /// Curves over a common x axis as an SVG file; both axes start at zero or below.
@@ -88,7 +45,7 @@ pub fn draw(
         .caption(title, ("sans-serif", 22))
         .margin(12)
         .x_label_area_size(42)
-        .y_label_area_size(56)
+        .y_label_area_size(72)
         .build_cartesian_2d(x_range, y_range)
         .map_err(|e| failed(e.to_string()))?;
     chart
@@ -99,7 +56,8 @@ pub fn draw(
         .draw()
         .map_err(|e| failed(e.to_string()))?;
     for (curve, color) in curves.iter().zip(COLORS.iter().cycle()) {
-        let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2)).point_size(3);
+        let dot = if curve.points.len() > DOTS { 0 } else { 3 };
+        let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2)).point_size(dot);
         chart
             .draw_series(line)
             .map_err(|e| failed(e.to_string()))?

@@ -1,300 +1,201 @@
-//! Runs a plan cell by cell. Every cell has a folder; a finished one is skipped, an interrupted one resumed.
+//! A benchmark from its plan to its report.
 
-use std::fs;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
-use scrl_core::checkpoint::weights;
-use scrl_core::config;
-use scrl_core::data::image_folder::ImageFolder;
-use scrl_core::data::synth;
-use scrl_core::engine::{Monitor, OpenMode, RunDir, TrainEnd};
-use scrl_export::{BackboneOutput, ExportOptions, ValidationInputs, export_backbone, validate_backbone};
-use scrl_pretrain::MethodKind;
-use scrl_transfer::{InitWeights, TransferOutcome};
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use scrl_core::data::synth::{self, ShapeClass};
+use scrl_core::engine::Interrupt;
 
-use super::plan::{DataPlan, Init, ResolvedPlan};
-use super::plots;
-use super::report::{ExportResult, PretrainResult, Results, TransferResult};
-use crate::commands::{Ending, open_logged};
+use super::board::Board;
+use super::budget::{self, ImageCounts};
+use super::graph::{Cell, Chosen, Graph, Sources, work};
+use super::job::PretrainJob;
+use super::plan::{Arm, DataPlan, PretrainImages, ResolvedPlan};
+use super::record::write_whole;
+use super::report::{self, Finished};
+use super::results::Results;
+use super::runner::{CellState, Runner};
+use super::sweep::{self, Round, Trial};
 
-/// Marks a finished cell; holds its result and the hash of the settings that made it.
-const DONE: &str = "done.json";
+/// How long a benchmark waits for the one that ran in its folder before.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A benchmark in a folder.
 pub struct Benchmark<'a> {
     pub plan: &'a ResolvedPlan,
     pub out: &'a Path,
-    pub device: &'a Device,
-    pub monitor: &'a mut Monitor,
+    /// Where cells compute, in turn.
+    pub devices: &'a [String],
+    /// Cells at a time.
+    pub jobs: Option<usize>,
+    pub interrupt: Interrupt,
+    pub quiet: bool,
 }
 
-/// Images of the plan.
-struct Sources {
-    unlabelled: Vec<PathBuf>,
-    classes: Option<PathBuf>,
-    detection: PathBuf,
-}
-
-/// A cell's result, or that the user stopped it.
-enum Cell<T> {
-    Done(T),
+/// How a benchmark ended.
+pub enum BenchmarkEnd {
     Interrupted,
+    /// Every cell that could be run was; the results name those without one.
+    Reported(Box<Results>),
 }
 
 impl Benchmark<'_> {
-    /// Runs every cell that is not done, then writes `results.json`, plots and reports.
-    pub fn run(&mut self) -> Result<(Ending, Results)> {
-        let sources = self.sources()?;
-        let mut results = Results::default();
-        let plan = &self.plan.plan;
-        for &seed in &plan.seeds {
-            for &init in &plan.inits {
-                if init.method().is_some() {
-                    match self.pretrain(init, seed, &sources)? {
-                        Cell::Done(result) => results.pretrain.push(result),
-                        Cell::Interrupted => return Ok((Ending::Interrupted, results)),
-                    }
-                    if plan.export.enabled {
-                        results.export.push(self.export(init, seed, &sources)?);
-                    }
-                }
-            }
-        }
-        for &fraction in &plan.label_fractions {
-            for &init in &plan.inits {
-                for &seed in &plan.seeds {
-                    match self.transfer(init, fraction, seed, &sources)? {
-                        Cell::Done(result) => results.transfer.push(result),
-                        Cell::Interrupted => return Ok((Ending::Interrupted, results)),
-                    }
-                }
-            }
-        }
-        self.report(&results)?;
-        Ok((Ending::Done, results))
-    }
+    /// Runs every cell that is not done, then writes `results.json`, `results.csv`, `timings.json` and the reports.
+    ///
+    /// # Errors
+    /// When the images cannot be read, a cell was made with other settings, or the report cannot be written. A cell that
+    /// fails is no error here: the results name it.
+    pub fn run(&self) -> Result<BenchmarkEnd> {
+        // The process that holds it is the only one; the lock ends with it.
+        let _lock = self.lock()?;
+        let sources = self.prepare()?;
+        let counts = image_counts(self.plan, &sources)?;
+        let arms = budget::equalise(self.plan, counts)?;
+        let graph = Graph { plan: self.plan, arms: &arms, sources: &sources, out: self.out };
+        let runner = Runner::new(self.out, self.devices, self.jobs, self.interrupt.clone())?;
+        let mut board = self.board(counts);
 
-    fn sources(&self) -> Result<Sources> {
-        match &self.plan.plan.data {
-            DataPlan::Synth(settings) => {
-                let data = self.out.join("data");
-                if !synth::is_complete(&data, settings) {
-                    tracing::info!("writing procedural scenes to {}", data.display());
-                    synth::overwrite(settings, &data)?;
-                }
-                Ok(Sources {
-                    unlabelled: vec![data.join("unlabelled")],
-                    classes: Some(data.join("classes")),
-                    detection: data,
-                })
-            }
-            DataPlan::Folders { unlabelled, classes, detection } => Ok(Sources {
-                unlabelled: unlabelled.clone(),
-                classes: classes.clone(),
-                detection: detection.clone(),
-            }),
+        let (mut chosen, mut trials) = (Chosen::default(), Vec::new());
+        if let Some(plan) = &self.plan.plan.sweep {
+            let round = sweep::pretraining_round(&graph, &plan.base_lr, plan.holdout)?;
+            let Some(found) = sweep_round(&runner, &mut board, round, &mut chosen)? else {
+                return Ok(BenchmarkEnd::Interrupted);
+            };
+            trials.extend(found);
+            let round = sweep::transfer_round(&graph, &plan.transfer_lr, plan.holdout, &chosen)?;
+            let Some(found) = sweep_round(&runner, &mut board, round, &mut chosen)? else {
+                return Ok(BenchmarkEnd::Interrupted);
+            };
+            trials.extend(found);
         }
-    }
-
-    fn pretrain_dir(&self, init: Init, seed: u64) -> PathBuf {
-        self.out.join("pretrain").join(format!("{}-seed{seed}", init.name()))
-    }
-
-    fn transfer_dir(&self, init: Init, fraction: f64, seed: u64) -> PathBuf {
-        let name = format!("{}-{}pct-seed{seed}", init.name(), (1000.0 * fraction).round() / 10.0);
-        self.out.join("transfer").join(name)
-    }
-
-    fn pretrain(&mut self, init: Init, seed: u64, sources: &Sources) -> Result<Cell<PretrainResult>> {
-        let settings = self.plan.recipe(init, seed).context("the plan was checked when it was read")?;
-        let dir = self.pretrain_dir(init, seed);
-        let hash = config::hash(&settings);
-        if let Some(result) = finished(&dir, &hash)? {
-            return Ok(Cell::Done(result));
+        let cells = graph.cells(&chosen)?;
+        let end = runner.run(&cells, &mut board)?;
+        if end.interrupted {
+            return Ok(BenchmarkEnd::Interrupted);
         }
-        let folders = match (settings.method, &sources.classes) {
-            (MethodKind::Supervised, Some(classes)) => vec![classes.clone()],
-            (MethodKind::Supervised, None) => {
-                bail!("init `supervised` needs `classes`, a folder of class folders, in the plan's [data]")
-            }
-            _ => sources.unlabelled.clone(),
+        let results = Results::new(self.plan, &cells, &end.states, trials);
+        self.write(&results, &cells, &end.states)?;
+        let finished = Finished {
+            plan: self.plan,
+            arms: &arms,
+            counts,
+            sources: &sources,
+            cells: &cells,
+            states: &end.states,
+            results: &results,
+            out: self.out,
         };
-        let data = ImageFolder::scan(&folders)?;
-        let (run, resume) = open(&dir)?;
+        report::write(&finished)?;
+        Ok(BenchmarkEnd::Reported(Box::new(results)))
+    }
+
+    fn lock(&self) -> Result<File> {
+        let path = self.out.join(".lock");
+        std::fs::create_dir_all(self.out)
+            .with_context(|| format!("cannot create `{}`", self.out.display()))?;
+        let file =
+            std::fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
         let started = Instant::now();
-        let outcome = scrl_pretrain::train(&settings, &data, None, &run, resume, self.device, self.monitor)?;
-        let TrainEnd::Finished = outcome else { return Ok(Cell::Interrupted) };
-        let events = train_events(&run.file("metrics.jsonl"))?;
-        let losses: Vec<f64> = events.iter().filter_map(|event| event["loss"].as_f64()).collect();
-        let result = PretrainResult {
-            init,
-            seed,
-            images: data.samples.len(),
-            steps: events.last().and_then(|event| event["step"].as_u64()).unwrap_or(0),
-            first_loss: losses.first().copied(),
-            final_loss: losses.last().copied(),
-            seconds: started.elapsed().as_secs_f64(),
-        };
-        mark(&dir, &hash, &result)?;
-        Ok(Cell::Done(result))
-    }
-
-    fn transfer(
-        &mut self,
-        init: Init,
-        fraction: f64,
-        seed: u64,
-        sources: &Sources,
-    ) -> Result<Cell<TransferResult>> {
-        let mut settings = self.plan.transfer.clone().with_data_dir(&sources.detection)?;
-        settings.seed = seed;
-        settings.fraction = fraction;
-        settings.subset_seed = seed;
-        let weights = match init.method() {
-            None => InitWeights::Random,
-            Some(_) => InitWeights::Backbone(self.pretrain_dir(init, seed)),
-        };
-        let recipe = self.plan.recipe(init, seed);
-        let hash = config::hash(&(&settings, &recipe));
-        let dir = self.transfer_dir(init, fraction, seed);
-        if let Some(result) = finished(&dir, &hash)? {
-            return Ok(Cell::Done(result));
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                // A process that a killed benchmark was just starting holds a copy of its lock for a moment.
+                Err(TryLockError::WouldBlock) if started.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    bail!("another benchmark runs in `{}`; choose another --out", self.out.display())
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock `{}`", path.display()));
+                }
+            }
         }
-        tracing::info!("transfer from {}, {:.0} % of the labels, seed {seed}", init.name(), 100.0 * fraction);
-        let (run, resume) = open(&dir)?;
-        let started = Instant::now();
-        let outcome = scrl_transfer::train(&settings, &weights, &run, resume, self.device, self.monitor)?;
-        let TransferOutcome::Finished(report) = outcome else { return Ok(Cell::Interrupted) };
-        let (coco, voc) = (&report.metrics.coco, &report.metrics.voc);
-        let result = TransferResult {
-            init,
-            label_fraction: fraction,
-            seed,
-            train_images: report.train_images,
-            ap: coco.ap,
-            ap50: coco.ap50,
-            ap75: coco.ap75,
-            voc07: voc.eleven_points,
-            seconds: started.elapsed().as_secs_f64(),
-        };
-        mark(&dir, &hash, &result)?;
-        Ok(Cell::Done(result))
     }
 
-    fn export(&self, init: Init, seed: u64, sources: &Sources) -> Result<ExportResult> {
-        let dir = self.pretrain_dir(init, seed);
-        let onnx = self.out.join("onnx").join(format!("{}-seed{seed}.onnx", init.name()));
-        let hash = config::hash(&self.plan.recipe(init, seed));
-        let marker = onnx.with_extension("json");
-        if onnx.exists()
-            && let Some(result) = read_marker(&marker, &hash)?
-        {
-            return Ok(result);
+    /// The images, scenes written where the plan wants them.
+    fn prepare(&self) -> Result<Sources> {
+        if let DataPlan::Synth(settings) = &self.plan.plan.data {
+            let data = self.out.join("data");
+            if !synth::is_complete(&data, settings) {
+                tracing::info!("writing procedural scenes to {}", data.display());
+                synth::overwrite(settings, &data)?;
+            }
         }
-        let cpu = crate::device::parse("cpu")?;
-        let (model, model_config, metadata) = weights::load_backbone(&dir, &cpu)?;
-        fs::create_dir_all(self.out.join("onnx"))
-            .with_context(|| format!("cannot create `{}`", self.out.join("onnx").display()))?;
-        let options = ExportOptions::default();
-        export_backbone(&model, &model_config, &metadata, BackboneOutput::Pyramid, &onnx, &options)?;
-        let folder = ImageFolder::scan(&sources.unlabelled)?;
-        let images =
-            folder.samples.iter().take(self.plan.plan.export.images).map(|s| s.path.clone()).collect();
-        let inputs = ValidationInputs { images, ..ValidationInputs::new(metadata.image_size) };
-        let report = validate_backbone(&onnx, &model, &metadata, &inputs)?;
-        tracing::info!(
-            "{} reproduced by ONNX Runtime in {} cases, max abs error {:.2e}",
-            onnx.display(),
-            report.cases.len(),
-            report.max_abs_error
-        );
-        let result = ExportResult {
-            init,
-            seed,
-            path: format!("onnx/{}-seed{seed}.onnx", init.name()),
-            cases: report.cases.len(),
-            max_abs_error: report.max_abs_error,
-            tolerance: report.tolerance,
-        };
-        write_marker(&marker, &hash, &result)?;
-        Ok(result)
+        sources(self.plan, self.out)
     }
 
-    fn report(&self, results: &Results) -> Result<()> {
-        let path = self.out.join("results.json");
-        let text = serde_json::to_string_pretty(results)?;
-        fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
-        let plan = &self.plan.plan;
-        let seed = plan.seeds[0];
-        let mut files = vec![plots::label_efficiency(results, self.out)?];
-        let pretrained: Vec<_> = plan
-            .inits
-            .iter()
-            .filter(|init| init.method().is_some())
-            .map(|&init| (init.name().to_string(), self.pretrain_dir(init, seed)))
-            .collect();
-        if !pretrained.is_empty() {
-            let title = "Pretraining loss";
-            files.push(plots::training_curves(&pretrained, "loss", title, self.out, "pretrain-loss.svg")?);
+    fn board(&self, counts: ImageCounts) -> Board {
+        let images = self.plan.plan.pretrain_images;
+        let count = move |job: &PretrainJob| counts.of(job.settings.method, images);
+        let work = Box::new(move |cell: &Cell| work(&cell.job, count));
+        Board::new(self.quiet, &self.plan.plan.report.metric, work)
+    }
+
+    fn write(&self, results: &Results, cells: &[Cell], states: &[CellState]) -> Result<()> {
+        let done = cells.iter().zip(states).filter_map(|(cell, state)| match state {
+            CellState::Done(done) => Some((cell.id.clone(), serde_json::to_value(&done.cost).ok()?)),
+            _ => None,
+        });
+        let timings: serde_json::Map<_, _> = done.collect();
+        let text = |value: String| value + "\n";
+        write_whole(&self.out.join("results.json"), text(serde_json::to_string_pretty(results)?).as_bytes())?;
+        write_whole(&self.out.join("results.csv"), results.csv().as_bytes())?;
+        write_whole(&self.out.join("timings.json"), text(serde_json::to_string_pretty(&timings)?).as_bytes())
+    }
+}
+
+/// Runs a round of a sweep; none when the user stopped it.
+fn sweep_round(
+    runner: &Runner,
+    board: &mut Board,
+    round: Round,
+    chosen: &mut Chosen,
+) -> Result<Option<Vec<Trial>>> {
+    if round.cells.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    let end = runner.run(&round.cells, board)?;
+    Ok((!end.interrupted).then(|| round.judge(&end.states, chosen)))
+}
+
+/// Where the images are, whether or not they are there.
+pub fn sources(plan: &ResolvedPlan, out: &Path) -> Result<Sources> {
+    Ok(match &plan.plan.data {
+        DataPlan::Synth(settings) => {
+            let data = out.join("data");
+            Sources {
+                unlabelled: vec![data.join("unlabelled")],
+                classes: Some(data.join("classes")),
+                detection: Some(data),
+                synth: Some(serde_json::to_value(settings)?),
+            }
         }
-        let most = plan.label_fractions.iter().copied().fold(0.0, f64::max);
-        let transferred: Vec<_> = plan
-            .inits
-            .iter()
-            .map(|&init| (init.name().to_string(), self.transfer_dir(init, most, seed)))
-            .collect();
-        let title = "Detector loss with the most labels";
-        files.push(plots::training_curves(&transferred, "loss", title, self.out, "transfer-loss.svg")?);
-        results.write(self.out, &files)
+        DataPlan::Folders(folders) => Sources {
+            unlabelled: folders.unlabelled.clone(),
+            classes: folders.classes.clone(),
+            detection: folders.detection.clone(),
+            synth: None,
+        },
+    })
+}
+
+/// The images that pretrainings will see.
+pub fn image_counts(plan: &ResolvedPlan, sources: &Sources) -> Result<ImageCounts> {
+    if let DataPlan::Synth(settings) = &plan.plan.data {
+        let classes = settings.class_images * ShapeClass::ALL.len();
+        return Ok(ImageCounts { unlabelled: settings.unlabelled, classes });
     }
-}
-
-/// Opens a cell's run directory, resuming what an interrupted run left.
-fn open(dir: &Path) -> Result<(RunDir, bool)> {
-    let resume = dir.is_dir();
-    let run = open_logged(dir, if resume { OpenMode::Resume } else { OpenMode::New })?;
-    Ok((run, resume))
-}
-
-/// The result of a finished cell; an error when other settings made it.
-fn finished<T: DeserializeOwned>(dir: &Path, hash: &str) -> Result<Option<T>> {
-    read_marker(&dir.join(DONE), hash)
-}
-
-fn read_marker<T: DeserializeOwned>(path: &Path, hash: &str) -> Result<Option<T>> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
-    let mut marker: Value = serde_json::from_str(&text)
-        .with_context(|| format!("`{}` is damaged; delete it to run the cell again", path.display()))?;
-    if marker["settings"] != hash {
-        bail!(
-            "`{}` was made with other settings; choose another --out or delete that folder",
-            path.parent().unwrap_or(path).display()
-        );
-    }
-    Ok(Some(serde_json::from_value(marker["result"].take())?))
-}
-
-fn mark<T: Serialize>(dir: &Path, hash: &str, result: &T) -> Result<()> {
-    write_marker(&dir.join(DONE), hash, result)
-}
-
-/// Written beside the target first, so that a marker is whole or absent.
-fn write_marker<T: Serialize>(path: &Path, hash: &str, result: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "settings": hash, "result": result }))?;
-    let temporary = path.with_extension("tmp");
-    fs::write(&temporary, text)
-        .and_then(|()| fs::rename(&temporary, path))
-        .with_context(|| format!("cannot write `{}`", path.display()))
-}
-
-/// A run's `train` events, in order.
-pub fn train_events(path: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(events.filter(|event| event["kind"] == "train").collect())
+    let used = |arm: &Arm| Some(sources.of(arm.method()?, plan.plan.pretrain_images));
+    let used: Vec<PathBuf> = plan.arms.iter().filter_map(used).flatten().collect();
+    let unlabelled: Vec<PathBuf> = match plan.plan.pretrain_images {
+        PretrainImages::Unlabelled => {
+            sources.unlabelled.iter().filter(|p| used.contains(p)).cloned().collect()
+        }
+        PretrainImages::Classes => Vec::new(),
+    };
+    let classes = sources.classes.as_ref().filter(|path| used.contains(path));
+    budget::count(&unlabelled, classes.map(PathBuf::as_path))
 }

@@ -17,14 +17,41 @@ pub struct InspectArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum InspectCommand {
+    Dataset(InspectDatasetArgs),
     Views(InspectViewsArgs),
     Run(InspectRunArgs),
+    Onnx(InspectOnnxArgs),
+}
+
+/// Examine a data set: sizes, classes, boxes, broken and missing files, duplicates; and draw pages of it.
+///
+/// Works on COCO and VOC data and on plain folders of images. Every image is decoded. Writes report.json and pages of
+/// images with their boxes and names to OUT, and prints a summary. Problems of the data are findings, not failures: the
+/// exit code is 0 unless the data set cannot be read at all.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  scrl inspect dataset --data data/scenes --out doctor")]
+pub struct InspectDatasetArgs {
+    /// A COCO or VOC folder, or a folder of images (its subfolders train, val and test are splits).
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Split to examine, may be given several times; all by default.
+    #[arg(long = "split", value_name = "NAME")]
+    pub splits: Vec<String>,
+    /// Folder for the report and the pages; files of the same names are replaced.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Images of each split to draw, twelve a page.
+    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(0..=1200))]
+    pub images: usize,
+    /// Chooses the images to draw.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// Draw the curves of one run, or of several to compare: loss, learning rate and all else that they log.
 ///
 /// Writes an SVG file for every number that the runs' metrics.jsonl has more than once, and prints where it started and
-/// ended.
+/// ended. Of a finished transfer run, a folder of its name gets losses, AP and precision–recall curves.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  scrl inspect run runs/scrl runs/byol --out curves")]
 pub struct InspectRunArgs {
@@ -73,4 +100,19 @@ pub struct InspectViewsArgs {
     /// Where to compute: `cpu` or `cuda:N`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+}
+
+/// Describe an ONNX file: its inputs and outputs, operators, size and metadata.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  scrl inspect onnx birds.onnx --run")]
+pub struct InspectOnnxArgs {
+    /// The ONNX file, of any program.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Also open it in ONNX Runtime.
+    #[arg(long)]
+    pub run: bool,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -3,11 +3,14 @@
 pub mod bench;
 pub mod benchmark;
 pub mod convert;
+pub mod detector;
 pub mod evaluate;
 pub mod export;
 pub mod inspect;
+pub mod predict;
 pub mod pretrain;
 pub mod probe;
+pub mod replay;
 pub mod synth;
 pub mod transfer;
 

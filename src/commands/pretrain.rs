@@ -5,6 +5,7 @@ use scrl_core::config;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Monitor, TrainEnd};
 use scrl_pretrain::init_weights::check_init;
+use scrl_pretrain::train::PretrainData;
 use scrl_pretrain::{PretrainConfig, train};
 
 use super::{Ending, open_run};
@@ -15,12 +16,13 @@ pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.run.device)?;
     let settings = config::load::<PretrainConfig>(&args.config, &args.run.overrides)?.validate()?;
     let data = ImageFolder::scan(&args.data)?;
+    let held_out = args.held_out.as_ref().map(|folder| ImageFolder::scan(&[folder.clone()])).transpose()?;
     if let Some(init) = &args.init {
         check_init(init, &settings)?;
     }
     let run = open_run(&args.run)?;
-    let outcome =
-        train(&settings, &data, args.init.as_deref(), &run, args.run.resume, &device, &mut monitor)?;
+    let data = PretrainData { images: &data, held_out: held_out.as_ref() };
+    let outcome = train(&settings, data, args.init.as_deref(), &run, args.run.resume, &device, &mut monitor)?;
     match outcome {
         TrainEnd::Finished => {
             println!("weights: {}", run.weights().join("backbone.safetensors").display());

@@ -7,7 +7,7 @@ use scrl_transfer::{InitWeights, TransferConfig, TransferOutcome, train};
 
 use super::{Ending, open_run};
 use crate::cli::TransferArgs;
-use crate::device;
+use crate::{device, plots};
 
 pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.run.device)?;
@@ -20,6 +20,17 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     match train(&settings, &init, &run, args.run.resume, &device, &mut monitor)? {
         TransferOutcome::Finished(report) => {
             super::print_metrics(&report.metrics);
+            if let Some(best) = &report.best {
+                let ap = best.metrics.coco.ap.map_or("–".into(), |ap| format!("{:.2} %", 100.0 * ap));
+                println!(
+                    "      best  AP {ap} after iteration {}, chosen on the evaluation data and so optimistic",
+                    best.iteration
+                );
+            }
+            // A run of days is not lost for want of a picture.
+            if let Err(error) = plots::write(run.path(), &run.file("plots")) {
+                tracing::warn!("{error:#}");
+            }
             Ok(Ending::Done)
         }
         TransferOutcome::Interrupted { iteration } => {

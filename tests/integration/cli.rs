@@ -6,12 +6,13 @@ use crate::support::*;
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 20] = [
         &["synth"],
         &["pretrain"],
         &["transfer"],
         &["evaluate"],
         &["export", "backbone"],
+        &["export", "detector"],
         &["bench"],
         &["bench", "pretrain"],
         &["bench", "forward"],
@@ -19,10 +20,13 @@ fn every_command_explains_itself_with_an_example() {
         &["bench", "augment"],
         &["bench", "roi-align"],
         &["benchmark"],
+        &["predict"],
         &["probe"],
         &["convert"],
+        &["inspect", "dataset"],
         &["inspect", "views"],
         &["inspect", "run"],
+        &["inspect", "onnx"],
     ];
     for command in commands {
         let help = succeed(&[command, &["--help"]].concat());

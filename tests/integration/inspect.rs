@@ -21,7 +21,7 @@ fn png_size(path: &Path) -> (u32, u32) {
 
 #[test]
 fn inspect_commands_explain_themselves_with_an_example() {
-    for command in [&["inspect"][..], &["inspect", "views"], &["inspect", "run"]] {
+    for command in [&["inspect"][..], &["inspect", "dataset"], &["inspect", "views"], &["inspect", "run"]] {
         let help = succeed(&[command, &["--help"]].concat());
         assert!(help.contains("Example") && help.contains("--quiet"), "{help}");
     }
@@ -143,7 +143,8 @@ fn the_curves_of_runs_are_drawn_and_a_folder_without_a_log_is_named() {
         assert!(printed.contains(&format!("train: loss of {run}: ")), "{printed}");
     }
     assert!(printed.contains("train: lr of scrl: 0.0000 at step 1 to "), "warm-up starts at 0: {printed}");
-    for file in ["train-loss.svg", "train-lr.svg", "train-boxes.svg"] {
+    let health = "health-backbone_centred_cosine_matched.svg";
+    for file in ["train-loss.svg", "train-lr.svg", "train-boxes.svg", health] {
         let svg = fs::read_to_string(out.join(file)).unwrap();
         assert!(svg.matches("<polyline").count() >= 2, "{file} has a curve a run");
         assert!(svg.contains("scrl") && svg.contains("byol"), "{file} names the runs");

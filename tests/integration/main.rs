@@ -1,10 +1,17 @@
 //! Tests of the `scrl` binary.
 
 mod bench;
+mod benchmark;
 mod cli;
 mod convert;
+mod dataset;
+mod evaluate;
+mod export;
 mod inspect;
 mod pipeline;
+mod predict;
 mod probe;
 mod real_data;
+mod replay;
 mod support;
+mod transfer;

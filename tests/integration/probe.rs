@@ -34,14 +34,24 @@ fn a_pretraining_shows_that_it_lives_and_its_backbone_can_be_probed() {
     ]);
 
     let health = events(&run, "health");
-    assert_eq!(health.iter().map(|event| number(event, "epoch")).collect::<Vec<_>>(), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(
+        health.iter().map(|event| number(event, "epoch")).collect::<Vec<_>>(),
+        [0.0, 1.0, 2.0, 3.0, 4.0]
+    );
+    assert_eq!(number(&health[0], "step"), 0.0, "the first look comes before training");
     for event in &health {
         assert_eq!(number(event, "images"), 12.0);
         assert!((1.0..=12.0).contains(&number(event, "feature_rank")), "{event}");
         assert!(number(event, "feature_std") > 0.0, "{event}");
-        for name in ["cosine_matched", "cosine_other_place", "cosine_other_image"] {
-            assert!(number(event, name).abs() <= 1.0 + 1e-9, "{event}");
+        for space in ["cosine", "backbone_cosine", "backbone_centred_cosine"] {
+            for pair in ["matched", "other_place", "other_image"] {
+                assert!(number(event, &format!("{space}_{pair}")).abs() <= 1.0 + 1e-6, "{event}");
+            }
         }
+        // Behind a ReLU nothing is negative, so no two vectors point apart; less their mean they do.
+        let of_others = |space: &str| number(event, &format!("{space}_other_image"));
+        assert!(of_others("backbone_cosine") > 0.0, "{event}");
+        assert!(of_others("backbone_centred_cosine") < of_others("backbone_cosine"), "{event}");
     }
     for event in events(&run, "train") {
         assert!(number(&event, "grad_norm") > 0.0, "{event}");
@@ -74,26 +84,87 @@ fn a_pretraining_shows_that_it_lives_and_its_backbone_can_be_probed() {
     assert!(report["linear"].is_null());
 }
 
+/// Every tensor of a run's last checkpoint and its backbone, but for the probe's.
+fn networks(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let names = ["online", "target", "optimizer"].map(|name| format!("checkpoints/last/{name}.safetensors"));
+    let names = names.into_iter().chain(["weights/backbone.safetensors".to_string()]);
+    names.map(|name| (name.clone(), fs::read(run.join(&name)).expect("the run has it"))).collect()
+}
+
 #[test]
-fn a_loss_that_is_no_number_leaves_its_batch_and_names_it() {
+fn held_out_images_are_what_health_checks_look_at_and_change_nothing_else() {
     let tmp = temporary();
-    let photos = scenes(tmp.path()).join("unlabelled");
-    let run = tmp.path().join("run");
+    let data = scenes(tmp.path());
     let recipe = tiny_pretrain(tmp.path(), "scrl");
-    let args = ["pretrain", "--config", text(&recipe), "--data", text(&photos), "--out", text(&run)];
-    let huge = ["--set", "schedule.base_lr=1e38", "--set", "schedule.warmup_epochs=0"];
-    let message = fail(&[&args[..], &huge].concat(), tmp.path());
-    assert!(message.starts_with("exit code 1\nerror: the loss became "), "{message}");
-    let saved: Vec<_> =
-        fs::read_dir(run.join("replay")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    let [name] = &saved[..] else { panic!("one batch is saved: {saved:?}") };
-    assert!(message.contains(&format!("TMP/run/replay/{}", name.to_str().unwrap())), "{message}");
-    assert!(message.contains("schedule.base_lr"), "{message}");
-    let bytes = fs::read(run.join("replay").join(name)).unwrap();
-    let header = String::from_utf8_lossy(&bytes[8..4096.min(bytes.len())]).into_owned();
-    for part in ["view1", "view2", "rois1", "rois2", "indices", "unlabelled"] {
-        assert!(header.contains(part), "{part} is missing in {header}");
+    let pretrain = |name: &str, more: &[&str]| {
+        let run = tmp.path().join(name);
+        let unlabelled = data.join("unlabelled");
+        let mut args =
+            vec!["pretrain", "--config", text(&recipe), "--data", text(&unlabelled), "--out", text(&run)];
+        args.extend(more);
+        succeed(&args);
+        run
+    };
+    let own = pretrain("own", &[]);
+    let held_out = pretrain("held-out", &["--held-out", text(&data.join("classes"))]);
+    assert_eq!(networks(&own), networks(&held_out));
+    let ranks = |run: &Path| -> Vec<f64> {
+        events(run, "health").iter().map(|event| number(event, "feature_rank")).collect()
+    };
+    assert!(ranks(&own).iter().zip(ranks(&held_out)).all(|(own, held_out)| *own != held_out));
+}
+
+#[test]
+fn an_online_probe_reports_its_accuracy_and_leaves_the_networks_as_they_are() {
+    let tmp = temporary();
+    let data = scenes(tmp.path());
+    for method in ["scrl", "byol"] {
+        let recipe = tiny_pretrain(tmp.path(), method);
+        let pretrain = |name: &str, folder: &str, extra: &[&str]| {
+            let run = tmp.path().join(format!("{method}-{name}"));
+            let photos = data.join(folder);
+            let args = ["pretrain", "--config", text(&recipe), "--data", text(&photos), "--out", text(&run)];
+            // Two micro-batches a step: the probe sees both.
+            succeed(&[&args[..], &["--set", "schedule.accumulate=2"], extra].concat());
+            run
+        };
+        let with = pretrain("with", "classes", &[]);
+        let without = pretrain("without", "classes", &["--set", "log.online_probe=false"]);
+        let train = events(&with, "train");
+        assert!(train.len() >= 8);
+        for event in &train {
+            let (top1, top5) = (number(event, "probe_top1"), number(event, "probe_top5"));
+            assert!((0.0..=100.0).contains(&top1) && top1 <= top5 && top5 <= 100.0, "{event}");
+        }
+        assert!(events(&without, "train").iter().all(|event| event["probe_top1"].is_null()));
+        for ((name, with), (_, without)) in networks(&with).iter().zip(&networks(&without)) {
+            assert!(with == without, "{method}: the probe changes {name}");
+        }
+        assert!(with.join("checkpoints/last/probe.safetensors").is_file());
+        assert!(!without.join("checkpoints/last/probe.safetensors").exists());
+
+        // Images that have no classes are no error.
+        let unlabelled = pretrain("unlabelled", "unlabelled", &["--set", "schedule.epochs=1"]);
+        assert!(events(&unlabelled, "train").iter().all(|event| event["probe_top1"].is_null()));
+        let log = fs::read_to_string(unlabelled.join("log.txt")).unwrap();
+        assert!(log.contains("online probe: off"), "{log}");
     }
+}
+
+#[test]
+fn a_checkpoint_without_a_probe_resumes_with_a_new_one_and_says_so() {
+    let tmp = temporary();
+    let classes = scenes(tmp.path()).join("classes");
+    let recipe = tiny_pretrain(tmp.path(), "scrl");
+    let run = tmp.path().join("run");
+    let args = ["pretrain", "--config", text(&recipe), "--data", text(&classes), "--out", text(&run)];
+    succeed(&[&args[..], &["--set", "log.online_probe=false"]].concat());
+    let last = networks(&run);
+    succeed(&[&args[..], &["--resume"]].concat());
+    assert!(
+        fs::read_to_string(run.join("log.txt")).unwrap().contains("online probe: the checkpoint has none")
+    );
+    assert!(networks(&run) == last, "the run was over");
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn median(sorted: &[f64]) -> f64 {
 }
 
 /// Most memory that this process has held so far, in GiB; null where the system does not tell.
-fn peak_gib() -> Value {
+pub fn peak_gib() -> Value {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());

@@ -1,8 +1,10 @@
 //! `scrl inspect`
 
+mod dataset;
+mod onnx;
 mod run;
-mod sheet;
-mod similarity;
+pub mod sheet;
+pub mod similarity;
 mod views;
 
 use anyhow::Result;
@@ -12,7 +14,9 @@ use crate::cli::{InspectArgs, InspectCommand};
 
 pub fn run(args: InspectArgs) -> Result<Ending> {
     match args.what {
+        InspectCommand::Dataset(args) => dataset::run(&args),
         InspectCommand::Views(args) => views::run(&args),
         InspectCommand::Run(args) => run::run(&args),
+        InspectCommand::Onnx(args) => onnx::run(&args),
     }
 }

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use plotters::prelude::SeriesLabelPosition;
+use scrl_transfer::train::PRECISION_RECALL_FILE;
 use serde_json::Value;
 
 use crate::benchmark::plots::{Curve, draw};
 use crate::cli::InspectRunArgs;
 use crate::commands::Ending;
+use crate::plots;
 
 /// Fields of an event that place it and are no curves themselves.
 const PLACES: [&str; 2] = ["step", "epoch"];
@@ -38,9 +40,20 @@ pub fn run(args: &InspectRunArgs) -> Result<Ending> {
         }
         drawn += 1;
     }
+    for path in args.runs.iter().filter(|path| path.join(PRECISION_RECALL_FILE).is_file()) {
+        let folder = args.out.join(name_of(path));
+        for file in plots::write(path, &folder)? {
+            println!("{}", file.display());
+        }
+    }
     ensure!(drawn > 0, "the runs have logged no number more than once; there is nothing to draw yet");
     println!("{}: {drawn} curves", args.out.display());
     Ok(Ending::Done)
+}
+
+/// The name of a run's folder.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 impl Run {
@@ -50,8 +63,7 @@ impl Run {
             .with_context(|| format!("cannot read `{}`; pass the folder of a run", file.display()))?;
         // A line that is being written is no JSON yet.
         let events = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { name, events })
+        Ok(Self { name: name_of(path), events })
     }
 
     /// The field by step; `None` with fewer than two points.

@@ -1,0 +1,206 @@
+//! The table of finished cells while a benchmark runs, with the time that is left.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::graph::Cell;
+use super::process::CellProcess;
+use super::record::{Done, Record};
+use super::runner::CellState;
+
+/// Between two lines about running cells where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two updates of the bar.
+const BAR_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Where finished cells are told.
+enum Output {
+    Nothing,
+    Lines,
+    Bar(ProgressBar),
+}
+
+/// Tells of cells as they end, on standard error.
+pub struct Board {
+    output: Output,
+    /// Work of a cell, comparable within its kind.
+    work: Box<dyn Fn(&Cell) -> f64>,
+    metric: String,
+    total: usize,
+    ended: usize,
+    slots: usize,
+    /// Cells that wait or run.
+    open: Vec<Cell>,
+    /// Work and seconds of finished cells by kind.
+    rates: BTreeMap<String, (f64, f64)>,
+    last: Instant,
+}
+
+impl Board {
+    /// `metric` is the figure of finished fine-tunings.
+    pub fn new(quiet: bool, metric: &str, work: Box<dyn Fn(&Cell) -> f64>) -> Self {
+        let output = match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => Output::Nothing,
+            (false, false) => Output::Lines,
+            (false, true) => Output::Bar(ProgressBar::hidden()),
+        };
+        Self {
+            output,
+            work,
+            metric: metric.to_string(),
+            total: 0,
+            ended: 0,
+            slots: 1,
+            open: Vec::new(),
+            rates: BTreeMap::new(),
+            last: Instant::now(),
+        }
+    }
+
+    /// These cells are to be run, but for those that are done.
+    pub fn begin(&mut self, cells: &[Cell], states: &[CellState], slots: usize) {
+        (self.total, self.ended, self.slots) = (cells.len(), 0, slots);
+        self.open.clear();
+        for (cell, state) in cells.iter().zip(states) {
+            match state {
+                CellState::Done(done) => {
+                    self.ended += 1;
+                    self.learn(cell, done);
+                }
+                _ => self.open.push(cell.clone()),
+            }
+        }
+        if let Output::Bar(bar) = &mut self.output {
+            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} cells {msg}");
+            *bar = ProgressBar::new(self.total as u64).with_style(style.expect("the template is valid"));
+            bar.set_position(self.ended as u64);
+        }
+        if self.ended > 0 {
+            let done = self.ended;
+            self.say(&format!("{done} of {} cells are done already", self.total));
+        }
+    }
+
+    fn learn(&mut self, cell: &Cell, done: &Done) {
+        let rate = self.rates.entry(cell.key.kind()).or_default();
+        *rate = (rate.0 + (self.work)(cell), rate.1 + done.cost.total_seconds());
+    }
+
+    /// A cell has ended.
+    pub fn ended(&mut self, cell: &Cell, state: &CellState) {
+        self.ended += 1;
+        self.open.retain(|open| open.id != cell.id);
+        let text = match state {
+            CellState::Done(done) => {
+                self.learn(cell, done);
+                format!("{} ({})", self.result(done), duration(done.cost.seconds))
+            }
+            CellState::Failed(reason) => format!("FAILED: {reason}"),
+            CellState::Skipped { needs } => format!("skipped: it needs {needs}"),
+            CellState::Waiting => return,
+        };
+        let width = self.total.to_string().len();
+        let eta = self.eta(&[]).filter(|_| !self.open.is_empty());
+        let eta = eta.map(|seconds| format!("  {} left", duration(seconds))).unwrap_or_default();
+        let line = format!("[{:>width$}/{}] {:<48} {text}{eta}", self.ended, self.total, cell.key.title());
+        self.say(&line);
+        if let Output::Bar(bar) = &self.output {
+            bar.set_position(self.ended as u64);
+        }
+    }
+
+    fn result(&self, done: &Done) -> String {
+        match &done.record {
+            Record::Pretrain(record) => format!("{} steps", record.steps),
+            Record::Transfer(record) => match record.metrics.get(&self.metric) {
+                Some(Some(value)) => format!("{} {:.1}", self.metric, 100.0 * value),
+                _ => "done".into(),
+            },
+            Record::Export(record) => format!("ONNX agrees in {} outputs", record.cases),
+            Record::Detector(record) => format!("ONNX agrees in {} detections", record.matched),
+        }
+    }
+
+    /// Looks at the running cells, now and then.
+    pub fn tick<'a>(&mut self, running: impl Iterator<Item = (&'a Cell, &'a CellProcess)>) {
+        let interval = match self.output {
+            Output::Nothing => return,
+            Output::Lines => LINE_INTERVAL,
+            Output::Bar(_) => BAR_INTERVAL,
+        };
+        if self.last.elapsed() < interval {
+            return;
+        }
+        self.last = Instant::now();
+        let (mut shares, mut texts) = (Vec::new(), Vec::new());
+        for (cell, process) in running {
+            let phase = process.phase();
+            let share = if phase.total > 0 { phase.done as f64 / phase.total as f64 } else { 0.0 };
+            texts.push(format!("{} {:.0} % {}", cell.key.title(), 100.0 * share, phase.message));
+            shares.push((cell.id.clone(), share, process.elapsed().as_secs_f64()));
+        }
+        let eta = self.eta(&shares).map_or("eta unknown".into(), |s| format!("{} left", duration(s)));
+        match &self.output {
+            Output::Bar(bar) => bar.set_message(format!("{eta}; {}", texts.join("; "))),
+            _ => eprintln!("{}/{} cells, {eta}; {}", self.ended, self.total, texts.join("; ")),
+        }
+    }
+
+    /// Seconds left, as far as finished cells of the kind (or the running cell itself) tell: id, share and seconds of each
+    /// running cell.
+    fn eta(&self, running: &[(String, f64, f64)]) -> Option<f64> {
+        let mut seconds = 0.0;
+        for cell in &self.open {
+            let run = running.iter().find(|(id, ..)| *id == cell.id);
+            let known = self.rates.get(&cell.key.kind()).filter(|(work, _)| *work > 0.0);
+            let whole = match (known, run) {
+                (Some((work, spent)), _) => (self.work)(cell) * spent / work,
+                (None, Some((_, share, spent))) if *share > 0.02 => spent / share,
+                (None, _) if cell.key.kind() == "export" => 0.0,
+                _ => return None,
+            };
+            seconds += whole * (1.0 - run.map_or(0.0, |(_, share, _)| *share));
+        }
+        Some(seconds / self.slots.min(self.open.len()).max(1) as f64)
+    }
+
+    fn say(&self, line: &str) {
+        match &self.output {
+            Output::Nothing => {}
+            Output::Lines => eprintln!("{line}"),
+            Output::Bar(bar) => bar.println(line),
+        }
+    }
+
+    /// No cell is left.
+    pub fn end(&mut self) {
+        if let Output::Bar(bar) = &self.output {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `41 s`, `12 min`, `3.5 h`, `2.1 days`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_told_in_the_unit_that_fits() {
+        let told = [0.4, 41.0, 720.0, 12_600.0, 181_440.0].map(duration);
+        assert_eq!(told, ["0.4 s", "41 s", "12 min", "3.5 h", "2.1 days"]);
+    }
+}

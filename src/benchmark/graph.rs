@@ -1,0 +1,298 @@
+//! The cells of a plan: what each does, and which must be done before it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use scrl_core::config;
+use scrl_pretrain::{MethodKind, PretrainConfig};
+use scrl_transfer::TransferConfig;
+use serde_json::{Value, json};
+
+use super::job::{DetectorJob, ExportJob, Job, PretrainJob, TransferJob};
+use super::plan::{Arm, PretrainImages, ResolvedPlan, Source, TransferArm};
+
+/// One unit of work, in a process of its own.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Also its place below `OUT`: `pretrain/scrl-seed0`.
+    pub id: String,
+    pub key: CellKey,
+    /// Hash of everything that the result depends on.
+    pub settings: String,
+    pub job: Job,
+    /// The cell whose result this one needs.
+    pub after: Option<String>,
+}
+
+/// Which cell of the matrix it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CellKey {
+    Pretrain {
+        init: String,
+        seed: u64,
+    },
+    Transfer {
+        dataset: String,
+        init: String,
+        fraction: f64,
+        seed: u64,
+    },
+    Export {
+        init: String,
+        seed: u64,
+    },
+    /// A detector's export.
+    Detector {
+        dataset: String,
+        init: String,
+    },
+}
+
+impl CellKey {
+    /// For people: `scrl, 10 % of detection, seed 0`.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Pretrain { init, seed } => format!("pretrain {init}, seed {seed}"),
+            Self::Transfer { dataset, init, fraction, seed } => {
+                format!("{dataset} from {init}, {} % labels, seed {seed}", percent(*fraction))
+            }
+            Self::Export { init, seed } => format!("export {init}, seed {seed}"),
+            Self::Detector { dataset, init } => format!("export the detector of {dataset} from {init}"),
+        }
+    }
+
+    /// Cells of one kind take times in proportion to their work.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Pretrain { init, .. } => format!("pretrain {init}"),
+            Self::Transfer { dataset, .. } => format!("fine-tune {dataset}"),
+            Self::Export { .. } | Self::Detector { .. } => "export".into(),
+        }
+    }
+}
+
+/// A share in percent with at most two decimals.
+pub fn percent(fraction: f64) -> f64 {
+    (10_000.0 * fraction).round() / 100.0
+}
+
+/// Images of the plan.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub unlabelled: Vec<PathBuf>,
+    pub classes: Option<PathBuf>,
+    pub detection: Option<PathBuf>,
+    /// The scenes' settings where the images are made from them; paths of the user's folders say who they are.
+    pub synth: Option<Value>,
+}
+
+impl Sources {
+    /// The folders of a method.
+    pub fn of(&self, method: MethodKind, images: PretrainImages) -> Vec<PathBuf> {
+        match (method, images) {
+            (MethodKind::Supervised, _) | (_, PretrainImages::Classes) => {
+                self.classes.iter().cloned().collect()
+            }
+            _ => self.unlabelled.clone(),
+        }
+    }
+
+    /// What a result depends on.
+    fn identity(&self, paths: &[PathBuf]) -> Value {
+        self.synth.clone().unwrap_or_else(|| json!(paths))
+    }
+}
+
+/// Learning rates that a sweep chose; recipes' own elsewhere.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chosen {
+    /// By init.
+    pub base_lr: BTreeMap<String, f64>,
+    /// By data set and init.
+    pub transfer_lr: BTreeMap<(String, String), f64>,
+}
+
+/// Makes cells.
+pub struct Graph<'a> {
+    pub plan: &'a ResolvedPlan,
+    /// With the plan's budget.
+    pub arms: &'a [Arm],
+    pub sources: &'a Sources,
+    pub out: &'a Path,
+}
+
+impl Graph<'_> {
+    /// Every cell of the benchmark, seed by seed, so that a table of few seeds is complete early.
+    ///
+    /// # Errors
+    /// When a detection folder has no layout that is known.
+    pub fn cells(&self, chosen: &Chosen) -> Result<Vec<Cell>> {
+        let mut cells: Vec<Cell> = Vec::new();
+        for &seed in &self.plan.plan.seeds {
+            for arm in self.arms {
+                if self.plan.pretrain_seeds().contains(&seed) {
+                    let pretrained = self.pretrain(arm, seed, chosen.base_lr.get(&arm.name).copied());
+                    let export = pretrained.as_ref().filter(|_| self.plan.plan.export.enabled);
+                    let export = export.map(|cell| self.export(arm, seed, cell));
+                    cells.extend(pretrained.into_iter().chain(export));
+                }
+            }
+            for transfer in &self.plan.transfers {
+                for &fraction in &transfer.fractions {
+                    for arm in self.arms {
+                        let cell = self.transfer(transfer, arm, fraction, seed, chosen)?;
+                        let first = seed == self.plan.plan.seeds[0];
+                        let best = first && transfer.fractions.last() == Some(&fraction);
+                        let exported = best && self.plan.plan.export.detectors;
+                        let detector = exported.then(|| self.detector(transfer, arm, &cell));
+                        cells.extend(std::iter::once(cell).chain(detector));
+                    }
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    /// The pretraining of an init, none of one that needs none.
+    pub fn pretrain(&self, arm: &Arm, seed: u64, base_lr: Option<f64>) -> Option<Cell> {
+        let mut settings = PretrainConfig { seed, ..arm.recipe()?.clone() };
+        settings.schedule.base_lr = base_lr.unwrap_or(settings.schedule.base_lr);
+        let images = self.sources.of(settings.method, self.plan.plan.pretrain_images);
+        // How often a run reports, and how many threads read images, does not change its result.
+        let relevant =
+            PretrainConfig { log: Default::default(), data: Default::default(), ..settings.clone() };
+        let lr = base_lr.map(|lr| format!("-lr{lr}")).unwrap_or_default();
+        let id = format!("pretrain/{}{lr}-seed{seed}", arm.name);
+        Some(Cell {
+            key: CellKey::Pretrain { init: arm.name.clone(), seed },
+            settings: config::hash(&(relevant, self.sources.identity(&images))),
+            job: Job::Pretrain(Box::new(PretrainJob { settings, images, run: self.out.join(&id) })),
+            after: None,
+            id,
+        })
+    }
+
+    fn export(&self, arm: &Arm, seed: u64, pretrained: &Cell) -> Cell {
+        let id = format!("onnx/{}-seed{seed}", arm.name);
+        let images = self.sources.of(MethodKind::Scrl, self.plan.plan.pretrain_images);
+        let images = if images.is_empty() {
+            self.sources.of(MethodKind::Supervised, PretrainImages::Classes)
+        } else {
+            images
+        };
+        let count = self.plan.plan.export.images;
+        let job = ExportJob {
+            weights: self.out.join(&pretrained.id),
+            onnx: self.out.join(format!("{id}.onnx")),
+            images,
+            count,
+        };
+        Cell {
+            key: CellKey::Export { init: arm.name.clone(), seed },
+            settings: config::hash(&(&pretrained.settings, count)),
+            job: Job::Export(job),
+            after: Some(pretrained.id.clone()),
+            id,
+        }
+    }
+
+    fn detector(&self, transfer: &TransferArm, arm: &Arm, tuned: &Cell) -> Cell {
+        let id = format!("onnx/{}-{}-detector", transfer.name, arm.name);
+        let images = match &tuned.job {
+            Job::Transfer(job) => job.settings.data.val.clone(),
+            _ => None,
+        };
+        let count = self.plan.plan.export.images;
+        let onnx = self.out.join(format!("{id}.onnx"));
+        let job = DetectorJob { weights: self.out.join(&tuned.id), onnx, images, count };
+        Cell {
+            key: CellKey::Detector { dataset: transfer.name.clone(), init: arm.name.clone() },
+            settings: config::hash(&(&tuned.settings, count)),
+            job: Job::Detector(job),
+            after: Some(tuned.id.clone()),
+            id,
+        }
+    }
+
+    fn transfer(
+        &self,
+        transfer: &TransferArm,
+        arm: &Arm,
+        fraction: f64,
+        seed: u64,
+        chosen: &Chosen,
+    ) -> Result<Cell> {
+        let mut settings = self.with_data(transfer)?;
+        settings.fraction = fraction;
+        let lr = chosen.transfer_lr.get(&(transfer.name.clone(), arm.name.clone()));
+        settings.solver.lr = lr.copied().unwrap_or(settings.solver.lr);
+        let base_lr = chosen.base_lr.get(&arm.name).copied();
+        let pretrained = self.pretrain(arm, self.plan.pretrain_seed(seed), base_lr);
+        let id = format!("transfer/{}-{}-{}pct-seed{seed}", transfer.name, arm.name, percent(fraction));
+        Ok(self.transfer_cell(transfer, arm, settings, seed, pretrained.as_ref(), id))
+    }
+
+    /// A fine-tuning by these settings; the seed chooses the subset of images too.
+    pub fn transfer_cell(
+        &self,
+        transfer: &TransferArm,
+        arm: &Arm,
+        settings: TransferConfig,
+        seed: u64,
+        pretrained: Option<&Cell>,
+        id: String,
+    ) -> Cell {
+        let settings = TransferConfig { seed, subset_seed: seed, ..settings };
+        let (weights, start) = match (&arm.source, pretrained) {
+            (Source::Weights(path), _) => (Some(path.clone()), json!(path)),
+            (_, Some(cell)) => (Some(self.out.join(&cell.id)), json!(cell.settings)),
+            (_, None) => (None, Value::Null),
+        };
+        let folder = transfer.data.clone().or_else(|| self.sources.detection.clone());
+        let own_folder = transfer.data.is_some();
+        let identity = match (own_folder, &self.sources.synth) {
+            (false, Some(synth)) => synth.clone(),
+            _ => json!((folder, &settings.data)),
+        };
+        Cell {
+            key: CellKey::Transfer {
+                dataset: transfer.name.clone(),
+                init: arm.name.clone(),
+                fraction: settings.fraction,
+                seed,
+            },
+            settings: config::hash(&(settings.fingerprint(), identity, start)),
+            job: Job::Transfer(Box::new(TransferJob { settings, weights, run: self.out.join(&id) })),
+            after: pretrained.map(|cell| cell.id.clone()),
+            id,
+        }
+    }
+
+    /// A data set's recipe with its images.
+    ///
+    /// # Errors
+    /// When the folder has no layout that is known.
+    pub fn with_data(&self, transfer: &TransferArm) -> Result<TransferConfig> {
+        let settings = transfer.settings.clone();
+        match transfer.data.as_ref().or(self.sources.detection.as_ref()) {
+            Some(folder)
+                if transfer.data.is_some()
+                    || settings.data.train.is_none()
+                    || settings.data.val.is_none() =>
+            {
+                Ok(settings.with_data_dir(folder)?)
+            }
+            _ => Ok(settings),
+        }
+    }
+}
+
+/// Work of a job, in passes of images through a network; comparable within a kind of cell.
+pub fn work(job: &Job, images: impl Fn(&PretrainJob) -> usize) -> f64 {
+    match job {
+        Job::Pretrain(job) => super::budget::Length::of(&job.settings, images(job)).passes,
+        Job::Transfer(job) => job.settings.iterations as f64 * job.settings.batch_size as f64,
+        Job::Export(_) | Job::Detector(_) => 1.0,
+    }
+}

@@ -1,0 +1,136 @@
+//! What a finished cell leaves: its result, and what it cost.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use scrl_export::validate::Tolerance;
+use serde::{Deserialize, Serialize};
+
+/// A cell's marker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// Hash of everything that the result depends on.
+    pub settings: String,
+    pub record: Record,
+    pub cost: Cost,
+}
+
+/// A cell's result; the same however often its process was ended and started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Record {
+    Pretrain(PretrainRecord),
+    Transfer(Box<TransferRecord>),
+    Export(ExportRecord),
+    Detector(DetectorRecord),
+}
+
+/// One pretraining.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretrainRecord {
+    pub method: String,
+    pub images: usize,
+    pub epochs: u64,
+    pub steps: u64,
+    pub batch_size: usize,
+    /// At the end of the warm-up.
+    pub learning_rate: f64,
+}
+
+/// One fine-tuning with its evaluation; metrics in `[0, 1]`, none where there is nothing to measure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransferRecord {
+    pub train_images: usize,
+    pub val_images: usize,
+    pub iterations: u64,
+    pub metrics: BTreeMap<String, Option<f64>>,
+    /// AP of each class, in the order of the data.
+    pub per_class: Vec<(String, Option<f64>)>,
+}
+
+/// One exported backbone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportRecord {
+    /// Outputs compared.
+    pub cases: usize,
+    pub max_abs_error: f64,
+    pub tolerance: Tolerance,
+}
+
+/// One exported detector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectorRecord {
+    /// Inputs compared.
+    pub cases: usize,
+    /// Detections that both sides give.
+    pub matched: usize,
+    /// Detections of one side that hang on a tie.
+    pub ties: usize,
+}
+
+/// What a cell took; differs from one run to the next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Wall time of the attempt that finished.
+    pub seconds: f64,
+    /// Whether an earlier attempt did a part of the work.
+    pub resumed: bool,
+    /// Training images, each counted as often as it was seen.
+    pub images: u64,
+    /// The middle of what training logged.
+    pub images_per_second: Option<f64>,
+    pub device: String,
+    /// Threads of the CPU's kernels.
+    pub threads: usize,
+    /// Most memory of the process, where the system tells.
+    pub peak_gib: Option<f64>,
+}
+
+impl Cost {
+    /// Seconds of all the work: of the training by its speed where an earlier attempt did a part of it.
+    pub fn total_seconds(&self) -> f64 {
+        match self.images_per_second {
+            Some(rate) if self.resumed && rate > 0.0 => (self.images as f64 / rate).max(self.seconds),
+            _ => self.seconds,
+        }
+    }
+}
+
+impl Done {
+    /// The marker of a finished cell; none where the cell is not finished.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+        };
+        let damaged = || format!("`{}` is damaged; delete it to run the cell again", path.display());
+        serde_json::from_str(&text).with_context(damaged)
+    }
+
+    /// Writes the marker.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_whole(path, serde_json::to_string_pretty(self)?.as_bytes())
+    }
+}
+
+/// Written beside the target first, so that a file is whole or absent.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let failed = || format!("cannot write `{}`", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(failed)?;
+    }
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".tmp-{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).with_context(failed)
+}

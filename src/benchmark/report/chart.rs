@@ -1,0 +1,335 @@
+//! Line charts with error bars as SVG, made to be read on a phone: few ticks, large letters, the legend below.
+
+use std::fmt::Write as _;
+
+use super::document::escape;
+
+/// Colours that remain distinct for colour-blind readers (Okabe and Ito).
+const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#333333"];
+/// Dashes, so that colour is not alone in telling lines apart.
+const DASHES: [&str; 4] = ["", "7 4", "2 3", "10 3 2 3"];
+const WIDTH: f64 = 520.0;
+const HEIGHT: f64 = 330.0;
+const LEFT: f64 = 62.0;
+const RIGHT: f64 = 16.0;
+const TOP: f64 = 38.0;
+const BOTTOM: f64 = 52.0;
+/// Height of a row of the legend.
+const ROW: f64 = 24.0;
+/// Width of a letter of the legend, on average.
+const LETTER: f64 = 9.2;
+/// Points of a curve, at most; more are averaged.
+const MOST_POINTS: usize = 160;
+
+/// A named curve.
+pub struct Series {
+    pub name: String,
+    /// Colour, dashes and mark; the same number looks the same in every chart.
+    pub style: usize,
+    pub points: Vec<Point>,
+}
+
+/// A value with half of its interval, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    pub x: f64,
+    pub y: f64,
+    pub half_width: Option<f64>,
+}
+
+/// A chart.
+pub struct Chart {
+    pub title: String,
+    pub x_label: String,
+    pub y_label: String,
+    /// Whether equal factors of x are equally far apart.
+    pub log_x: bool,
+    /// Whether points are marked; for few of them.
+    pub marks: bool,
+    pub series: Vec<Series>,
+}
+
+/// A range of values on a range of pixels.
+struct Axis {
+    low: f64,
+    high: f64,
+    log: bool,
+    pixels: [f64; 2],
+}
+
+impl Axis {
+    fn place(&self, value: f64) -> f64 {
+        let scale = |v: f64| if self.log { v.max(f64::MIN_POSITIVE).ln() } else { v };
+        let share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low));
+        self.pixels[0] + share * (self.pixels[1] - self.pixels[0])
+    }
+
+    /// Round values inside.
+    fn ticks(&self) -> Vec<f64> {
+        let rough = (self.high - self.low) / 5.0;
+        let power = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough * 0.999);
+        let step = step.unwrap_or(10.0 * power);
+        let first = (self.low / step - 1e-9).ceil() as i64;
+        let last = (self.high / step + 1e-9).floor() as i64;
+        (first..=last).map(|index| index as f64 * step).collect()
+    }
+}
+
+impl Chart {
+    /// The SVG; none where there is no point.
+    pub fn svg(&self) -> Option<String> {
+        let series: Vec<Series> = self.series.iter().map(thin).filter(|s| !s.points.is_empty()).collect();
+        let points = || series.iter().flat_map(|s| &s.points).filter(|p| p.x.is_finite() && p.y.is_finite());
+        points().next()?;
+        let [x_low, x_high] = range(points().map(|p| p.x));
+        let ends = |p: &Point| [p.y - p.half_width.unwrap_or(0.0), p.y + p.half_width.unwrap_or(0.0)];
+        let [y_low, y_high] = range(points().flat_map(ends));
+        let margin = 0.05 * (y_high - y_low);
+        let (y_low, y_high) =
+            (if y_low >= 0.0 { (y_low - margin).max(0.0) } else { y_low - margin }, y_high + margin);
+        let legend = legend(&series);
+        let height = HEIGHT + ROW * legend.rows as f64;
+        let x = Axis {
+            low: if self.log_x { x_low / 1.15 } else { x_low },
+            high: if self.log_x { x_high * 1.15 } else { x_high },
+            log: self.log_x,
+            pixels: [LEFT, WIDTH - RIGHT],
+        };
+        let y = Axis { low: y_low, high: y_high, log: false, pixels: [HEIGHT - BOTTOM, TOP] };
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+             height=\"{height}\" role=\"img\" aria-label=\"{title}\" font-family=\"system-ui, 'DejaVu Sans', \
+             sans-serif\" font-size=\"15\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+             <text x=\"{LEFT}\" y=\"22\" font-size=\"16\" font-weight=\"600\">{title}</text>\n",
+            title = escape(&self.title)
+        );
+        self.draw_axes(&mut svg, &x, &y, points().map(|p| p.x));
+        for series in &series {
+            draw_series(&mut svg, series, &x, &y, self.marks);
+        }
+        svg.push_str(&legend.svg);
+        svg.push_str("</svg>");
+        Some(svg)
+    }
+
+    fn draw_axes(&self, svg: &mut String, x: &Axis, y: &Axis, places: impl Iterator<Item = f64>) {
+        let mut put = |text: String| writeln!(svg, "{text}").expect("writing to a string");
+        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let ticks = y.ticks();
+        for &value in &ticks {
+            let at = y.place(value);
+            put(format!("<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#e2e2e2\"/>"));
+            let label = number(value, &ticks);
+            put(format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
+                LEFT - 7.0,
+                at + 5.0
+            ));
+        }
+        let ticks = if x.log { distinct(places) } else { x.ticks() };
+        for &value in &ticks {
+            let at = x.place(value);
+            put(format!("<path d=\"M{at:.1} {bottom}v5\" stroke=\"#666\"/>"));
+            let label = if x.log { format!("{value}") } else { number(value, &ticks) };
+            put(format!(
+                "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
+                bottom + 20.0
+            ));
+        }
+        put(format!("<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"#666\"/>"));
+        let middle = (LEFT + right) / 2.0;
+        put(format!(
+            "<text x=\"{middle}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            bottom + 42.0,
+            escape(&self.x_label)
+        ));
+        let centre = (TOP + bottom) / 2.0;
+        put(format!(
+            "<text x=\"15\" y=\"{centre}\" text-anchor=\"middle\" transform=\"rotate(-90 15 {centre})\">{}</text>",
+            escape(&self.y_label)
+        ));
+    }
+}
+
+fn style(index: usize) -> (&'static str, &'static str) {
+    (COLORS[index % COLORS.len()], DASHES[index % DASHES.len()])
+}
+
+fn draw_series(svg: &mut String, series: &Series, x: &Axis, y: &Axis, marks: bool) {
+    let index = series.style;
+    let (color, dash) = style(index);
+    let mut path = String::new();
+    for (number, point) in series.points.iter().enumerate() {
+        let command = if number == 0 { 'M' } else { 'L' };
+        write!(path, "{command}{:.1} {:.1}", x.place(point.x), y.place(point.y))
+            .expect("writing to a string");
+    }
+    let mut put = |text: String| writeln!(svg, "{text}").expect("writing to a string");
+    put(format!(
+        "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2.2\" stroke-linejoin=\"round\" \
+         stroke-dasharray=\"{dash}\"/>"
+    ));
+    for point in &series.points {
+        // Neighbours at one x would hide each other's bars.
+        let at = x.place(point.x) + if point.half_width.is_some() { 3.0 * (index as f64 - 1.5) } else { 0.0 };
+        if let Some(half) = point.half_width {
+            let (low, high) = (y.place(point.y - half), y.place(point.y + half));
+            put(format!(
+                "<path d=\"M{at:.1} {low:.1}V{high:.1}M{:.1} {low:.1}h8M{:.1} {high:.1}h8\" stroke=\"{color}\" \
+                 stroke-width=\"1.6\"/>",
+                at - 4.0,
+                at - 4.0
+            ));
+        }
+        if marks || series.points.len() == 1 {
+            put(mark(index, at, y.place(point.y)));
+        }
+    }
+}
+
+/// A shape for each series, so that colour is not alone in telling points apart.
+fn mark(index: usize, x: f64, y: f64) -> String {
+    let color = style(index).0;
+    match index % 4 {
+        0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{color}\"/>"),
+        1 => format!(
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"8\" height=\"8\" fill=\"{color}\"/>",
+            x - 4.0,
+            y - 4.0
+        ),
+        2 => format!("<path d=\"M{x:.1} {:.1}l5 9h-10z\" fill=\"{color}\"/>", y - 6.0),
+        _ => format!("<path d=\"M{x:.1} {:.1}l5.5 5.5l-5.5 5.5l-5.5 -5.5z\" fill=\"{color}\"/>", y - 5.5),
+    }
+}
+
+struct Legend {
+    svg: String,
+    rows: usize,
+}
+
+fn legend(series: &[Series]) -> Legend {
+    let (mut svg, mut rows, mut left) = (String::new(), 1, LEFT);
+    for series in series {
+        let index = series.style;
+        let width = 46.0 + LETTER * series.name.chars().count() as f64;
+        if left > LEFT && left + width > WIDTH {
+            (rows, left) = (rows + 1, LEFT);
+        }
+        let (color, dash) = style(index);
+        let y = HEIGHT + ROW * (rows - 1) as f64 + 8.0;
+        writeln!(
+            svg,
+            "<path d=\"M{left:.1} {y:.1}h28\" stroke=\"{color}\" stroke-width=\"2.2\" stroke-dasharray=\"{dash}\"/>{}\n\
+             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            mark(index, left + 14.0, y),
+            left + 34.0,
+            y + 5.0,
+            escape(&series.name)
+        )
+        .expect("writing to a string");
+        left += width;
+    }
+    Legend { svg, rows }
+}
+
+/// The smallest and the largest value; a little apart if they are one.
+fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
+    let [low, high] = values.fold([f64::MAX, f64::MIN], |[low, high], v| [low.min(v), high.max(v)]);
+    if high > low {
+        [low, high]
+    } else {
+        [low - 0.5 * low.abs().max(1e-3), high + 0.5 * high.abs().max(1e-3)]
+    }
+}
+
+fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    values
+}
+
+/// With as many decimals as tell the ticks apart.
+fn number(value: f64, ticks: &[f64]) -> String {
+    let step = ticks.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(f64::MAX, f64::min);
+    let decimals =
+        if step.is_finite() && step < 1.0 { (-step.log10()).ceil().clamp(0.0, 6.0) as usize } else { 0 };
+    match value.abs() {
+        v if v >= 1e6 => format!("{}M", value / 1e6),
+        v if v >= 1e4 => format!("{}k", value / 1e3),
+        _ => format!("{value:.decimals$}"),
+    }
+}
+
+/// At most [`MOST_POINTS`] points, each the mean of as many.
+fn thin(series: &Series) -> Series {
+    let size = series.points.len().div_ceil(MOST_POINTS).max(1);
+    let mean = |chunk: &[Point]| {
+        let of = |pick: fn(&Point) -> f64| chunk.iter().map(pick).sum::<f64>() / chunk.len() as f64;
+        Point {
+            x: of(|p| p.x),
+            y: of(|p| p.y),
+            half_width: if size == 1 { chunk[0].half_width } else { None },
+        }
+    };
+    Series {
+        name: series.name.clone(),
+        style: series.style,
+        points: series.points.chunks(size).map(mean).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(log_x: bool, points: Vec<Point>) -> Chart {
+        Chart {
+            title: "AP < 1 & more".into(),
+            x_label: "labels, %".into(),
+            y_label: "AP".into(),
+            log_x,
+            marks: true,
+            series: vec![Series { name: "scrl".into(), style: 0, points }],
+        }
+    }
+
+    fn point(x: f64, y: f64) -> Point {
+        Point { x, y, half_width: Some(1.0) }
+    }
+
+    #[test]
+    fn every_point_has_a_mark_and_an_error_bar_inside_the_frame() {
+        let svg = chart(true, vec![point(1.0, 2.0), point(10.0, 12.0), point(100.0, 30.0)]).svg().unwrap();
+        // One circle more stands in the legend.
+        assert_eq!(svg.matches("<circle").count(), 4);
+        assert_eq!(svg.matches("stroke-width=\"1.6\"").count(), 3);
+        for label in [">1<", ">10<", ">100<", "AP &lt; 1 &amp; more"] {
+            assert!(svg.contains(label), "{label}: {svg}");
+        }
+    }
+
+    #[test]
+    fn a_logarithmic_axis_places_equal_factors_equally_far_apart() {
+        let axis = Axis { low: 1.0, high: 100.0, log: true, pixels: [0.0, 200.0] };
+        assert!((axis.place(10.0) - 100.0).abs() < 1e-9);
+        assert_eq!(Axis { log: false, ..axis }.ticks(), [20.0, 40.0, 60.0, 80.0, 100.0]);
+    }
+
+    #[test]
+    fn a_chart_without_points_is_none_and_one_point_is_enough() {
+        assert!(chart(false, Vec::new()).svg().is_none());
+        let svg = chart(false, vec![point(0.0, 0.0)]).svg().unwrap();
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn long_curves_are_thinned_to_their_means() {
+        let points: Vec<Point> =
+            (0..1000).map(|i| Point { x: i as f64, y: (i % 2) as f64, half_width: None }).collect();
+        let thinned = thin(&Series { name: String::new(), style: 0, points });
+        assert!(thinned.points.len() <= MOST_POINTS);
+        assert!(thinned.points.iter().all(|p| (0.3..0.7).contains(&p.y)));
+    }
+}

@@ -1,0 +1,124 @@
+//! `report.md` and `report.html`: what was found, how sure it is, what it was made of and what it took.
+
+pub mod chart;
+mod costs;
+mod curves;
+pub mod document;
+mod environment;
+mod pictures;
+pub mod sections;
+mod similarity;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::budget::ImageCounts;
+use super::graph::{Cell, CellKey, Sources};
+use super::plan::{Arm, ResolvedPlan};
+use super::record::{Done, write_whole};
+use super::results::Results;
+use super::runner::CellState;
+use document::{Block, Document};
+
+/// Where the report's pictures go, below the benchmark's folder.
+const FIGURES: &str = "figures";
+
+/// A benchmark all of whose cells have ended.
+pub struct Finished<'a> {
+    pub plan: &'a ResolvedPlan,
+    /// With the plan's budget.
+    pub arms: &'a [Arm],
+    pub counts: ImageCounts,
+    pub sources: &'a Sources,
+    pub cells: &'a [Cell],
+    pub states: &'a [CellState],
+    pub results: &'a Results,
+    pub out: &'a Path,
+}
+
+impl Finished<'_> {
+    /// The finished cells.
+    fn done(&self) -> impl Iterator<Item = (&Cell, &Done)> {
+        self.cells.iter().zip(self.states).filter_map(|(cell, state)| match state {
+            CellState::Done(done) => Some((cell, &**done)),
+            _ => None,
+        })
+    }
+
+    /// The finished cell of a kind.
+    fn find(&self, wanted: impl Fn(&CellKey) -> bool) -> Option<(&Cell, &Done)> {
+        self.done().find(|(cell, _)| wanted(&cell.key))
+    }
+
+    /// The finished pretraining of an init with the smallest position among the seeds.
+    fn pretraining(&self, init: &str) -> Option<(&Cell, &Done)> {
+        self.find(|key| matches!(key, CellKey::Pretrain { init: of, .. } if of == init))
+    }
+
+    /// The first finished fine-tuning of an init with most labels.
+    fn fine_tuning(&self, dataset: &str, init: &str) -> Option<(&Cell, &Done)> {
+        let most = self.results.fractions(dataset).last().copied()?;
+        self.find(|key| {
+            matches!(key, CellKey::Transfer { dataset: d, init: i, fraction, .. }
+                if d == dataset && i == init && *fraction == most)
+        })
+    }
+
+    /// The position of an init in the plan, by which charts colour it.
+    fn style(&self, init: &str) -> usize {
+        self.arms.iter().position(|arm| arm.name == init).unwrap_or(0)
+    }
+
+    /// A title, with the data set where there are several.
+    fn titled(&self, title: &str, dataset: &str) -> String {
+        if self.results.datasets().len() > 1 { format!("{title}, {dataset}") } else { title.to_string() }
+    }
+
+    /// Writes a picture and gives its place below the benchmark's folder.
+    fn write_figure(&self, name: &str, content: &[u8]) -> Result<String> {
+        let file = format!("{FIGURES}/{name}");
+        write_whole(&self.out.join(&file), content)?;
+        Ok(file)
+    }
+}
+
+/// Writes both reports and their pictures.
+///
+/// # Errors
+/// When a run's files cannot be read, or a file cannot be written.
+pub fn write(finished: &Finished) -> Result<()> {
+    let document = Document { title: finished.plan.plan.report.title.clone(), blocks: blocks(finished)? };
+    write_whole(&finished.out.join("report.md"), document.markdown().as_bytes())?;
+    write_whole(&finished.out.join("report.html"), document.html(finished.out).as_bytes())
+}
+
+fn blocks(finished: &Finished) -> Result<Vec<Block>> {
+    let mut blocks = sections::verdict(finished);
+    blocks.extend(sections::unfinished(finished));
+    blocks.push(Block::Heading("Detection".into()));
+    blocks.extend(sections::detection(finished));
+    blocks.extend(curves::label_efficiency(finished)?);
+    blocks.extend(sections::differences(finished));
+    blocks.push(Block::Heading("Training".into()));
+    blocks.extend(curves::training(finished)?);
+    blocks.extend(curves::health(finished)?);
+    blocks.extend(pictures::detections(finished)?);
+    blocks.extend(similarity::maps(finished)?);
+    blocks.extend(sections::per_class(finished));
+    blocks.push(Block::Heading("What was compared".into()));
+    blocks.extend(sections::arms(finished));
+    blocks.extend(sections::sweep(finished));
+    blocks.extend(sections::protocols(finished));
+    blocks.extend(costs::onnx(finished));
+    blocks.push(Block::Heading("Cost and environment".into()));
+    blocks.extend(costs::costs(finished));
+    blocks.extend(environment::blocks(finished));
+    Ok(blocks)
+}
+
+/// A share in `[0, 1]` in percent with one decimal.
+fn points(value: f64) -> String {
+    // Adding zero turns a rounded -0 into 0.
+    format!("{:.1}", (1000.0 * value).round() / 10.0 + 0.0)
+}

@@ -1,0 +1,384 @@
+//! Everything a benchmark measured; `results.json` and `results.csv`. Nothing here depends on time or machine load.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use scrl_export::validate::Tolerance;
+use serde::Serialize;
+
+use super::graph::{Cell, CellKey, percent};
+use super::plan::ResolvedPlan;
+use super::record::{PretrainRecord, Record, TransferRecord};
+use super::runner::CellState;
+use super::statistics::Summary;
+use super::sweep::Trial;
+
+/// The metrics of the table, each by its name in the results and for people.
+pub const METRICS: [(&str, &str); 4] =
+    [("AP", "AP"), ("AP50", "AP50"), ("AP75", "AP75"), ("VOC07_mAP", "VOC07 mAP")];
+
+/// All results, in the order of the plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct Results {
+    /// Hash of the plan with its recipes.
+    pub plan: String,
+    pub pretrain: Vec<PretrainResult>,
+    pub transfer: Vec<TransferResult>,
+    pub export: Vec<ExportResult>,
+    pub detectors: Vec<DetectorResult>,
+    pub summary: Vec<SummaryRow>,
+    /// Of the plan's subject against every other init.
+    pub differences: Vec<Difference>,
+    pub sweep: Vec<Trial>,
+    pub unfinished: Vec<Unfinished>,
+    #[serde(skip)]
+    inits: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct PretrainResult {
+    pub cell: String,
+    pub init: String,
+    pub seed: u64,
+    #[serde(flatten)]
+    pub record: PretrainRecord,
+    pub settings: String,
+}
+
+/// Metrics in `[0, 1]`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransferResult {
+    pub cell: String,
+    pub dataset: String,
+    pub init: String,
+    pub label_fraction: f64,
+    pub seed: u64,
+    pub train_images: usize,
+    pub val_images: usize,
+    pub iterations: u64,
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, Option<f64>>,
+    pub per_class: Vec<ClassResult>,
+    pub settings: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassResult {
+    pub name: String,
+    #[serde(rename = "AP")]
+    pub ap: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportResult {
+    pub cell: String,
+    pub init: String,
+    pub seed: u64,
+    /// Below the benchmark's folder.
+    pub path: String,
+    /// Outputs in which ONNX Runtime agrees with the trained network.
+    pub cases: usize,
+    pub tolerance: Tolerance,
+    /// Left out of the file: it is of the order of rounding, which threads may change.
+    #[serde(skip)]
+    pub max_abs_error: f64,
+}
+
+/// An exported detector.
+#[derive(Clone, Debug, Serialize)]
+pub struct DetectorResult {
+    pub cell: String,
+    pub dataset: String,
+    pub init: String,
+    /// Below the benchmark's folder.
+    pub path: String,
+    /// Inputs on which ONNX Runtime agrees with the trained detector.
+    pub cases: usize,
+    /// Left out of the file: a detection at the threshold hangs on rounding.
+    #[serde(skip)]
+    pub matched: usize,
+    #[serde(skip)]
+    pub ties: usize,
+}
+
+/// A metric of a cell over seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct SummaryRow {
+    pub dataset: String,
+    pub init: String,
+    pub label_fraction: f64,
+    pub metric: String,
+    #[serde(flatten)]
+    pub over_seeds: Summary,
+}
+
+/// The subject's metric less a baseline's, seed by seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    pub dataset: String,
+    pub subject: String,
+    pub baseline: String,
+    pub label_fraction: f64,
+    pub metric: String,
+    #[serde(flatten)]
+    pub over_seeds: Summary,
+    /// Whether the 95 % interval excludes zero; null with one seed.
+    pub separable: Option<bool>,
+}
+
+/// A cell without a result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unfinished {
+    pub cell: String,
+    pub title: String,
+    pub reason: String,
+}
+
+impl Results {
+    /// Of cells and how they ended.
+    pub fn new(plan: &ResolvedPlan, cells: &[Cell], states: &[CellState], sweep: Vec<Trial>) -> Self {
+        let mut results = Self {
+            plan: plan.hash(),
+            pretrain: Vec::new(),
+            transfer: Vec::new(),
+            export: Vec::new(),
+            detectors: Vec::new(),
+            summary: Vec::new(),
+            differences: Vec::new(),
+            sweep,
+            unfinished: Vec::new(),
+            inits: plan.plan.inits.clone(),
+        };
+        cells.iter().zip(states).for_each(|(cell, state)| results.add(cell, state));
+        results.summary = results.summaries();
+        results.differences = results.all_differences(plan.subject());
+        results
+    }
+
+    fn add(&mut self, cell: &Cell, state: &CellState) {
+        let unfinished =
+            |reason: String| Unfinished { cell: cell.id.clone(), title: cell.key.title(), reason };
+        let done = match state {
+            CellState::Done(done) => done,
+            CellState::Failed(reason) => return self.unfinished.push(unfinished(reason.clone())),
+            CellState::Skipped { needs } => {
+                return self.unfinished.push(unfinished(format!("it needs {needs}")));
+            }
+            CellState::Waiting => return self.unfinished.push(unfinished("it was not run".into())),
+        };
+        let (id, settings) = (cell.id.clone(), cell.settings.clone());
+        match (&cell.key, &done.record) {
+            (CellKey::Pretrain { init, seed }, Record::Pretrain(record)) => {
+                self.pretrain.push(PretrainResult {
+                    cell: id,
+                    init: init.clone(),
+                    seed: *seed,
+                    record: record.clone(),
+                    settings,
+                })
+            }
+            (CellKey::Transfer { dataset, init, fraction, seed }, Record::Transfer(record)) => {
+                let TransferRecord { train_images, val_images, iterations, metrics, per_class } = &**record;
+                let class = |(name, ap): &(String, Option<f64>)| ClassResult { name: name.clone(), ap: *ap };
+                self.transfer.push(TransferResult {
+                    cell: id,
+                    dataset: dataset.clone(),
+                    init: init.clone(),
+                    label_fraction: *fraction,
+                    seed: *seed,
+                    train_images: *train_images,
+                    val_images: *val_images,
+                    iterations: *iterations,
+                    metrics: metrics.clone(),
+                    per_class: per_class.iter().map(class).collect(),
+                    settings,
+                });
+            }
+            (CellKey::Export { init, seed }, Record::Export(record)) => self.export.push(ExportResult {
+                path: format!("{id}.onnx"),
+                cell: id,
+                init: init.clone(),
+                seed: *seed,
+                cases: record.cases,
+                tolerance: record.tolerance,
+                max_abs_error: record.max_abs_error,
+            }),
+            (CellKey::Detector { dataset, init }, Record::Detector(record)) => {
+                self.detectors.push(DetectorResult {
+                    path: format!("{id}.onnx"),
+                    cell: id,
+                    dataset: dataset.clone(),
+                    init: init.clone(),
+                    cases: record.cases,
+                    matched: record.matched,
+                    ties: record.ties,
+                })
+            }
+            _ => self.unfinished.push(unfinished("its marker is of another kind; delete it".into())),
+        }
+    }
+
+    /// The inits that have a result, in the order of the plan.
+    pub fn inits(&self) -> Vec<&str> {
+        let has = |name: &&str| self.transfer.iter().any(|r| r.init == *name);
+        self.inits.iter().map(String::as_str).filter(has).collect()
+    }
+
+    /// The data sets that have a result.
+    pub fn datasets(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.transfer.iter().map(|r| r.dataset.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The label fractions of a data set in ascending order.
+    pub fn fractions(&self, dataset: &str) -> Vec<f64> {
+        let of_set = self.transfer.iter().filter(|r| r.dataset == dataset);
+        let mut fractions: Vec<f64> = of_set.map(|r| r.label_fraction).collect();
+        fractions.sort_by(f64::total_cmp);
+        fractions.dedup();
+        fractions
+    }
+
+    /// The results of a cell, seed by seed.
+    pub fn cell<'a>(
+        &'a self,
+        dataset: &'a str,
+        init: &'a str,
+        fraction: f64,
+    ) -> impl Iterator<Item = &'a TransferResult> {
+        let wanted =
+            move |r: &&TransferResult| r.dataset == dataset && r.init == init && r.label_fraction == fraction;
+        self.transfer.iter().filter(wanted)
+    }
+
+    /// A metric of a cell over seeds.
+    pub fn over_seeds(&self, dataset: &str, init: &str, fraction: f64, metric: &str) -> Option<Summary> {
+        Summary::of(self.cell(dataset, init, fraction).filter_map(|r| r.metric(metric)))
+    }
+
+    fn summaries(&self) -> Vec<SummaryRow> {
+        let mut rows = Vec::new();
+        for dataset in self.datasets() {
+            for fraction in self.fractions(dataset) {
+                for init in self.inits() {
+                    let names = self.cell(dataset, init, fraction).next().map(|r| r.metrics.keys());
+                    for metric in names.into_iter().flatten() {
+                        let Some(over_seeds) = self.over_seeds(dataset, init, fraction, metric) else {
+                            continue;
+                        };
+                        rows.push(SummaryRow {
+                            dataset: dataset.into(),
+                            init: init.into(),
+                            label_fraction: fraction,
+                            metric: metric.clone(),
+                            over_seeds,
+                        });
+                    }
+                }
+            }
+        }
+        rows
+    }
+
+    fn all_differences(&self, subject: &str) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        for dataset in self.datasets() {
+            for baseline in self.inits().into_iter().filter(|init| *init != subject) {
+                for fraction in self.fractions(dataset) {
+                    for (metric, _) in METRICS {
+                        differences.extend(self.difference(dataset, subject, baseline, fraction, metric));
+                    }
+                }
+            }
+        }
+        differences
+    }
+
+    fn difference(
+        &self,
+        dataset: &str,
+        subject: &str,
+        baseline: &str,
+        fraction: f64,
+        metric: &str,
+    ) -> Option<Difference> {
+        let pairs = self.cell(dataset, subject, fraction).filter_map(|ours| {
+            let theirs = self.cell(dataset, baseline, fraction).find(|r| r.seed == ours.seed)?;
+            Some(ours.metric(metric)? - theirs.metric(metric)?)
+        });
+        let over_seeds = Summary::of(pairs)?;
+        Some(Difference {
+            dataset: dataset.into(),
+            subject: subject.into(),
+            baseline: baseline.into(),
+            label_fraction: fraction,
+            metric: metric.into(),
+            over_seeds,
+            separable: over_seeds.separable(),
+        })
+    }
+
+    /// One line a fine-tuning, with a header; metrics in `[0, 1]`.
+    pub fn csv(&self) -> String {
+        let names: Vec<&String> =
+            self.transfer.first().map(|r| r.metrics.keys().collect()).unwrap_or_default();
+        let mut text = String::from("dataset,init,label_fraction,seed,train_images,val_images,iterations");
+        names.iter().for_each(|name| text.push_str(&format!(",{name}")));
+        text.push('\n');
+        for r in &self.transfer {
+            let start = [
+                r.dataset.clone(),
+                r.init.clone(),
+                r.label_fraction.to_string(),
+                r.seed.to_string(),
+                r.train_images.to_string(),
+                r.val_images.to_string(),
+                r.iterations.to_string(),
+            ];
+            let metrics = names.iter().map(|name| r.metric(name).map_or(String::new(), |v| v.to_string()));
+            let line: Vec<String> = start.into_iter().chain(metrics).collect();
+            writeln!(text, "{}", line.join(",")).expect("writing to a string");
+        }
+        text
+    }
+}
+
+impl TransferResult {
+    /// A metric by its name, where there is something to measure.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.get(name).copied().flatten()
+    }
+}
+
+impl Difference {
+    /// What the difference says, in plain words; figures in percentage points.
+    pub fn sentence(&self) -> String {
+        let Self { subject, baseline, metric, over_seeds, .. } = self;
+        // Adding zero turns a rounded -0 into 0.
+        let points = (1000.0 * over_seeds.mean).round() / 10.0 + 0.0;
+        let labels = percent(self.label_fraction);
+        let seeds = over_seeds.count;
+        match over_seeds.half_width.map(|half| 100.0 * half) {
+            None => format!(
+                "{subject} is {:.1} {metric} {} {baseline} at {labels} % labels with one seed, which cannot tell a \
+                 difference from chance.",
+                points.abs(),
+                if points < 0.0 { "below" } else { "above" }
+            ),
+            Some(half) if self.separable == Some(true) => format!(
+                "{subject} is {} than {baseline} by {:.1} ± {half:.1} {metric} at {labels} % labels ({seeds} seeds).",
+                if points < 0.0 { "worse" } else { "better" },
+                points.abs()
+            ),
+            Some(half) => format!(
+                "{subject} is not separable from {baseline} at {labels} % labels: {points:+.1} ± {half:.1} {metric} \
+                 ({seeds} seeds)."
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use super::*;
+
+fn result(init: &str, seed: u64, ap: f64) -> TransferResult {
+    TransferResult {
+        cell: format!("transfer/d-{init}-{seed}"),
+        dataset: "d".into(),
+        init: init.into(),
+        label_fraction: 0.1,
+        seed,
+        train_images: 20,
+        val_images: 5,
+        iterations: 10,
+        metrics: [("AP".to_string(), Some(ap)), ("AP75".to_string(), None)].into(),
+        per_class: Vec::new(),
+        settings: String::new(),
+    }
+}
+
+/// AP of each init, seed by seed.
+fn results(aps: &[(&str, &[f64])]) -> Results {
+    let of_init = |(init, aps): &(&str, &[f64])| -> Vec<TransferResult> {
+        aps.iter().enumerate().map(|(seed, ap)| result(init, seed as u64, *ap)).collect()
+    };
+    Results {
+        plan: String::new(),
+        pretrain: Vec::new(),
+        transfer: aps.iter().flat_map(of_init).collect(),
+        export: Vec::new(),
+        detectors: Vec::new(),
+        summary: Vec::new(),
+        differences: Vec::new(),
+        sweep: Vec::new(),
+        unfinished: Vec::new(),
+        inits: aps.iter().map(|(init, _)| init.to_string()).collect(),
+    }
+}
+
+fn sentence(ours: &[f64], theirs: &[f64]) -> String {
+    let results = results(&[("byol", theirs), ("scrl", ours)]);
+    results.difference("d", "scrl", "byol", 0.1, "AP").unwrap().sentence()
+}
+
+#[test]
+fn differences_are_told_in_plain_words() {
+    assert_eq!(
+        sentence(&[0.30, 0.32, 0.31], &[0.26, 0.27, 0.27]),
+        "scrl is better than byol by 4.3 ± 1.4 AP at 10 % labels (3 seeds)."
+    );
+    assert_eq!(
+        sentence(&[0.20, 0.21], &[0.30, 0.31]),
+        "scrl is worse than byol by 10.0 ± 0.0 AP at 10 % labels (2 seeds)."
+    );
+    assert_eq!(
+        sentence(&[0.20, 0.21, 0.22], &[0.20, 0.23, 0.20]),
+        "scrl is not separable from byol at 10 % labels: +0.0 ± 5.0 AP (3 seeds)."
+    );
+    assert_eq!(
+        sentence(&[0.21], &[0.20]),
+        "scrl is 1.0 AP above byol at 10 % labels with one seed, which cannot tell a difference from chance."
+    );
+}
+
+#[test]
+fn only_seeds_that_both_inits_have_are_compared() {
+    let results = results(&[("byol", &[0.1]), ("scrl", &[0.3, 0.9])]);
+    let difference = results.difference("d", "scrl", "byol", 0.1, "AP").unwrap();
+    assert_eq!((difference.over_seeds.count, difference.separable), (1, None));
+    assert!((difference.over_seeds.mean - 0.2).abs() < 1e-12);
+    assert!(results.difference("d", "scrl", "byol", 0.1, "AP75").is_none(), "nothing to measure");
+}
+
+#[test]
+fn a_spreadsheet_has_a_line_a_run_and_blanks_where_nothing_was_measured() {
+    let csv = results(&[("scrl", &[0.25])]).csv();
+    assert_eq!(
+        csv,
+        "dataset,init,label_fraction,seed,train_images,val_images,iterations,AP,AP75\nd,scrl,0.1,0,20,5,10,0.25,\n"
+    );
+}

@@ -1,0 +1,208 @@
+//! Runs cells in the order that their dependencies allow, several at a time, each in a process of its own.
+//!
+//! A cell whose marker is there is done. A cell that fails takes with it those that need it and no other.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use scrl_core::engine::Interrupt;
+
+use super::board::Board;
+use super::graph::Cell;
+use super::job::JobFile;
+use super::process::{CellProcess, Ended};
+use super::record::{Done, write_whole};
+
+/// Between two looks at the processes.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Where cells run.
+pub struct Runner {
+    out: PathBuf,
+    /// A device for each cell that may run at a time.
+    slots: Vec<String>,
+    /// Threads of each process; the system's choice by default.
+    threads: Option<usize>,
+    interrupt: Interrupt,
+}
+
+/// Where a cell stands.
+#[derive(Clone, Debug)]
+pub enum CellState {
+    Waiting,
+    Done(Box<Done>),
+    Failed(String),
+    /// The cell that it needs has no result.
+    Skipped {
+        needs: String,
+    },
+}
+
+/// How all cells ended.
+#[derive(Clone, Debug)]
+pub struct RunEnd {
+    /// In the order of the cells.
+    pub states: Vec<CellState>,
+    /// Whether cells are left because the user stopped.
+    pub interrupted: bool,
+}
+
+struct Running {
+    slot: usize,
+    cell: usize,
+    process: CellProcess,
+}
+
+impl Runner {
+    /// `jobs` cells at a time on these devices in turn; as many as devices by default.
+    ///
+    /// # Errors
+    /// When a device is none.
+    pub fn new(out: &Path, devices: &[String], jobs: Option<usize>, interrupt: Interrupt) -> Result<Self> {
+        ensure!(
+            !devices.is_empty(),
+            "--device names no device; pass `cpu`, or a list such as `cuda:0,cuda:1`"
+        );
+        for device in devices {
+            crate::device::parse(device)?;
+        }
+        let jobs = jobs.unwrap_or(devices.len());
+        let slots: Vec<String> = devices.iter().cycle().take(jobs).cloned().collect();
+        let on_cpu = slots.iter().filter(|device| device.as_str() == "cpu").count();
+        // Results do not depend on the number of threads; more threads than cores only slow each other down.
+        let shared = on_cpu > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = shared.then(|| (cores / on_cpu).max(1));
+        Ok(Self { out: out.to_path_buf(), slots, threads, interrupt })
+    }
+
+    /// Runs what is not done.
+    ///
+    /// # Errors
+    /// When a cell was made with other settings, or processes cannot be started at all.
+    pub fn run(&self, cells: &[Cell], board: &mut Board) -> Result<RunEnd> {
+        let mut states = cells.iter().map(|cell| self.state_of(cell)).collect::<Result<Vec<_>>>()?;
+        let mut running: Vec<Running> = Vec::new();
+        board.begin(cells, &states, self.slots.len());
+        loop {
+            let interrupted = self.interrupt.is_requested();
+            if interrupted {
+                running.iter_mut().for_each(|running| running.process.stop());
+            }
+            for (index, state) in self.collect(cells, &mut running)? {
+                match state {
+                    Some(state) => {
+                        board.ended(&cells[index], &state);
+                        states[index] = state;
+                    }
+                    None => self.interrupt.request(),
+                }
+            }
+            skip_dependants(cells, &mut states, board);
+            if !interrupted {
+                self.start_ready(cells, &states, &mut running)?;
+            }
+            if running.is_empty() {
+                break;
+            }
+            board.tick(running.iter().map(|r| (&cells[r.cell], &r.process)));
+            std::thread::sleep(TICK);
+        }
+        let left = states.iter().any(|state| matches!(state, CellState::Waiting));
+        board.end();
+        Ok(RunEnd { states, interrupted: left })
+    }
+
+    fn path(&self, cell: &Cell, ending: &str) -> PathBuf {
+        self.out.join("cells").join(format!("{}.{ending}", cell.id))
+    }
+
+    /// Done or waiting; an error for a cell that other settings made.
+    fn state_of(&self, cell: &Cell) -> Result<CellState> {
+        let done = Done::read(&self.path(cell, "done.json"))?;
+        let begun = std::fs::read(self.path(cell, "job.json")).ok();
+        let begun = begun.and_then(|text| serde_json::from_slice::<JobFile>(&text).ok());
+        let found = done.as_ref().map(|done| &done.settings).or(begun.as_ref().map(|job| &job.settings));
+        if found.is_some_and(|settings| *settings != cell.settings) {
+            bail!(
+                "`{}` was made with other settings; choose another --out, or delete it together with `{}`",
+                self.out.join(&cell.id).display(),
+                self.path(cell, "*").display()
+            );
+        }
+        Ok(done.map_or(CellState::Waiting, |done| CellState::Done(Box::new(done))))
+    }
+
+    /// What has ended since the last look; `None` for an interrupted cell.
+    fn collect(&self, cells: &[Cell], running: &mut Vec<Running>) -> Result<Vec<(usize, Option<CellState>)>> {
+        let mut ended = Vec::new();
+        for (index, running) in running.iter_mut().enumerate() {
+            if let Some(end) = running.process.poll()? {
+                ended.push((index, end));
+            }
+        }
+        let mut states = Vec::new();
+        for (index, end) in ended.into_iter().rev() {
+            let cell = running.swap_remove(index).cell;
+            let state = match end {
+                Ended::Interrupted => None,
+                Ended::Failed(reason) => Some(CellState::Failed(reason)),
+                Ended::Done => Some(match Done::read(&self.path(&cells[cell], "done.json"))? {
+                    Some(done) => CellState::Done(Box::new(done)),
+                    None => CellState::Failed("its process ended without a result".into()),
+                }),
+            };
+            states.push((cell, state));
+        }
+        Ok(states)
+    }
+
+    fn start_ready(&self, cells: &[Cell], states: &[CellState], running: &mut Vec<Running>) -> Result<()> {
+        for (slot, device) in self.slots.iter().enumerate() {
+            if running.iter().any(|running| running.slot == slot) {
+                continue;
+            }
+            let ready = (0..cells.len()).find(|&index| {
+                matches!(states[index], CellState::Waiting)
+                    && running.iter().all(|running| running.cell != index)
+                    && need(cells, states, index).is_none_or(|(_, state)| matches!(state, CellState::Done(_)))
+            });
+            let Some(cell) = ready else { break };
+            let process = self.start(&cells[cell], device)?;
+            running.push(Running { slot, cell, process });
+        }
+        Ok(())
+    }
+
+    fn start(&self, cell: &Cell, device: &str) -> Result<CellProcess> {
+        let file = JobFile {
+            settings: cell.settings.clone(),
+            marker: self.path(cell, "done.json"),
+            job: cell.job.clone(),
+        };
+        let path = self.path(cell, "job.json");
+        write_whole(&path, serde_json::to_string_pretty(&file)?.as_bytes())?;
+        CellProcess::start(&path, &self.path(cell, "log"), device, self.threads)
+    }
+}
+
+/// The cell that one needs, with its state; none where it needs none or one that is not among these.
+fn need<'a>(cells: &'a [Cell], states: &'a [CellState], index: usize) -> Option<(&'a str, &'a CellState)> {
+    let id = cells[index].after.as_ref()?;
+    let at = cells.iter().position(|cell| cell.id == *id)?;
+    Some((id, &states[at]))
+}
+
+fn skip_dependants(cells: &[Cell], states: &mut [CellState], board: &mut Board) {
+    for index in 0..cells.len() {
+        let lost = match need(cells, states, index) {
+            Some((id, CellState::Failed(_) | CellState::Skipped { .. })) => id.to_string(),
+            _ => continue,
+        };
+        if matches!(states[index], CellState::Waiting) {
+            states[index] = CellState::Skipped { needs: lost };
+            board.ended(&cells[index], &states[index]);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Options of `scrl predict`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+
+/// Draw what a detector finds in images, and write it as COCO results.
+///
+/// OUT gets every image under its relative name with the boxes of at least --score drawn, and predictions.json with all that
+/// the detector found, in COCO's results format with the files' names and sizes and the classes' names.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  scrl predict --run runs/scrl-det photos --out found\n  scrl predict --weights runs/scrl-det/weights/best.safetensors a.jpg b.png --out found --score 0.3 --json\n\nImages that cannot be read are named and left out; the exit code is then 1."
+)]
+pub struct PredictArgs {
+    /// Image files, and folders that are read recursively.
+    #[arg(required = true, value_name = "IMAGES")]
+    pub images: Vec<PathBuf>,
+    /// A finished transfer run: its last detector.
+    #[arg(long, required_unless_present = "weights", conflicts_with = "weights")]
+    pub run: Option<PathBuf>,
+    /// A detector's weights file that a transfer run wrote.
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+    /// Folder for the pictures and predictions.json.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Detections of at least this score are drawn and printed.
+    #[arg(long, default_value_t = 0.5)]
+    pub score: f32,
+    /// Print one JSON object a line for each image instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Images a batch; in a batch of different sizes padding can change the last digits.
+    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub batch: usize,
+    /// Replace files of the same names in OUT.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Where to compute: `cpu` or `cuda:N`.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}

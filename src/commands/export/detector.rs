@@ -1,0 +1,120 @@
+//! `scrl export detector`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::Device;
+use scrl_core::config;
+use scrl_core::data::detection::Category;
+use scrl_export::{
+    DetectorInfo, DetectorInputs, DetectorOptions, DetectorReport, ExportError, export_detector, file_sha256,
+    validate_detector,
+};
+use scrl_transfer::data::Preprocessing;
+use scrl_transfer::detection::{DetectorConfig, Variant};
+use scrl_transfer::weights::DETECTOR_FILE;
+use scrl_transfer::{DetectorMetadata, LoadedDetector, TransferConfig, load_detector, load_state_dict};
+
+use super::validation_images;
+use crate::cli::{ExportDetectorArgs, VariantArg};
+use crate::commands::Ending;
+use crate::device;
+
+/// Images of `--images` that take part in the validation, each alone and all together.
+const VALIDATION_IMAGES: usize = 4;
+
+pub fn run(args: &ExportDetectorArgs) -> Result<Ending> {
+    let device = device::parse("cpu")?;
+    let source = args.run.as_ref().or(args.weights.as_ref()).context("--run or --weights is needed")?;
+    let images = validation_images(args.images.as_ref(), VALIDATION_IMAGES)?;
+    let LoadedDetector { model, metadata } = match args.variant {
+        Some(variant) => state_dict(args, source, variant.into(), &device)?,
+        None => load_detector(source, &device)?,
+    };
+    let info = DetectorInfo {
+        metadata,
+        weights_sha256: Some(file_sha256(&weights_file(source))?),
+        protocol: protocol(source),
+        label_offset: i64::from(args.variant == Some(VariantArg::Torchvision)),
+    };
+    let options = DetectorOptions {
+        opset: args.format.opset,
+        input: args.input.into(),
+        image_sizes: !args.no_image_sizes,
+        fold_batch_norm: !args.format.no_fold,
+        half: args.fp16,
+    };
+    export_detector(&model, &info, &args.out, &options)?;
+    let inputs = DetectorInputs { images, ..Default::default() };
+    match validate_detector(&args.out, &model, &info, &inputs) {
+        Ok(report) => {
+            record(&args.out, &report)?;
+            println!(
+                "{}: reproduced by ONNX Runtime: {} detections matched, {} ties, {} others",
+                args.out.display(),
+                report.total.matched,
+                report.total.ties,
+                report.total.unexplained
+            );
+            Ok(Ending::Done)
+        }
+        Err(ExportError::DetectorMismatch { path, report }) => {
+            record(&args.out, &report)?;
+            Err(ExportError::DetectorMismatch { path, report }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Prints the report's table and writes it beside the model.
+fn record(out: &Path, report: &DetectorReport) -> Result<()> {
+    print!("{}", report.table());
+    let mut name = out.as_os_str().to_owned();
+    name.push(".validation.json");
+    let path = PathBuf::from(name);
+    std::fs::write(&path, serde_json::to_string_pretty(report)?)
+        .with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// A detector of torchvision's keys, which says nothing about itself.
+fn state_dict(
+    args: &ExportDetectorArgs,
+    path: &Path,
+    variant: Variant,
+    device: &Device,
+) -> Result<LoadedDetector> {
+    let categories = categories(args.classes.as_deref().unwrap_or_default())?;
+    let mut config = DetectorConfig { arch: args.arch, num_classes: categories.len(), ..variant.config() };
+    if let Some(epsilon) = args.norm_epsilon {
+        config.frozen_norm_epsilon = epsilon;
+    }
+    let model = load_state_dict(path, &config, device)?;
+    let metadata = DetectorMetadata { config, categories, preprocessing: Preprocessing::default() };
+    Ok(LoadedDetector { model, metadata })
+}
+
+/// From a number of classes, or the names in a file.
+fn categories(text: &str) -> Result<Vec<Category>> {
+    let names: Vec<String> = match text.parse::<usize>() {
+        Ok(count) => (1..=count).map(|number| format!("class {number}")).collect(),
+        Err(_) => {
+            let lines = std::fs::read_to_string(text).with_context(|| {
+                format!("--classes is `{text}`, neither a number nor a file that can be read")
+            })?;
+            lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()
+        }
+    };
+    ensure!(!names.is_empty(), "--classes gives no class; give their number without the background");
+    Ok((1..).zip(names).map(|(id, name)| Category { id, name }).collect())
+}
+
+fn weights_file(source: &Path) -> PathBuf {
+    if source.is_dir() { source.join("weights").join(DETECTOR_FILE) } else { source.to_path_buf() }
+}
+
+/// The recipe of a run, where the weights lie in one.
+fn protocol(source: &Path) -> Option<String> {
+    let run = if source.is_dir() { source } else { source.parent()?.parent()? };
+    let config = config::load::<TransferConfig>(&run.join("config.toml"), &[]).ok()?;
+    Some(serde_json::to_value(config.protocol).ok()?.as_str()?.to_string())
+}

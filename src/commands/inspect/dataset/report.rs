@@ -1,0 +1,235 @@
+//! The report, as JSON and as text.
+
+use std::path::Path;
+
+use scrl_core::structures::Size;
+use serde::Serialize;
+
+use super::files::{Duplicate, FileFacts};
+use super::splits::{Content, Entry, Format, Split};
+use super::statistics::{BoxStatistics, SizeStatistics, Spread};
+
+/// Lines of each kind of finding that are printed; the JSON has all.
+const SHOWN: usize = 5;
+/// Classes that are printed.
+const CLASSES: usize = 20;
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub struct DatasetReport {
+    pub data: String,
+    pub format: Format,
+    /// Number of problems: missing, broken and wrongly sized files, annotations, boxes, groups of duplicates.
+    pub findings: usize,
+    pub splits: Vec<SplitReport>,
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// What was found in a split.
+#[derive(Debug, Serialize)]
+pub struct SplitReport {
+    pub name: String,
+    pub images: usize,
+    pub readable: usize,
+    pub sizes: Option<SizeStatistics>,
+    pub classes: Vec<ClassCount>,
+    /// `None` for folders of images.
+    pub boxes: Option<BoxStatistics>,
+    pub missing: Vec<String>,
+    pub broken: Vec<BrokenFile>,
+    /// Images of another size than their annotation says; training refuses them.
+    pub wrong_size: Vec<String>,
+    pub unreadable_annotations: Vec<String>,
+    /// As `file: class [numbers of the annotation]`.
+    pub degenerate_boxes: Vec<String>,
+}
+
+/// A class in numbers.
+#[derive(Debug, Serialize)]
+pub struct ClassCount {
+    pub name: String,
+    /// Images with the class.
+    pub images: usize,
+    /// Boxes of the class; the images, where images have no boxes.
+    pub objects: usize,
+}
+
+/// A file that cannot be decoded.
+#[derive(Debug, Serialize)]
+pub struct BrokenFile {
+    pub file: String,
+    pub reason: String,
+}
+
+impl SplitReport {
+    pub fn new(split: &Split, facts: &[FileFacts]) -> Self {
+        let sizes: Vec<Size> = facts
+            .iter()
+            .filter_map(|facts| if let FileFacts::Image { size, .. } = facts { Some(*size) } else { None })
+            .collect();
+        let both = || split.images.iter().zip(facts);
+        let missing = both().filter(|(_, facts)| matches!(facts, FileFacts::Missing));
+        let broken = both().filter_map(|(entry, facts)| match facts {
+            FileFacts::Broken(reason) => {
+                Some(BrokenFile { file: entry.name.clone(), reason: reason.clone() })
+            }
+            _ => None,
+        });
+        let annotated = || {
+            split.images.iter().filter_map(|entry| match &entry.content {
+                Content::Annotated(image) => Some(image),
+                Content::Plain(_) => None,
+            })
+        };
+        Self {
+            name: split.name.clone(),
+            images: split.images.len(),
+            readable: sizes.len(),
+            sizes: SizeStatistics::of(&sizes),
+            classes: classes(split),
+            boxes: annotated().next().map(|_| BoxStatistics::of(annotated(), split.dropped.len())),
+            missing: missing.map(|(entry, _)| entry.name.clone()).collect(),
+            broken: broken.collect(),
+            wrong_size: both().filter_map(|(entry, facts)| wrong_size(entry, facts)).collect(),
+            unreadable_annotations: split.problems.clone(),
+            degenerate_boxes: split.dropped.clone(),
+        }
+    }
+
+    fn findings(&self) -> usize {
+        self.missing.len()
+            + self.broken.len()
+            + self.wrong_size.len()
+            + self.unreadable_annotations.len()
+            + self.degenerate_boxes.len()
+    }
+}
+
+fn wrong_size(entry: &Entry, facts: &FileFacts) -> Option<String> {
+    let (Content::Annotated(image), FileFacts::Image { size, .. }) = (&entry.content, facts) else {
+        return None;
+    };
+    let said = Size { width: image.width, height: image.height };
+    (said != *size).then(|| {
+        format!(
+            "{}: {}×{} pixels, {}×{} in its annotation",
+            entry.name, size.width, size.height, said.width, said.height
+        )
+    })
+}
+
+fn classes(split: &Split) -> Vec<ClassCount> {
+    let count = |name: &String| ClassCount { name: name.clone(), images: 0, objects: 0 };
+    let mut counts: Vec<ClassCount> = split.categories.iter().map(|category| count(&category.name)).collect();
+    for entry in &split.images {
+        let mut members: Vec<usize> = match &entry.content {
+            Content::Annotated(image) => image.objects.iter().map(|object| object.category).collect(),
+            Content::Plain(label) => label.iter().copied().collect(),
+        };
+        members.iter().for_each(|&class| counts[class].objects += 1);
+        members.sort_unstable();
+        members.dedup();
+        members.iter().for_each(|&class| counts[class].images += 1);
+    }
+    counts
+}
+
+impl DatasetReport {
+    pub fn new(data: &Path, format: Format, splits: Vec<SplitReport>, duplicates: Vec<Duplicate>) -> Self {
+        let findings = splits.iter().map(SplitReport::findings).sum::<usize>() + duplicates.len();
+        Self { data: data.display().to_string(), format, findings, splits, duplicates }
+    }
+
+    /// A summary for people.
+    pub fn print(&self) {
+        println!("{}: {}", self.data, self.format.describe());
+        self.splits.iter().for_each(print_split);
+        let across = self.duplicates.iter().filter(|duplicate| duplicate.across_splits).count();
+        let title = format!("groups of equal images ({across} across splits)");
+        let groups: Vec<String> = self.duplicates.iter().map(|group| group.images.join(" = ")).collect();
+        println!();
+        print_findings(&title, &groups);
+        match self.findings {
+            0 => println!("nothing to complain about"),
+            count => println!("{count} findings; all of them are in report.json"),
+        }
+    }
+}
+
+fn print_split(split: &SplitReport) {
+    println!("\n{}: {} images, {} readable", split.name, split.images, split.readable);
+    if let Some(sizes) = &split.sizes {
+        let common: Vec<String> =
+            sizes.common.iter().map(|(size, count)| format!("{size} ({count})")).collect();
+        print_row("width", &spread(&sizes.width));
+        print_row("height", &spread(&sizes.height));
+        print_row(
+            "shape",
+            &format!("{} landscape, {} portrait, {} square", sizes.landscape, sizes.portrait, sizes.square),
+        );
+        print_row("frequent", &common.join(", "));
+    }
+    if let Some(boxes) = &split.boxes {
+        print_boxes(boxes);
+    }
+    print_classes(&split.classes, split.boxes.is_some());
+    print_findings("files missing", &split.missing);
+    let broken: Vec<String> = split.broken.iter().map(|broken| broken.reason.clone()).collect();
+    print_findings("files broken", &broken);
+    print_findings("sizes other than annotated", &split.wrong_size);
+    print_findings("annotations unreadable", &split.unreadable_annotations);
+    print_findings("boxes without area", &split.degenerate_boxes);
+}
+
+fn print_boxes(boxes: &BoxStatistics) {
+    let [thin, slim, tall, wide, flat, flattest] = boxes.aspect_ratios;
+    print_row("boxes", &format!("{} ({} crowd, {} difficult)", boxes.boxes, boxes.crowd, boxes.difficult));
+    print_row("area", &format!("{} small, {} medium, {} large", boxes.small, boxes.medium, boxes.large));
+    if let Some(side) = &boxes.side {
+        print_row("side", &spread(side));
+    }
+    print_row(
+        "width/height",
+        &format!("<⅓ {thin}, to ½ {slim}, to 1 {tall}, to 2 {wide}, to 3 {flat}, above {flattest}"),
+    );
+    if let Some(per_image) = &boxes.per_image {
+        let without = boxes.images_without_boxes;
+        print_row("an image", &format!("{}; {without} images without boxes", spread(per_image)));
+    }
+}
+
+fn print_classes(classes: &[ClassCount], boxes: bool) {
+    let mut ranked: Vec<&ClassCount> = classes.iter().collect();
+    ranked.sort_by_key(|class| std::cmp::Reverse(class.objects));
+    let text = |class: &&ClassCount| match boxes {
+        true => format!("{} {} in {}", class.name, class.objects, class.images),
+        false => format!("{} {}", class.name, class.images),
+    };
+    let mut texts: Vec<String> = ranked.iter().take(CLASSES).map(text).collect();
+    if classes.len() > CLASSES {
+        texts.push(format!("… {} more", classes.len() - CLASSES));
+    }
+    if !texts.is_empty() {
+        print_row(&format!("{} classes", classes.len()), &texts.join(", "));
+    }
+}
+
+fn print_row(name: &str, value: &str) {
+    println!("  {name:<14} {value}");
+}
+
+fn spread(spread: &Spread) -> String {
+    let number = |value: f64| if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.1}") };
+    format!("{} to {}, median {}", number(spread.min), number(spread.max), number(spread.median))
+}
+
+fn print_findings(title: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    println!("  {title}: {}", lines.len());
+    lines.iter().take(SHOWN).for_each(|line| println!("    {line}"));
+    if lines.len() > SHOWN {
+        println!("    … {} more", lines.len() - SHOWN);
+    }
+}

@@ -1,0 +1,111 @@
+//! What was found, for files and for people.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use scrl_core::data::detection::Category;
+use scrl_core::structures::Size;
+use scrl_transfer::detection::Detection;
+use serde::Serialize;
+
+use super::inputs::Input;
+
+/// A detection in COCO's results format, with the names that it stands for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prediction {
+    /// Place of the image among those that were asked for, from 1.
+    image_id: u64,
+    /// Relative to the folder that was asked for.
+    file_name: String,
+    /// Of the upright image, in pixels.
+    width: u32,
+    height: u32,
+    category_id: u64,
+    category_name: String,
+    /// Left, top, width and height in pixels of the image.
+    bbox: [f64; 4],
+    score: f64,
+}
+
+/// What one image's line in JSON says.
+#[derive(Serialize)]
+struct ImageLine<'a> {
+    image_id: u64,
+    file_name: String,
+    width: u32,
+    height: u32,
+    detections: Vec<&'a Prediction>,
+}
+
+/// An image as the predictions name it.
+pub struct ImageName {
+    id: u64,
+    file_name: String,
+    size: Size,
+}
+
+impl ImageName {
+    pub fn new(index: usize, input: &Input, size: Size) -> Self {
+        Self { id: index as u64 + 1, file_name: slashed(&input.name), size }
+    }
+
+    /// Its detections as rows of the results file, best first.
+    pub fn predictions(&self, found: &[Detection], classes: &[Category]) -> Vec<Prediction> {
+        let row = |found: &Detection| {
+            let [x1, y1, x2, y2] = found.bbox.to_array().map(f64::from);
+            let category = &classes[found.class];
+            Prediction {
+                image_id: self.id,
+                file_name: self.file_name.clone(),
+                width: self.size.width,
+                height: self.size.height,
+                category_id: category.id,
+                category_name: category.name.clone(),
+                bbox: [x1, y1, x2 - x1, y2 - y1],
+                score: f64::from(found.score),
+            }
+        };
+        found.iter().map(row).collect()
+    }
+
+    /// The line of this image on standard output: its detections of at least this score.
+    pub fn line(&self, predictions: &[Prediction], score: f32, json: bool) -> Result<String> {
+        let shown: Vec<_> = predictions.iter().filter(|p| p.score >= f64::from(score)).collect();
+        if !json {
+            return Ok(format!("{}: {}", self.file_name, counts(&shown)));
+        }
+        let Size { width, height } = self.size;
+        let file_name = self.file_name.clone();
+        Ok(serde_json::to_string(&ImageLine {
+            image_id: self.id,
+            file_name,
+            width,
+            height,
+            detections: shown,
+        })?)
+    }
+}
+
+/// For example `2 dog, 1 person`.
+fn counts(shown: &[&Prediction]) -> String {
+    let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
+    shown.iter().for_each(|p| *classes.entry(&p.category_name).or_default() += 1);
+    match classes.is_empty() {
+        true => "nothing".into(),
+        false => classes.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// A relative path as COCO files write it, on every system.
+pub fn slashed(path: &Path) -> String {
+    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+/// Writes the results file in one go.
+pub fn write(path: &Path, predictions: &[Prediction]) -> Result<()> {
+    let temporary = path.with_extension("json.tmp");
+    std::fs::write(&temporary, serde_json::to_vec(predictions)?)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("cannot write `{}`", path.display()))
+}

@@ -1,0 +1,106 @@
+//! The pictures of a finished run: its training curves and its precision–recall curves.
+
+mod precision_recall;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use plotters::prelude::SeriesLabelPosition;
+use scrl_transfer::train::PRECISION_RECALL_FILE;
+use serde_json::Value;
+
+use crate::benchmark::plots::{Curve, draw};
+
+/// Points of a training curve; longer ones are averaged over equal parts.
+const POINTS: usize = 300;
+
+/// A picture of several fields of one kind of event.
+struct Picture {
+    file: &'static str,
+    title: &'static str,
+    kind: &'static str,
+    y_label: &'static str,
+    fields: &'static [&'static str],
+    legend: SeriesLabelPosition,
+}
+
+const PICTURES: [Picture; 3] = [
+    Picture {
+        file: "losses.svg",
+        title: "Training losses",
+        kind: "train",
+        y_label: "loss",
+        fields: &["loss", "loss_rpn_objectness", "loss_rpn_box", "loss_classifier", "loss_box_regression"],
+        legend: SeriesLabelPosition::UpperRight,
+    },
+    Picture {
+        file: "lr.svg",
+        title: "Learning rate",
+        kind: "train",
+        y_label: "learning rate",
+        fields: &["lr"],
+        legend: SeriesLabelPosition::UpperRight,
+    },
+    Picture {
+        file: "ap.svg",
+        title: "Average precision on the evaluation data",
+        kind: "eval",
+        y_label: "AP",
+        fields: &["AP", "AP50", "AP75"],
+        legend: SeriesLabelPosition::LowerRight,
+    },
+];
+
+/// Draws what a transfer run has logged and measured into `out`, and gives the files.
+///
+/// Curves of fewer than two points are left out.
+pub fn write(run: &Path, out: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create `{}`", out.display()))?;
+    let events = read_events(&run.join("metrics.jsonl"))?;
+    let mut files = Vec::new();
+    for picture in &PICTURES {
+        let curves: Vec<Curve> =
+            picture.fields.iter().filter_map(|field| curve(&events, picture.kind, field)).collect();
+        if !curves.is_empty() {
+            let file = out.join(picture.file);
+            draw(&file, picture.title, "iteration", picture.y_label, picture.legend.clone(), &curves)?;
+            files.push(file);
+        }
+    }
+    files.extend(precision_recall::write(&run.join(PRECISION_RECALL_FILE), out)?);
+    Ok(files)
+}
+
+fn read_events(path: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn curve(events: &[Value], kind: &str, field: &str) -> Option<Curve> {
+    let of_kind = events.iter().filter(|event| event["kind"] == kind);
+    let points: Vec<(f64, f64)> =
+        of_kind.filter_map(|event| Some((event["step"].as_f64()?, event[field].as_f64()?))).collect();
+    (points.len() > 1).then(|| Curve { name: field.to_string(), points: averaged(&points) })
+}
+
+/// At most [`POINTS`] points, each the mean of as many.
+fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mean = |part: &[(f64, f64)]| {
+        let sum = part.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (sum.0 / part.len() as f64, sum.1 / part.len() as f64)
+    };
+    points.chunks(points.len().div_ceil(POINTS)).map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_curves_are_averaged_and_short_ones_kept() {
+        let line = |count: u32| (0..count).map(|i| (f64::from(i), 2.0 * f64::from(i))).collect::<Vec<_>>();
+        assert_eq!(averaged(&line(40)), line(40));
+        let long = averaged(&line(900));
+        assert_eq!((long.len(), long[0], long[299]), (300, (1.0, 2.0), (898.0, 1796.0)));
+    }
+}
