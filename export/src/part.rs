@@ -98,11 +98,11 @@ impl<'g> Part<'g> {
         self.gather(&shape, &axis, 0)
     }
 
-    pub fn to_float(&mut self, value: &Value) -> Value {
+    pub fn cast_to_float(&mut self, value: &Value) -> Value {
         self.op_with("Cast", &[value], vec![("to", Attribute::Int(crate::graph::FLOAT.into()))])
     }
 
-    pub fn to_int(&mut self, value: &Value) -> Value {
+    pub fn cast_to_int(&mut self, value: &Value) -> Value {
         self.op_with("Cast", &[value], vec![("to", Attribute::Int(crate::graph::INT64.into()))])
     }
 

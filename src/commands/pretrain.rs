@@ -16,7 +16,8 @@ pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.run.device)?;
     let settings = config::load::<PretrainConfig>(&args.config, &args.run.overrides)?.validate()?;
     let data = ImageFolder::scan(&args.data)?;
-    let held_out = args.held_out.as_ref().map(|folder| ImageFolder::scan(&[folder.clone()])).transpose()?;
+    let held_out =
+        args.held_out.as_ref().map(|folder| ImageFolder::scan(std::slice::from_ref(folder))).transpose()?;
     if let Some(init) = &args.init {
         check_init(init, &settings)?;
     }

@@ -85,7 +85,7 @@ fn level_numbers(part: &mut Part, boxes: &Value, canonical_size: f32) -> Value {
     let steps = [3, 4, 5].map(|level| {
         let least = part.float(2f64.powf(f64::from(level) - 4.0 - 1e-6) as f32);
         let reached = part.op("GreaterOrEqual", &[&ratio, &least]);
-        part.to_int(&reached)
+        part.cast_to_int(&reached)
     });
     let sum = part.op("Add", &[&steps[0], &steps[1]]);
     part.op("Add", &[&sum, &steps[2]])

@@ -165,7 +165,7 @@ fn limits(part: &mut Part, images: &Value, sizes: Option<&Value>) -> Value {
             part.op("Expand", &[&limits, &shape])
         }
     };
-    let limits = part.to_float(&limits);
+    let limits = part.cast_to_float(&limits);
     part.unsqueeze(&limits, &[1])
 }
 

@@ -121,7 +121,7 @@ fn best(part: &mut Part, boxes: &Value, scores: &Value, config: &DetectorConfig)
     let boxes = part.op("Where", &[&rows, &boxes, &zero]);
     let scores = part.op("Where", &[&found, &scores, &zero]);
     let labels = part.op("Where", &[&found, &labels, &none]);
-    let count = part.to_int(&found);
+    let count = part.cast_to_int(&found);
     let axis = part.ints(&[1]);
     let keep = vec![("keepdims", Attribute::Int(0))];
     let count = part.op_with("ReduceSum", &[&count, &axis], keep);

@@ -142,7 +142,7 @@ fn shifts(
     let [zero, one] = [0, 1].map(|value| part.int(value));
     let numbers = part.op("Range", &[&zero, &cells, &one]);
     let positions = part.op("Mul", &[&numbers, &stride]);
-    part.to_float(&positions)
+    part.cast_to_float(&positions)
 }
 
 /// Suppression within each level, then the best over all levels.

@@ -94,7 +94,7 @@ fn draw(
     });
     let enlarge = |b: &BoxXyxy| b.scale(factor as f32, factor as f32);
     let boxes: Vec<Detection> =
-        boxes.iter().map(|found| Detection { bbox: enlarge(&found.bbox), ..found.clone() }).collect();
+        boxes.iter().map(|found| Detection { bbox: enlarge(&found.bbox), ..*found }).collect();
     let shown = boxes.iter().filter(|found| found.score >= min_score).count();
     let drawn = draw_detections(
         &large,

@@ -145,7 +145,7 @@ impl DataSource {
         };
         Ok([
             union(given[0]).unwrap_or_else(|| Self::Voc { root: folder.to_path_buf(), split: train }),
-            union(given[1]).unwrap_or_else(|| Self::Voc { root: test_root, split: test }),
+            union(given[1]).unwrap_or(Self::Voc { root: test_root, split: test }),
         ])
     }
 
