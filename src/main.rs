@@ -28,6 +28,9 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if !matches!(cli.command, Command::Benchmark(_) | Command::BenchmarkCell(_)) {
+        end_with_the_reader();
+    }
     logging::init(cli.quiet);
     match run(cli) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
@@ -36,6 +39,17 @@ fn main() -> ExitCode {
             eprintln!("error: {}", describe(&error));
             ExitCode::from(commands::exit_code(&error))
         }
+    }
+}
+
+/// Ends the program quietly, as other programs end, when it prints to a pipe that nobody reads any more (`scrl … | head`);
+/// Rust ignores SIGPIPE, and `println!` panics. `benchmark` and its processes talk to each other over pipes and go on when
+/// one of them ends, so they keep Rust's way.
+fn end_with_the_reader() {
+    // SAFETY: the default action is no function of ours, and no other thread runs yet.
+    #[cfg(unix)]
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
 

@@ -2,8 +2,22 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use clap::{ArgGroup, Args};
+
+/// A trained detector, by Burn or by ONNX Runtime.
+#[derive(Debug, Args)]
+pub struct DetectorArgs {
+    /// A finished transfer run: its last detector.
+    #[arg(long)]
+    pub run: Option<PathBuf>,
+    /// A detector's weights file that a transfer run wrote.
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+    /// An ONNX file of `scrl export detector`; ONNX Runtime computes it.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+}
 
 /// Draw what a detector finds in images, and write it as COCO results.
 ///
@@ -11,18 +25,15 @@ use clap::builder::RangedU64ValueParser;
 /// the detector found, in COCO's results format with the files' names and sizes and the classes' names.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  scrl predict --run runs/scrl-det photos --out found\n  scrl predict --weights runs/scrl-det/weights/best.safetensors a.jpg b.png --out found --score 0.3 --json\n\nImages that cannot be read are named and left out; the exit code is then 1."
+    group = ArgGroup::new("detector").args(["run", "weights", "model"]).required(true),
+    after_help = "Examples:\n  scrl predict --run runs/scrl-det photos --out found\n  scrl predict --weights runs/scrl-det/weights/best.safetensors a.jpg b.png --out found --score 0.3 --json\n  scrl predict --model birds.onnx photos --out found --batch 4\n\nImages that cannot be read are named and left out; the exit code is then 1."
 )]
 pub struct PredictArgs {
     /// Image files, and folders that are read recursively.
     #[arg(required = true, value_name = "IMAGES")]
     pub images: Vec<PathBuf>,
-    /// A finished transfer run: its last detector.
-    #[arg(long, required_unless_present = "weights", conflicts_with = "weights")]
-    pub run: Option<PathBuf>,
-    /// A detector's weights file that a transfer run wrote.
-    #[arg(long)]
-    pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub detector: DetectorArgs,
     /// Folder for the pictures and predictions.json.
     #[arg(long)]
     pub out: PathBuf,
@@ -38,7 +49,7 @@ pub struct PredictArgs {
     /// Replace files of the same names in OUT.
     #[arg(long)]
     pub overwrite: bool,
-    /// Where to compute: `cpu` or `cuda:N`.
+    /// Where to compute: `cpu` or `cuda:N`; a model runs on the CPU.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

@@ -2,13 +2,18 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use scrl_core::data::detection::Category;
+use scrl_core::structures::Size;
+use scrl_export::OnnxDetector;
 use scrl_transfer::data::{Preprocessing, Sample, collate};
 use scrl_transfer::detection::Detection;
-use scrl_transfer::evaluate::detect_batch;
+use scrl_transfer::evaluate::{detect_batch, to_source};
 use scrl_transfer::{LoadedDetector, load_detector};
+
+use crate::cli::DetectorArgs;
+use crate::device;
 
 /// A trained detector on some runtime.
 pub trait Detector {
@@ -20,6 +25,22 @@ pub trait Detector {
 
     /// The objects in each prepared image, in the images' order, boxes in pixels of [`Sample::source`].
     fn detect(&self, batch: Vec<Sample>) -> Result<Vec<Vec<Detection>>>;
+}
+
+/// The detector that a command line names.
+///
+/// # Errors
+/// When it cannot be read, or ONNX Runtime is missing, or does not run on the device.
+pub fn open(args: &DetectorArgs, device: &str) -> Result<Box<dyn Detector>> {
+    if let Some(model) = &args.model {
+        ensure!(
+            device == "cpu",
+            "--device is {device}, but an exported model runs on ONNX Runtime's CPU provider; leave --device out"
+        );
+        return Ok(Box::new(ExportedDetector::open(model)?));
+    }
+    let weights = args.run.as_ref().or(args.weights.as_ref()).context("pass --run, --weights or --model")?;
+    Ok(Box::new(TrainedDetector::load(weights, device::parse(device)?)?))
 }
 
 /// A detector as training leaves it, computed by Burn.
@@ -47,5 +68,38 @@ impl Detector for TrainedDetector {
     fn detect(&self, batch: Vec<Sample>) -> Result<Vec<Vec<Detection>>> {
         let found = detect_batch(&self.detector.model, collate(batch, &self.device));
         Ok(found.into_iter().map(|(_, detections)| detections).collect())
+    }
+}
+
+/// A file of `scrl export detector`, computed by ONNX Runtime.
+pub struct ExportedDetector {
+    detector: OnnxDetector,
+}
+
+impl ExportedDetector {
+    /// From an ONNX file; operators use one thread a core.
+    pub fn open(path: &Path) -> Result<Self> {
+        // ONNX Runtime's own message about a path that leads nowhere is about protobuf.
+        std::fs::File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        Ok(Self { detector: OnnxDetector::open(path, 0)? })
+    }
+}
+
+impl Detector for ExportedDetector {
+    fn categories(&self) -> &[Category] {
+        &self.detector.info.metadata.categories
+    }
+
+    fn preprocessing(&self) -> &Preprocessing {
+        &self.detector.info.metadata.preprocessing
+    }
+
+    fn detect(&self, batch: Vec<Sample>) -> Result<Vec<Vec<Detection>>> {
+        let sizes: Vec<(Size, Size)> = batch.iter().map(|sample| (sample.size, sample.source)).collect();
+        let images: Vec<(Vec<f32>, Size)> =
+            batch.into_iter().map(|sample| (sample.pixels, sample.size)).collect();
+        let found = self.detector.detect_normalized(&images)?;
+        let found = found.into_iter().zip(sizes);
+        Ok(found.map(|(found, (size, source))| to_source(found, size, source)).collect())
     }
 }

@@ -7,27 +7,24 @@ use anyhow::{Context, Result, bail};
 use scrl_core::config;
 use scrl_core::engine::Monitor;
 use scrl_transfer::data::voc;
-use scrl_transfer::evaluate::{EvaluateOptions, evaluate_weights};
-use scrl_transfer::evaluation::{evaluate_files, evaluate_voc_files, write_results, write_voc_files};
+use scrl_transfer::evaluate::{EvaluateOptions, check_classes, detect_with};
+use scrl_transfer::evaluation::{
+    evaluate_detections, evaluate_files, evaluate_voc_files, write_results, write_voc_files,
+};
 use scrl_transfer::{DataSource, TransferConfig};
 use serde_json::Value;
 
-use super::{Ending, print_metrics};
+use super::{Ending, detector, print_metrics};
 use crate::cli::EvaluateArgs;
-use crate::device;
 
 pub fn run(args: EvaluateArgs, monitor: Monitor) -> Result<Ending> {
-    match (&args.run, &args.ground_truth, &args.detections) {
-        (Some(run), ..) => evaluate_run(run, &args, monitor),
-        (None, Some(ground_truth), Some(detections)) => {
-            let metrics = judge(ground_truth, args.split.as_deref(), detections)?;
-            let text = serde_json::to_string_pretty(&metrics)?;
-            println!("{text}");
-            write(args.out.as_deref(), &text)?;
-            Ok(Ending::Done)
-        }
-        _ => unreachable!("clap demands --run or both files"),
-    }
+    let (Some(ground_truth), Some(detections)) = (&args.ground_truth, &args.detections) else {
+        return evaluate_detector(&args, monitor);
+    };
+    let text = serde_json::to_string_pretty(&judge(ground_truth, args.split.as_deref(), detections)?)?;
+    println!("{text}");
+    write(args.out.as_deref(), &text)?;
+    Ok(Ending::Done)
 }
 
 /// The figures of the official tools: COCO's for files, VOC's for a folder.
@@ -45,32 +42,36 @@ fn judge(ground_truth: &Path, split: Option<&str>, detections: &Path) -> Result<
     }
 }
 
-fn evaluate_run(run: &Path, args: &EvaluateArgs, mut monitor: Monitor) -> Result<Ending> {
-    let device = device::parse(&args.device)?;
-    let source = match &args.data {
-        Some(folder) => {
-            let [_, val] = DataSource::detect(folder, [None, None])?;
-            val
-        }
-        None => {
-            let settings = config::load::<TransferConfig>(&run.join("config.toml"), &[])?;
-            settings.data.val.context("the run's config.toml names no validation data; pass --data")?
-        }
-    };
+fn evaluate_detector(args: &EvaluateArgs, mut monitor: Monitor) -> Result<Ending> {
+    let detector = detector::open(&args.detector, &args.device)?;
+    let source = data_source(args)?;
     let dataset = Arc::new(source.load()?);
-    let options = EvaluateOptions::default();
-    let Some(evaluation) = evaluate_weights(run, &dataset, options, &device, &mut monitor)? else {
-        return Ok(Ending::Interrupted);
-    };
+    check_classes(detector.categories(), &dataset.categories)?;
+    let options = EvaluateOptions { batch_size: args.batch, ..Default::default() };
+    let detect = |samples| detector.detect(samples);
+    let found = detect_with(detect, &dataset, detector.preprocessing(), options, &mut monitor)?;
+    let Some(detections) = found else { return Ok(Ending::Interrupted) };
+    let metrics = evaluate_detections(&dataset, &detections)?;
     if let Some(path) = &args.detections_out {
         match &source {
-            DataSource::Voc { split, .. } => write_voc_files(path, split, &dataset, &evaluation.detections)?,
-            _ => write_results(path, &dataset, &evaluation.detections)?,
+            DataSource::Voc { split, .. } => write_voc_files(path, split, &dataset, &detections)?,
+            _ => write_results(path, &dataset, &detections)?,
         }
     }
-    print_metrics(&evaluation.metrics);
-    write(args.out.as_deref(), &serde_json::to_string_pretty(&evaluation.metrics)?)?;
+    print_metrics(&metrics);
+    write(args.out.as_deref(), &serde_json::to_string_pretty(&metrics)?)?;
     Ok(Ending::Done)
+}
+
+/// The data that are asked for, else the run's own.
+fn data_source(args: &EvaluateArgs) -> Result<DataSource> {
+    if let Some(folder) = &args.data {
+        let [_, val] = DataSource::detect(folder, [None, None])?;
+        return Ok(val);
+    }
+    let run = args.detector.run.as_ref().context("pass --data")?;
+    let settings = config::load::<TransferConfig>(&run.join("config.toml"), &[])?;
+    settings.data.val.context("the run's config.toml names no validation data; pass --data")
 }
 
 fn write(out: Option<&Path>, text: &str) -> Result<()> {

@@ -139,3 +139,29 @@ fn missing_weights_and_unknown_devices_are_named() {
     let device = ["random", "--device", "tpu"];
     insta::assert_snapshot!("unknown_device", fail(&[&args[..], &device].concat(), tmp.path()));
 }
+
+/// A pipe without a reader from the start, as that of `scrl … | head` is after a moment.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_went_away_ends_a_command_without_a_word() {
+    use std::os::unix::process::ExitStatusExt;
+    /// The signal of a write to a pipe that nobody reads.
+    const SIGPIPE: i32 = 13;
+
+    let tmp = temporary();
+    let data = scenes(tmp.path());
+    let [again, doctor] = ["again", "doctor"].map(|name| tmp.path().join(name));
+    let commands: [&[&str]; 2] = [
+        &["inspect", "dataset", "--data", text(&data), "--out", text(&doctor)],
+        &["synth", "--out", text(&again), "--set", "train=2"],
+    ];
+    for args in commands {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_scrl"));
+        let child = command.arg("--quiet").args(args).stdout(writer).stderr(std::process::Stdio::piped());
+        let output = child.spawn().and_then(|child| child.wait_with_output()).expect("the binary starts");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+        assert_eq!(output.status.signal(), Some(SIGPIPE), "{args:?}: {}", output.status);
+    }
+}

@@ -4,22 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use scrl_export::runtime::{RuntimeError, runtime};
-
 use crate::support::*;
-
-/// Whether there is ONNX Runtime; says so when this machine has none and cannot fetch one.
-fn has_runtime() -> bool {
-    match runtime() {
-        Err(error @ RuntimeError::NotFound { .. })
-            if std::env::var_os("SCRL_REQUIRE_ONNXRUNTIME").is_none() =>
-        {
-            eprintln!("skipped: {error}");
-            false
-        }
-        _ => true,
-    }
-}
 
 /// A tiny detector's run and the scenes that it was trained on.
 fn run(folder: &Path) -> (PathBuf, PathBuf) {

@@ -7,6 +7,7 @@ mod convert;
 mod dataset;
 mod evaluate;
 mod export;
+mod exported;
 mod inspect;
 mod pipeline;
 mod predict;

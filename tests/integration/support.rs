@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
+use scrl_export::runtime::{RuntimeError, runtime};
 use tempfile::TempDir;
 
 /// The binary, quiet, with arguments split at spaces; arguments that hold paths come one by one.
@@ -72,6 +73,19 @@ pub fn tiny_transfer(folder: &Path) -> PathBuf {
         [solver]\nlr = 0.01\nwarmup_iterations = 1\nmilestones = [3]\n";
     fs::write(&path, toml).expect("the temporary folder is writable");
     path
+}
+
+/// Whether there is ONNX Runtime; says so when this machine has none and cannot fetch one.
+pub fn has_runtime() -> bool {
+    match runtime() {
+        Err(error @ RuntimeError::NotFound { .. })
+            if std::env::var_os("SCRL_REQUIRE_ONNXRUNTIME").is_none() =>
+        {
+            eprintln!("skipped: {error}");
+            false
+        }
+        _ => true,
+    }
 }
 
 /// A folder of real data that is not part of the project: `$SCRL_TEST_DATA` or `../shared/data`.

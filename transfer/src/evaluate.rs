@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use scrl_core::data::detection::{Category, DetectionDataset};
+use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;
 use scrl_core::engine::Monitor;
@@ -89,6 +90,25 @@ pub fn detect_dataset(
     device: &Device,
     monitor: &mut Monitor,
 ) -> Result<Option<Vec<ImageDetections>>, TransferError> {
+    let detect = |samples| -> Result<_, TransferError> {
+        let found = detect_batch(model, collate(samples, device));
+        Ok(found.into_iter().map(|(_, detections)| detections).collect())
+    };
+    detect_with(detect, dataset, preprocessing, options, monitor)
+}
+
+/// As [`detect_dataset`], by whatever finds the objects of a batch of samples, in the samples' order and in pixels of the
+/// image files.
+///
+/// # Errors
+/// When an image cannot be read, or those of `detect`.
+pub fn detect_with<E: From<DataError>>(
+    mut detect: impl FnMut(Vec<Sample>) -> Result<Vec<Vec<Detection>>, E>,
+    dataset: &Arc<DetectionDataset>,
+    preprocessing: &Preprocessing,
+    options: EvaluateOptions,
+    monitor: &mut Monitor,
+) -> Result<Option<Vec<ImageDetections>>, E> {
     let total = dataset.images.len();
     let batches = sampler::batches(total, options.batch_size, false, None);
     let loader = LoaderOptions { seed: 0, epoch: 0, threads: options.threads, prefetch: options.prefetch };
@@ -101,13 +121,10 @@ pub fn detect_dataset(
             monitor.progress.finish("interrupted");
             return Ok(None);
         }
-        let found = detect_batch(model, collate(samples?, device));
-        results.extend(
-            found.into_iter().map(|(index, detections)| ImageDetections {
-                image_id: dataset.images[index].id,
-                detections,
-            }),
-        );
+        let samples = samples?;
+        let ids: Vec<u64> = samples.iter().map(|sample| dataset.images[sample.index].id).collect();
+        let found = ids.into_iter().zip(detect(samples)?);
+        results.extend(found.map(|(image_id, detections)| ImageDetections { image_id, detections }));
         monitor.progress.update(results.len() as u64, "");
     }
     monitor.progress.finish("");

@@ -18,9 +18,8 @@ use scrl_transfer::detection::Target;
 use scrl_transfer::visualize::{DrawOptions, save_detections};
 
 use super::Ending;
-use super::detector::{Detector, TrainedDetector};
+use super::detector::{self, Detector};
 use crate::cli::PredictArgs;
-use crate::device;
 use inputs::Input;
 use report::{ImageName, Prediction};
 
@@ -46,12 +45,11 @@ pub fn run(args: PredictArgs, mut monitor: Monitor) -> Result<Ending> {
     let inputs = inputs::collect(&args.images)?;
     let results = args.out.join("predictions.json");
     inputs::check_output(&inputs, &args.out, &results, args.overwrite)?;
-    let weights = args.run.as_ref().or(args.weights.as_ref()).context("pass --run or --weights")?;
-    let detector = TrainedDetector::load(weights, device::parse(&args.device)?)?;
+    let detector = detector::open(&args.detector, &args.device)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create `{}`", args.out.display()))?;
 
     let mut progress = Progress::default();
-    let outcome = predict(&detector, &inputs, &args, &mut progress, &mut monitor);
+    let outcome = predict(detector.as_ref(), &inputs, &args, &mut progress, &mut monitor);
     // Whatever ended the loop, what was found is kept.
     report::write(&results, &progress.predictions)?;
     outcome?;

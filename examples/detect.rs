@@ -1,0 +1,60 @@
+//! Finds objects with a file of `scrl export detector`, using nothing of `scrl`: the crates `ort`, `image` and `serde_json`.
+//!
+//! ```sh
+//! ORT_DYLIB_PATH=libonnxruntime.so cargo run --release --example detect MODEL IMAGE [SCORE]
+//! ```
+//!
+//! For files with the input `image_sizes`, the default of the export.
+
+use std::error::Error;
+
+use image::imageops::FilterType;
+use ort::{inputs, session::Session, value::TensorRef};
+use serde_json::{Value, from_str};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [model, file, score @ ..] = args.as_slice() else { return Err("detect MODEL IMAGE [SCORE]".into()) };
+    let lowest = score.first().map_or(Ok(0.5), |score| score.parse::<f32>())?;
+    let mut session = Session::builder(&ort::init().build()?)?.commit_from_file(model)?;
+    let about = |session: &Session, key| session.metadata().ok()?.custom(key);
+    let classes: Vec<String> = from_str(&about(&session, "scrl.classes").ok_or("no exported detector")?)?;
+    let prepare: Value = from_str(&about(&session, "scrl.preprocessing").ok_or("no exported detector")?)?;
+    let raw = about(&session, "scrl.input").as_deref() == Some("raw");
+    let number = |value: &Value| value.as_f64().unwrap_or_default() as f32;
+
+    // The short side is min_size, the long side at most max_size.
+    let image = image::open(file)?;
+    let (w, h) = (image.width() as f32, image.height() as f32);
+    let scale = (number(&prepare["min_size"]) / w.min(h)).min(number(&prepare["max_size"]) / w.max(h));
+    let [width, height] = [w, h].map(|side| ((side * scale).round() as u32).max(1));
+    let small = image.resize_exact(width, height, FilterType::Triangle).into_rgb8();
+
+    // One image in the top-left corner, zeros beyond, sides of multiples of 32.
+    let [columns, rows] = [width, height].map(|side| side.next_multiple_of(32) as usize);
+    let mut pixels = vec![0.0; 3 * rows * columns];
+    for (x, y, pixel) in small.enumerate_pixels() {
+        for (c, &value) in pixel.0.iter().enumerate() {
+            let normal =
+                (f32::from(value) / 255.0 - number(&prepare["mean"][c])) / number(&prepare["std"][c]);
+            let place = (c * rows + y as usize) * columns + x as usize;
+            pixels[place] = if raw { f32::from(value) } else { normal };
+        }
+    }
+    let sizes = [i64::from(height), i64::from(width)];
+    let outputs = session.run(inputs![
+        "images" => TensorRef::from_array_view(([1, 3, rows, columns], pixels.as_slice()))?,
+        "image_sizes" => TensorRef::from_array_view(([1, 2], sizes.as_slice()))?,
+    ])?;
+    let (_, boxes) = outputs["boxes"].try_extract_tensor::<f32>()?;
+    let (_, scores) = outputs["scores"].try_extract_tensor::<f32>()?;
+    let (_, labels) = outputs["labels"].try_extract_tensor::<i64>()?;
+    let count = outputs["num_detections"].try_extract_tensor::<i64>()?.1[0] as usize;
+    for i in (0..count).filter(|&i| scores[i] >= lowest) {
+        let [x1, y1, x2, y2] = [0, 1, 2, 3].map(|side| {
+            boxes[4 * i + side] * if side % 2 == 0 { w / width as f32 } else { h / height as f32 }
+        });
+        println!("{:.5} {x1:.3} {y1:.3} {x2:.3} {y2:.3} {}", scores[i], classes[labels[i] as usize]);
+    }
+    Ok(())
+}
