@@ -75,7 +75,7 @@ pub struct FormatArgs {
 /// of the validation to OUT.validation.json.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  scrl export detector --run runs/birds --out birds.onnx --images photos\n  scrl export detector --weights fasterrcnn_resnet50_fpn.pth --variant torchvision --classes 90 --input raw --out coco.onnx"
+    after_help = "Examples:\n  scrl export detector --run runs/birds --out birds.onnx --images photos\n  scrl export detector --weights fasterrcnn_resnet50_fpn.pth --variant torchvision --classes 90 --out coco.onnx"
 )]
 pub struct ExportDetectorArgs {
     /// A finished transfer run: its last detector.
@@ -94,14 +94,16 @@ pub struct ExportDetectorArgs {
     /// The state dict's backbone, for example resnet50.
     #[arg(long, default_value = "resnet50", value_parser = arch, requires = "variant")]
     pub arch: Arch,
-    /// The state dict's classes without the background: their number, or a text file with one name a line.
+    /// The state dict's classes without the background: their number, or a text file with one name a line. A number that
+    /// counts the background is understood.
     #[arg(long, requires = "variant", value_name = "NUMBER|FILE")]
     pub classes: Option<String>,
-    /// Added to the variance by the state dict's frozen batch norms; torchvision's weights of COCO have 0.
+    /// Added to the variance by the state dict's batch norms: by default 1e-5 where they count their batches, else that of
+    /// the variant, 0 for torchvision's weights of COCO.
     #[arg(long, requires = "variant")]
     pub norm_epsilon: Option<f64>,
     /// What the pixels of `images` are.
-    #[arg(long, value_enum, default_value = "normalized")]
+    #[arg(long, value_enum, default_value = "raw")]
     pub input: InputArg,
     /// Leave out the input image_sizes: no image is padded.
     #[arg(long)]

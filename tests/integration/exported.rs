@@ -144,8 +144,11 @@ fn an_exported_detector_predicts_and_evaluates_as_its_run_does() {
     let (by_burn, count) = evaluate(&by_run, "burn.json");
     assert!(by_burn["AP50"].as_f64().unwrap() > 0.02, "it learnt something: {by_burn}");
 
-    let exports =
-        [("normal", &[][..], "1"), ("raw", &["--input", "raw"], "3"), ("alone", &["--no-image-sizes"], "4")];
+    let exports = [
+        ("normal", &["--input", "normalized"][..], "1"),
+        ("raw", &[][..], "3"),
+        ("alone", &["--no-image-sizes"], "4"),
+    ];
     for (name, options, batch) in exports {
         let model = trained.export(name, options);
         let by_model = ["--model", text(&model), "--batch", batch];
@@ -255,7 +258,7 @@ fn compare(program: impl Fn() -> Command, pixels: f64, score: f64) {
     let tmp = temporary();
     let trained = Trained::new(tmp.path());
     let pictures = pictures(&trained, &tmp.path().join("pictures"));
-    for (name, options) in [("normal", &[][..]), ("raw", &["--input", "raw"])] {
+    for (name, options) in [("normal", &["--input", "normalized"][..]), ("raw", &[][..])] {
         let model = trained.export(name, options);
         let rows = predict(&["--model", text(&model)], &tmp.path().join("pictures"), &tmp.path().join("out"));
         let mut by_image: BTreeMap<String, Vec<Found>> = BTreeMap::new();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
+use scrl_core::checkpoint::weights::read_tensors;
 use scrl_core::config;
 use scrl_core::data::detection::Category;
 use scrl_export::{
@@ -19,6 +20,9 @@ use super::validation_images;
 use crate::cli::{ExportDetectorArgs, VariantArg};
 use crate::commands::Ending;
 use crate::device;
+
+/// One bias for each class and the background.
+const CLASS_BIAS: &str = "roi_heads.box_predictor.cls_score.bias";
 
 /// Images of `--images` that take part in the validation, each alone and all together.
 const VALIDATION_IMAGES: usize = 4;
@@ -83,19 +87,29 @@ fn state_dict(
     variant: Variant,
     device: &Device,
 ) -> Result<LoadedDetector> {
-    let categories = categories(args.classes.as_deref().unwrap_or_default())?;
+    let (tensors, _) = read_tensors(path)?;
+    let outputs = tensors.get(CLASS_BIAS).and_then(|bias| bias.shape().iter().next().copied());
+    let categories = categories(args.classes.as_deref().unwrap_or_default(), outputs)?;
     let mut config = DetectorConfig { arch: args.arch, num_classes: categories.len(), ..variant.config() };
-    if let Some(epsilon) = args.norm_epsilon {
-        config.frozen_norm_epsilon = epsilon;
-    }
+    // A batch norm that trained counts its batches and adds its usual epsilon; torchvision's frozen ones do neither.
+    let trained_norms = tensors.keys().any(|key| key.ends_with(".num_batches_tracked"));
+    let usual = trained_norms.then(|| DetectorConfig::default().frozen_norm_epsilon);
+    config.frozen_norm_epsilon = args.norm_epsilon.or(usual).unwrap_or(config.frozen_norm_epsilon);
     let model = load_state_dict(path, &config, device)?;
     let metadata = DetectorMetadata { config, categories, preprocessing: Preprocessing::default() };
     Ok(LoadedDetector { model, metadata })
 }
 
-/// From a number of classes, or the names in a file.
-fn categories(text: &str) -> Result<Vec<Category>> {
+/// From a number of classes, or the names in a file; `outputs` of the classifier are one more, for the background.
+fn categories(text: &str, outputs: Option<usize>) -> Result<Vec<Category>> {
     let names: Vec<String> = match text.parse::<usize>() {
+        Ok(count) if Some(count) == outputs && count > 1 => {
+            tracing::info!(
+                "--classes {count} counts the background: the state dict has {} classes",
+                count - 1
+            );
+            (1..count).map(|number| format!("class {number}")).collect()
+        }
         Ok(count) => (1..=count).map(|number| format!("class {number}")).collect(),
         Err(_) => {
             let lines = std::fs::read_to_string(text).with_context(|| {
@@ -117,4 +131,26 @@ fn protocol(source: &Path) -> Option<String> {
     let run = if source.is_dir() { source } else { source.parent()?.parent()? };
     let config = config::load::<TransferConfig>(&run.join("config.toml"), &[]).ok()?;
     Some(serde_json::to_value(config.protocol).ok()?.as_str()?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_classes_may_count_the_background_and_names_come_from_a_file() {
+        let names = |text: &str, outputs| -> Vec<String> {
+            categories(text, outputs).unwrap().into_iter().map(|category| category.name).collect()
+        };
+        assert_eq!(names("2", Some(3)), ["class 1", "class 2"]);
+        assert_eq!(names("3", Some(3)), ["class 1", "class 2"]);
+        assert_eq!(names("2", None), ["class 1", "class 2"]);
+        // Any other number is left to the check of shapes, whose error names the tensor.
+        assert_eq!(names("5", Some(3)).len(), 5);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("classes.txt");
+        std::fs::write(&file, "cat\n\n dog \n").unwrap();
+        assert_eq!(names(file.to_str().unwrap(), Some(3)), ["cat", "dog"]);
+        assert!(categories("0", Some(1)).unwrap_err().to_string().contains("gives no class"));
+    }
 }
