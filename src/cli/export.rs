@@ -94,8 +94,8 @@ pub struct ExportDetectorArgs {
     /// The state dict's backbone, for example resnet50.
     #[arg(long, default_value = "resnet50", value_parser = arch, requires = "variant")]
     pub arch: Arch,
-    /// The state dict's classes without the background: their number, or a text file with one name a line. A number that
-    /// counts the background is understood.
+    /// The state dict's classes without the background: their number, or a text file with one name a line. Either
+    /// may count the background, as the first.
     #[arg(long, requires = "variant", value_name = "NUMBER|FILE")]
     pub classes: Option<String>,
     /// Added to the variance by the state dict's batch norms: by default 1e-5 where they count their batches, else that of

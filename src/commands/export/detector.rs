@@ -87,9 +87,11 @@ fn state_dict(
     variant: Variant,
     device: &Device,
 ) -> Result<LoadedDetector> {
+    let names = class_names(args.classes.as_deref().unwrap_or_default())?;
     let (tensors, _) = read_tensors(path)?;
     let outputs = tensors.get(CLASS_BIAS).and_then(|bias| bias.shape().iter().next().copied());
-    let categories = categories(args.classes.as_deref().unwrap_or_default(), outputs)?;
+    let names = without_background(names, outputs);
+    let categories: Vec<_> = (1..).zip(names).map(|(id, name)| Category { id, name }).collect();
     let mut config = DetectorConfig { arch: args.arch, num_classes: categories.len(), ..variant.config() };
     // A batch norm that trained counts its batches and adds its usual epsilon; torchvision's frozen ones do neither.
     let trained_norms = tensors.keys().any(|key| key.ends_with(".num_batches_tracked"));
@@ -100,17 +102,10 @@ fn state_dict(
     Ok(LoadedDetector { model, metadata })
 }
 
-/// From a number of classes, or the names in a file; `outputs` of the classifier are one more, for the background.
-fn categories(text: &str, outputs: Option<usize>) -> Result<Vec<Category>> {
+/// From a number of classes, or the names in a file.
+fn class_names(text: &str) -> Result<Vec<String>> {
     let names: Vec<String> = match text.parse::<usize>() {
-        Ok(count) if Some(count) == outputs && count > 1 => {
-            tracing::info!(
-                "--classes {count} counts the background: the state dict has {} classes",
-                count - 1
-            );
-            (1..count).map(|number| format!("class {number}")).collect()
-        }
-        Ok(count) => (1..=count).map(|number| format!("class {number}")).collect(),
+        Ok(count) => (1..=count).map(numbered_class).collect(),
         Err(_) => {
             let lines = std::fs::read_to_string(text).with_context(|| {
                 format!("--classes is `{text}`, neither a number nor a file that can be read")
@@ -119,7 +114,22 @@ fn categories(text: &str, outputs: Option<usize>) -> Result<Vec<Category>> {
         }
     };
     ensure!(!names.is_empty(), "--classes gives no class; give their number without the background");
-    Ok((1..).zip(names).map(|(id, name)| Category { id, name }).collect())
+    Ok(names)
+}
+
+fn numbered_class(number: usize) -> String {
+    format!("class {number}")
+}
+
+/// As many names as the classifier has `outputs` count the background, which torchvision's lists have first.
+/// Names that only number the classes go on from 1.
+fn without_background(mut names: Vec<String>, outputs: Option<usize>) -> Vec<String> {
+    if Some(names.len()) == outputs && names.len() > 1 {
+        tracing::info!("--classes counts the background: the state dict has {} classes", names.len() - 1);
+        let numbered = names.first().is_some_and(|name| *name == numbered_class(1));
+        names.remove(if numbered { names.len() - 1 } else { 0 });
+    }
+    names
 }
 
 fn weights_file(source: &Path) -> PathBuf {
@@ -139,9 +149,7 @@ mod tests {
 
     #[test]
     fn a_number_of_classes_may_count_the_background_and_names_come_from_a_file() {
-        let names = |text: &str, outputs| -> Vec<String> {
-            categories(text, outputs).unwrap().into_iter().map(|category| category.name).collect()
-        };
+        let names = |text: &str, outputs| without_background(class_names(text).unwrap(), outputs);
         assert_eq!(names("2", Some(3)), ["class 1", "class 2"]);
         assert_eq!(names("3", Some(3)), ["class 1", "class 2"]);
         assert_eq!(names("2", None), ["class 1", "class 2"]);
@@ -149,8 +157,8 @@ mod tests {
         assert_eq!(names("5", Some(3)).len(), 5);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("classes.txt");
-        std::fs::write(&file, "cat\n\n dog \n").unwrap();
+        std::fs::write(&file, "__background__\n\ncat\n dog \n").unwrap();
         assert_eq!(names(file.to_str().unwrap(), Some(3)), ["cat", "dog"]);
-        assert!(categories("0", Some(1)).unwrap_err().to_string().contains("gives no class"));
+        assert!(class_names("0").unwrap_err().to_string().contains("gives no class"));
     }
 }
