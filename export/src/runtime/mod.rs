@@ -30,6 +30,8 @@ pub struct Runtime {
     pub source: Source,
     /// The library file; `None` when it is linked into the binary.
     pub library: Option<PathBuf>,
+    /// For example `1.31.1`; `None` when the library is linked or does not say.
+    pub version: Option<String>,
 }
 
 /// ONNX Runtime, initialised by the first call of the process.
@@ -47,7 +49,13 @@ pub fn runtime() -> Result<&'static Runtime, RuntimeError> {
         return Ok(runtime);
     }
     let runtime = Runtime::initialise()?;
-    tracing::info!(source = %runtime.source, library = ?runtime.library, "initialised ONNX Runtime");
+    let (version, library) = (runtime.version.as_deref(), runtime.library.as_deref());
+    tracing::info!(
+        "ONNX Runtime {} ({}){}",
+        version.unwrap_or("of unknown version"),
+        runtime.source,
+        library.map(|path| format!(": {}", path.display())).unwrap_or_default()
+    );
     Ok(RUNTIME.get_or_init(|| runtime))
 }
 
@@ -55,12 +63,13 @@ impl Runtime {
     #[cfg(feature = "load-dynamic")]
     fn initialise() -> Result<Self, RuntimeError> {
         let (found, builder) = Lookup::from_environment().find(load)?;
-        Ok(Self { environment: build(builder)?, source: found.source, library: Some(found.path) })
+        let (environment, version) = (build(builder)?, version(&found.path));
+        Ok(Self { environment, source: found.source, library: Some(found.path), version })
     }
 
     #[cfg(not(feature = "load-dynamic"))]
     fn initialise() -> Result<Self, RuntimeError> {
-        Ok(Self { environment: build(ort::init())?, source: Source::Linked, library: None })
+        Ok(Self { environment: build(ort::init())?, source: Source::Linked, library: None, version: None })
     }
 
     /// Opens an ONNX file. `threads` is the number of threads within one operator; 0 means one a core.
@@ -96,6 +105,21 @@ fn load(path: &Path) -> Result<EnvironmentBuilder, String> {
         LoadDynamicError::MissingApi { .. } => "it is not an ONNX Runtime library".to_string(),
         LoadDynamicError::InvalidVersionString => "its version cannot be read".to_string(),
     })
+}
+
+/// What an initialised library says of itself.
+#[cfg(feature = "load-dynamic")]
+fn version(path: &Path) -> Option<String> {
+    type Base = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
+    // SAFETY: the file is the ONNX Runtime that was just initialised, so nothing of it runs for the first time here. This
+    // function is its documented entry point, whose result and whose version string live as long as the library, which is
+    // never unloaded; this handle is let go of after the string is copied.
+    unsafe {
+        let library = libloading::Library::new(path).ok()?;
+        let base = library.get::<Base>(b"OrtGetApiBase").ok()?();
+        let version = ((*base.as_ref()?).GetVersionString)();
+        (!version.is_null()).then(|| std::ffi::CStr::from_ptr(version).to_string_lossy().into_owned())
+    }
 }
 
 /// The system's reason is the cause of the loader's error.
