@@ -92,13 +92,47 @@ pub(super) fn compare(
     }
     let lost = alone.into_iter().map(|detection| (detection, found));
     let new = (0..found.len()).filter(|&index| free[index]).map(|index| (&found[index], expected));
-    for (detection, others) in lost.chain(new) {
-        match is_tie(detection, others, config, tolerance) {
-            true => matches.ties += 1,
-            false => matches.unexplained += 1,
-        }
-    }
+    let alone: Vec<(&Detection, &[Detection])> = lost.chain(new).collect();
+    matches.ties = count_ties(&alone, config, tolerance);
+    matches.unexplained = alone.len() - matches.ties;
     matches
+}
+
+/// How many of these, each with the other side's list, hang on a tie: themselves, or because one that does suppresses them
+/// on the other side.
+fn count_ties(
+    alone: &[(&Detection, &[Detection])],
+    config: &DetectorConfig,
+    tolerance: &DetectorTolerance,
+) -> usize {
+    let mut ties: Vec<bool> =
+        alone.iter().map(|(detection, others)| is_tie(detection, others, config, tolerance)).collect();
+    loop {
+        let follows = |index: usize| {
+            let (detection, others) = alone[index];
+            let suppressors = (0..alone.len()).filter(|&other| ties[other]).map(|other| alone[other].0);
+            let on_other_side = |tie: &&Detection| others.iter().any(|other| std::ptr::eq(other, *tie));
+            !ties[index]
+                && suppressors
+                    .filter(on_other_side)
+                    .any(|tie| may_suppress(tie, detection, config, tolerance))
+        };
+        let Some(next) = (0..alone.len()).find(|&index| follows(index)) else { break };
+        ties[next] = true;
+    }
+    ties.into_iter().filter(|tie| *tie).count()
+}
+
+/// Whether `a` may keep `b` out of the list: of its class, at least as good, and overlapping it by the limit or more.
+fn may_suppress(
+    a: &Detection,
+    b: &Detection,
+    config: &DetectorConfig,
+    tolerance: &DetectorTolerance,
+) -> bool {
+    a.class == b.class
+        && f64::from(a.score) >= f64::from(b.score) - tolerance.scores
+        && f64::from(a.bbox.iou(&b.bbox)) >= f64::from(config.box_nms) - tolerance.overlap
 }
 
 fn is_near(a: &Detection, b: &Detection, tolerance: &DetectorTolerance) -> bool {
@@ -113,8 +147,8 @@ pub(super) fn corner_distance(a: &BoxXyxy, b: &BoxXyxy) -> f32 {
     differences.fold(0.0, |a, b| if b.is_nan() { f32::INFINITY } else { a.max(b) })
 }
 
-/// Whether the absence of `detection` from `others` hangs on a tie: its score is at the threshold or at that of the last
-/// of a full list, or one of `others` of its class, at least as good, overlaps it by the limit of the suppression.
+/// Whether the absence of `detection` from `others` hangs on a tie of its own: its score is at the threshold or at that of
+/// the last of a full list, or one of `others` that may suppress it overlaps it by just the limit or is just as good.
 fn is_tie(
     detection: &Detection,
     others: &[Detection],
@@ -124,15 +158,14 @@ fn is_tie(
     let score = f64::from(detection.score);
     let full = others.len() == config.detections_per_image;
     let last = others.last().map_or(0.0, |last| f64::from(last.score));
-    let overlaps = |other: &Detection| {
-        let overlap = f64::from(other.bbox.iou(&detection.bbox) - config.box_nms).abs();
-        other.class == detection.class
-            && f64::from(other.score) >= score - tolerance.scores
-            && overlap <= tolerance.overlap
+    let hangs = |other: &Detection| {
+        let overlap = f64::from(other.bbox.iou(&detection.bbox) - config.box_nms);
+        may_suppress(other, detection, config, tolerance)
+            && (overlap <= tolerance.overlap || f64::from(other.score) <= score + tolerance.scores)
     };
     score <= f64::from(config.box_score_threshold) + tolerance.scores
         || (full && score <= last + tolerance.scores)
-        || others.iter().any(overlaps)
+        || others.iter().any(hangs)
 }
 
 /// How many boxes of either list have no partner within the tolerance in the other.
@@ -202,6 +235,22 @@ mod tests {
         assert_eq!(compare_lists(&[best, next], &[best], 9), [1, 1, 0]);
         assert_eq!(compare_lists(&[best], &[best, next], 9), [1, 1, 0]);
         assert_eq!(compare_lists(&[best, detection(4.0, 0.7)], &[best], 9), [1, 0, 1]);
+    }
+
+    #[test]
+    fn of_two_that_suppress_each_other_and_are_equally_good_either_may_stay() {
+        // Shifted by 1 of 10: 9 / 11 is above the limit of 0.6.
+        assert_eq!(compare_lists(&[detection(0.0, 0.9)], &[detection(1.0, 0.905)], 9), [0, 2, 0]);
+        assert_eq!(compare_lists(&[detection(0.0, 0.9)], &[detection(1.0, 0.95)], 9), [0, 0, 2]);
+    }
+
+    #[test]
+    fn what_only_the_loser_of_a_tie_suppresses_may_come_back() {
+        // The first and the second tie; the third overlaps the second alone by more than the limit, 8 / 12.
+        let (first, second, third) = (detection(0.0, 0.9), detection(1.0, 0.905), detection(3.0, 0.5));
+        assert_eq!(compare_lists(&[second], &[first, third], 9), [0, 3, 0]);
+        // Without a tie nothing brings it back.
+        assert_eq!(compare_lists(&[second], &[second, third], 9), [1, 0, 1]);
     }
 
     #[test]
