@@ -40,6 +40,9 @@ impl Errors {
     }
 }
 
+/// Boxes that overlap by more are one box with an error, not two of which either may win.
+const SAME_BOX: f64 = 0.95;
+
 /// What became of the detections of one or more images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Matches {
@@ -148,7 +151,8 @@ pub(super) fn corner_distance(a: &BoxXyxy, b: &BoxXyxy) -> f32 {
 }
 
 /// Whether the absence of `detection` from `others` hangs on a tie of its own: its score is at the threshold or at that of
-/// the last of a full list, or one of `others` that may suppress it overlaps it by just the limit or is just as good.
+/// the last of a full list, or one of `others` that may suppress it overlaps it by just the limit, or is another box that is
+/// just as good.
 fn is_tie(
     detection: &Detection,
     others: &[Detection],
@@ -159,9 +163,10 @@ fn is_tie(
     let full = others.len() == config.detections_per_image;
     let last = others.last().map_or(0.0, |last| f64::from(last.score));
     let hangs = |other: &Detection| {
-        let overlap = f64::from(other.bbox.iou(&detection.bbox) - config.box_nms);
+        let overlap = f64::from(other.bbox.iou(&detection.bbox));
+        let equally_good = f64::from(other.score) <= score + tolerance.scores && overlap <= SAME_BOX;
         may_suppress(other, detection, config, tolerance)
-            && (overlap <= tolerance.overlap || f64::from(other.score) <= score + tolerance.scores)
+            && (overlap <= f64::from(config.box_nms) + tolerance.overlap || equally_good)
     };
     score <= f64::from(config.box_score_threshold) + tolerance.scores
         || (full && score <= last + tolerance.scores)

@@ -41,15 +41,16 @@ pub struct DetectorTolerance {
 }
 
 impl DetectorTolerance {
-    /// For 32-bit floats, 0.05 pixels and 1e-3: both sides sum in other orders, which makes about 1e-3 pixels and 1e-5, and
-    /// every detection has its partner.
+    /// For 32-bit floats, 0.2 pixels and 5e-3: both sides sum in other orders, which makes about 1e-3 pixels and 1e-5 in
+    /// trained detectors, and up to 0.07 pixels and 2e-3 in random ones with logits of a hundred, where PyTorch is as far
+    /// from ONNX Runtime as Burn is. Every detection has its partner.
     ///
     /// For 16-bit floats, of 11 significant bits, 4 pixels and 0.05, and 5 % may differ: that is what they make of a
     /// ResNet-50 with random weights, whose scores and overlaps are crowded. Of a trained small one they make 0.05 pixels
     /// and 2e-4, and nothing differs.
     pub fn of(options: &DetectorOptions) -> Self {
         match options.half {
-            false => Self { boxes: 0.05, scores: 1e-3, overlap: 2e-3, unmatched: 0.0, tensors: 2e-4 },
+            false => Self { boxes: 0.2, scores: 5e-3, overlap: 2e-3, unmatched: 0.0, tensors: 2e-4 },
             true => Self { boxes: 4.0, scores: 0.05, overlap: 0.05, unmatched: 0.05, tensors: 2e-2 },
         }
     }

@@ -117,7 +117,7 @@ fn version(path: &Path) -> Option<String> {
     unsafe {
         let library = libloading::Library::new(path).ok()?;
         let base = library.get::<Base>(b"OrtGetApiBase").ok()?();
-        let version = ((*base.as_ref()?).GetVersionString)();
+        let version = (base.as_ref()?.GetVersionString)();
         (!version.is_null()).then(|| std::ffi::CStr::from_ptr(version).to_string_lossy().into_owned())
     }
 }
