@@ -71,7 +71,7 @@ pub struct FormatArgs {
 /// Export a whole detector, suppression included, with dynamic batch and size; a mismatch with ONNX Runtime is a failure.
 ///
 /// Inputs: images [N, 3, H, W] and image_sizes [N, 2] (height and width without padding). Outputs: boxes [N, 100, 4] in
-/// pixels of the input, scores [N, 100], labels [N, 100] (index of the class from 0), num_detections [N]. Writes a report
+/// pixels of the input, scores [N, 100], labels [N, 100] (index of the class from 0), num_detections, one an image. Writes a report
 /// of the validation to OUT.validation.json.
 #[derive(Debug, Args)]
 #[command(
