@@ -52,6 +52,8 @@ pub struct Matches {
     pub ties: usize,
     /// Detections of either side alone that no tie explains.
     pub unexplained: usize,
+    /// Of these, those whose box is on the other side too, with numbers beyond the tolerance.
+    pub inexact: usize,
     /// Of the corners of matched boxes, in pixels.
     pub boxes: Errors,
     /// Of the scores of matched boxes.
@@ -64,6 +66,7 @@ impl Matches {
         self.matched += other.matched;
         self.ties += other.ties;
         self.unexplained += other.unexplained;
+        self.inexact += other.inexact;
         self.boxes.merge(&other.boxes);
         self.scores.merge(&other.scores);
     }
@@ -98,6 +101,11 @@ pub(super) fn compare(
     let alone: Vec<(&Detection, &[Detection])> = lost.chain(new).collect();
     matches.ties = count_ties(&alone, config, tolerance);
     matches.unexplained = alone.len() - matches.ties;
+    let same =
+        |a: &Detection, b: &Detection| a.class == b.class && f64::from(a.bbox.iou(&b.bbox)) >= SAME_BOX;
+    let inexact =
+        alone.iter().filter(|(detection, others)| others.iter().any(|other| same(detection, other)));
+    matches.inexact = inexact.count().min(matches.unexplained);
     matches
 }
 
