@@ -47,15 +47,20 @@ pub(super) fn clip(part: &mut Part, boxes: &Value, limits: &Value) -> Value {
     part.op("Min", &[&above, limits])
 }
 
-/// Whether each box is at least `min_size` pixels, and not nothing, wide and high; the last dimension goes.
-pub(super) fn usable(part: &mut Part, boxes: &Value, min_size: f32) -> Value {
+/// Width and height of each box; the last dimension goes.
+pub(super) fn sides(part: &mut Part, boxes: &Value) -> [Value; 2] {
     let low = part.slice(boxes, -1, 0, 2);
     let high = part.slice(boxes, -1, 2, 4);
     let size = part.op("Sub", &[&high, &low]);
-    let [width, height] = [0, 1].map(|axis| {
+    [0, 1].map(|axis| {
         let axis = part.int(axis);
         part.gather(&size, &axis, -1)
-    });
+    })
+}
+
+/// Whether each box is at least `min_size` pixels, and not nothing, wide and high; the last dimension goes.
+pub(super) fn usable(part: &mut Part, boxes: &Value, min_size: f32) -> Value {
+    let [width, height] = sides(part, boxes);
     let shorter = part.op("Min", &[&width, &height]);
     let least = part.float(min_size);
     part.op(if min_size > 0.0 { "GreaterOrEqual" } else { "Greater" }, &[&shorter, &least])

@@ -5,6 +5,7 @@
 use scrl_transfer::detection::{DetectorConfig, RoiHeads};
 
 use super::LOWEST;
+use super::boxes::sides;
 use super::proposals::{Proposals, level_name};
 use crate::ExportError;
 use crate::graph::{Attribute, Graph, Value};
@@ -70,13 +71,7 @@ pub(super) fn pool(
 
 /// 0 for P2 to 3 for P5, of each box.
 fn level_numbers(part: &mut Part, boxes: &Value, canonical_size: f32) -> Value {
-    let low = part.slice(boxes, -1, 0, 2);
-    let high = part.slice(boxes, -1, 2, 4);
-    let size = part.op("Sub", &[&high, &low]);
-    let [width, height] = [0, 1].map(|axis| {
-        let axis = part.int(axis);
-        part.gather(&size, &axis, -1)
-    });
+    let [width, height] = sides(part, boxes);
     let area = part.op("Mul", &[&width, &height]);
     let side = part.op("Sqrt", &[&area]);
     let canonical = part.float(canonical_size);
