@@ -19,11 +19,14 @@ use scrl_core::transforms::scratch::recycle;
 use scrl_core::transforms::{ImageError, RgbImage};
 use serde::{Deserialize, Serialize};
 
+/// Side of the views that the published settings are made for, in pixels.
+const PUBLISHED_VIEW: f32 = 224.0;
+
 /// Which blur is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlurKind {
-    /// True Gaussian, sigma 0.1 to 2.0, kernel a tenth of the view (BYOL).
+    /// True Gaussian, kernel a tenth of the view (BYOL).
     Gaussian,
     /// Shrunk and enlarged by 1.1, 1.2 or 1.5 (the official SCRL code).
     Resized,
@@ -45,6 +48,9 @@ pub struct AugmentConfig {
     pub color_jitter_probability: f32,
     pub grayscale: f32,
     pub blur_kind: BlurKind,
+    /// Range of the Gaussian's sigma, in pixels of a view of 224: it shrinks with the view, as its kernel does, so that a
+    /// small view keeps as much detail as a large one.
+    pub blur_sigma: (f32, f32),
     /// Probability of blur in view 1 and in view 2.
     pub blur: (f32, f32),
     /// Probability of solarize (threshold 128) in view 1 and in view 2.
@@ -62,6 +68,7 @@ impl Default for AugmentConfig {
             color_jitter_probability: 0.8,
             grayscale: 0.2,
             blur_kind: BlurKind::Gaussian,
+            blur_sigma: (0.1, 2.0),
             blur: (1.0, 0.1),
             solarize: (0.0, 0.2),
         }
@@ -147,7 +154,9 @@ impl AugmentConfig {
         match self.blur_kind {
             BlurKind::Gaussian => {
                 let kernel = (self.view_size as usize / 10) | 1;
-                gaussian_blur(view, kernel.max(3), rng.random_range(0.1..2.0))
+                let (low, high) = self.blur_sigma;
+                let scale = self.view_size as f32 / PUBLISHED_VIEW;
+                gaussian_blur(view, kernel.max(3), scale * rng.random_range(low..=high))
             }
             BlurKind::Resized => resized_blur(view, [1.1, 1.2, 1.5][rng.random_range(0..3)]),
         }
@@ -194,6 +203,23 @@ mod tests {
                 assert_same(&got, &expected);
             }
         }
+    }
+
+    #[test]
+    fn half_the_view_is_blurred_half_as_widely() {
+        let config = AugmentConfig {
+            view_size: 112,
+            blur_sigma: (1.6, 1.6),
+            color_jitter_probability: 0.0,
+            grayscale: 0.0,
+            ..AugmentConfig::default()
+        };
+        let image = picture(200, 150);
+        let (sharp, _) = config.crop_and_flip(&image, &mut stream(3, &[]));
+        let expected = normalise(gaussian_blur(&sharp, 11, 0.8));
+        let blurred = config.view(&image, 1.0, 0.0, &mut stream(3, &[])).pixels;
+        assert_eq!(blurred, expected);
+        assert_ne!(blurred, normalise(gaussian_blur(&sharp, 11, 1.6)));
     }
 
     #[test]

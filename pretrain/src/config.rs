@@ -230,6 +230,13 @@ impl PretrainConfig {
             self.augment.view_size >= 32,
             "must be at least the backbone's stride of 32 pixels",
         )?;
+        let (low, high) = self.augment.blur_sigma;
+        check(
+            "augment.blur_sigma",
+            format!("[{low}, {high}]"),
+            low > 0.0 && low <= high && high.is_finite(),
+            "must be a range of pixels above zero, the lower end first",
+        )?;
         check("boxes.count", self.boxes.count, self.boxes.count >= 1, "must be at least 1")?;
         positive("boxes.min_size", self.boxes.min_size as f64)?;
         check(
@@ -313,6 +320,15 @@ mod tests {
         for accumulate in [0, 5, 12] {
             let error = config(&format!("accumulate = {accumulate}")).unwrap_err().to_string();
             assert!(error.contains("schedule.accumulate") && error.contains("at least 2 images"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_blur_of_no_width_or_from_wide_to_narrow_is_refused() {
+        assert!(config("[augment]\nblur_sigma = [0.5, 0.5]").is_ok());
+        for sigma in ["[0.0, 2.0]", "[2.0, 0.1]", "[0.1, inf]"] {
+            let error = config(&format!("[augment]\nblur_sigma = {sigma}")).unwrap_err().to_string();
+            assert!(error.contains("augment.blur_sigma"), "{error}");
         }
     }
 

@@ -14,5 +14,6 @@ mod predict;
 mod probe;
 mod real_data;
 mod replay;
+mod screens;
 mod support;
 mod transfer;
