@@ -99,23 +99,25 @@ pub(super) fn compare(
     let lost = alone.into_iter().map(|detection| (detection, found));
     let new = (0..found.len()).filter(|&index| free[index]).map(|index| (&found[index], expected));
     let alone: Vec<(&Detection, &[Detection])> = lost.chain(new).collect();
-    matches.ties = count_ties(&alone, config, tolerance);
+    let ties = find_ties(&alone, config, tolerance);
+    matches.ties = ties.iter().filter(|&&tie| tie).count();
     matches.unexplained = alone.len() - matches.ties;
     let same =
         |a: &Detection, b: &Detection| a.class == b.class && f64::from(a.bbox.iou(&b.bbox)) >= SAME_BOX;
-    let inexact =
-        alone.iter().filter(|(detection, others)| others.iter().any(|other| same(detection, other)));
-    matches.inexact = inexact.count().min(matches.unexplained);
+    let inexact = |&((detection, others), tie): &(&(&Detection, &[Detection]), bool)| {
+        !tie && others.iter().any(|other| same(detection, other))
+    };
+    matches.inexact = alone.iter().zip(ties).filter(inexact).count();
     matches
 }
 
-/// How many of these, each with the other side's list, hang on a tie: themselves, or because one that does suppresses them
+/// Which of these, each with the other side's list, hang on a tie: themselves, or because one that does suppresses them
 /// on the other side.
-fn count_ties(
+fn find_ties(
     alone: &[(&Detection, &[Detection])],
     config: &DetectorConfig,
     tolerance: &DetectorTolerance,
-) -> usize {
+) -> Vec<bool> {
     let mut ties: Vec<bool> =
         alone.iter().map(|(detection, others)| is_tie(detection, others, config, tolerance)).collect();
     loop {
@@ -131,7 +133,7 @@ fn count_ties(
         let Some(next) = (0..alone.len()).find(|&index| follows(index)) else { break };
         ties[next] = true;
     }
-    ties.into_iter().filter(|tie| *tie).count()
+    ties
 }
 
 /// Whether `a` may keep `b` out of the list: of its class, at least as good, and overlapping it by the limit or more.
@@ -255,6 +257,15 @@ mod tests {
         // Shifted by 1 of 10: 9 / 11 is above the limit of 0.6.
         assert_eq!(compare_lists(&[detection(0.0, 0.9)], &[detection(1.0, 0.905)], 9), [0, 2, 0]);
         assert_eq!(compare_lists(&[detection(0.0, 0.9)], &[detection(1.0, 0.95)], 9), [0, 0, 2]);
+    }
+
+    #[test]
+    fn a_tie_is_not_inexact_as_well() {
+        let config = DetectorConfig { box_score_threshold: 0.05, ..Default::default() };
+        // At the threshold of scores; the same box with another score; a box that the other side lacks.
+        let (expected, found) = ([detection(50.0, 0.055)], [detection(50.0, 0.2), detection(90.0, 0.9)]);
+        let matches = compare(&expected, &found, &config, &TOLERANCE);
+        assert_eq!((matches.matched, matches.ties, matches.unexplained, matches.inexact), (0, 1, 2, 1));
     }
 
     #[test]

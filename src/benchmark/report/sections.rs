@@ -37,7 +37,10 @@ fn seeds_sentence(finished: &Finished) -> String {
                    pretrained once, so what another pretraining would give is not part of the intervals."
                 .to_string()
         }
-        (s, p) if p < s => format!("{s} seeds of the fine-tuning share {p} pretrainings of each init."),
+        (s, p) if p < s => format!(
+            "{s} seeds of the fine-tuning share {p} pretrainings of each init: intervals take them as independent and are \
+             too narrow as far as pretrainings differ."
+        ),
         (s, _) => {
             format!("{s} seeds, each with its own pretraining, choice of labelled images and fine-tuning.")
         }
