@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// Judge a frozen backbone by labelled images: nearest neighbours and a linear classifier.
 #[derive(Debug, Args)]
@@ -53,10 +53,20 @@ pub struct ProbeArgs {
     /// Side of the centre crop, in pixels; that of the pretraining views by default.
     #[arg(long)]
     pub size: Option<u32>,
+    /// Feature map that is pooled; `c4` for a run with `heads.pool_level = "c4"`, whose last stage is untrained.
+    #[arg(long, value_enum, default_value_t = ProbeLevel::C5)]
+    pub level: ProbeLevel,
     /// JSON file for the result; RUN/probe.json by default, none for --weights.
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Where to compute: `cpu` or `cuda:N`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+}
+
+/// A feature map of the backbone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProbeLevel {
+    C4,
+    C5,
 }

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 use scrl_core::engine::Monitor;
+use scrl_pretrain::config::PoolLevel;
 use scrl_pretrain::probe::{Accuracy, KnnConfig, LinearConfig, ProbeOptions, ProbeReport, probe};
 
 use super::Ending;
-use crate::cli::ProbeArgs;
+use crate::cli::{ProbeArgs, ProbeLevel};
 use crate::device;
 
 pub fn run(args: ProbeArgs, mut monitor: Monitor) -> Result<Ending> {
@@ -38,6 +39,10 @@ fn options(args: &ProbeArgs) -> ProbeOptions {
         val: args.val.clone(),
         val_fraction: args.val_fraction,
         size: args.size,
+        level: match args.level {
+            ProbeLevel::C4 => PoolLevel::C4,
+            ProbeLevel::C5 => PoolLevel::C5,
+        },
         knn: (args.knn || both).then_some(knn),
         linear: (args.linear || both).then_some(linear),
     }

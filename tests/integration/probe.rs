@@ -82,6 +82,12 @@ fn a_pretraining_shows_that_it_lives_and_its_backbone_can_be_probed() {
     let report: Value = serde_json::from_str(&fs::read_to_string(out).unwrap()).unwrap();
     assert_eq!(number(&report["knn"], "top1"), 1.0);
     assert!(report["linear"].is_null());
+    assert_eq!(report["level"], "c5");
+
+    let out = tmp.path().join("c4.json");
+    succeed(&[&own[..], &["--knn", "--k", "1", "--level", "c4", "--out", text(&out)]].concat());
+    let report: Value = serde_json::from_str(&fs::read_to_string(out).unwrap()).unwrap();
+    assert_eq!((&report["level"], number(&report["knn"], "top1")), (&Value::from("c4"), 1.0));
 }
 
 /// Every tensor of a run's last checkpoint and its backbone, but for the probe's.

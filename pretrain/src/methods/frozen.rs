@@ -67,7 +67,7 @@ fn split_views(vectors: Tensor<2>, images: Vec<usize>) -> MatchedRows {
 }
 
 /// The map of a level and its stride in view pixels.
-pub(super) fn pool_level(features: Features, level: PoolLevel) -> (Tensor<4>, usize) {
+pub(crate) fn pool_level(features: Features, level: PoolLevel) -> (Tensor<4>, usize) {
     match level {
         PoolLevel::C4 => (features.c4, 16),
         PoolLevel::C5 => (features.c5, 32),

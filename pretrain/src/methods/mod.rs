@@ -20,6 +20,7 @@ use crate::box_generator::MatchedBox;
 use crate::config::{MethodKind, PretrainConfig};
 use crate::error::PretrainError;
 pub use frozen::Frozen;
+pub(crate) use frozen::pool_level;
 use self_supervised::SelfSupervised;
 use supervised::Supervised;
 pub use trace::{Extent, LayerTrace, Trace};

@@ -14,8 +14,9 @@ use scrl_core::transforms::resample::{crop_resize, resize};
 use scrl_core::transforms::{ImageError, RgbImage};
 
 use super::{Labelled, ProbeError};
+use crate::config::PoolLevel;
 use crate::health::Rows;
-use crate::methods::byol;
+use crate::methods::{byol, pool_level};
 
 /// Images at a time.
 const BATCH: usize = 32;
@@ -54,12 +55,13 @@ impl EvaluationView {
     }
 }
 
-/// Pooled C5 and class of every image, in order; `done` images were counted before. `None` when interrupted.
+/// The globally pooled map and the class of every image, in order; `done` images were counted before. `None` when interrupted.
 pub(super) fn labelled(
     encoder: &ResNet,
     data: &ImageFolder,
     done: u64,
     view: EvaluationView,
+    level: PoolLevel,
     device: &Device,
     monitor: &mut Monitor,
 ) -> Result<Option<Labelled>, ProbeError> {
@@ -71,7 +73,7 @@ pub(super) fn labelled(
     let batches = sampler::batches(data.samples.len(), BATCH, false, None);
     let mut features = Rows::default();
     for batch in load_batches(batches, options, Arc::new(load)) {
-        features.extend(pooled(encoder, &batch?, view.size as usize, device));
+        features.extend(pooled(encoder, &batch?, view.size as usize, level, device));
         monitor.progress.update(done + features.len() as u64, "");
         if monitor.interrupt.is_requested() {
             return Ok(None);
@@ -81,14 +83,43 @@ pub(super) fn labelled(
     Ok(Some(Labelled { features, labels }))
 }
 
-fn pooled(encoder: &ResNet, images: &[Vec<f32>], side: usize, device: &Device) -> Rows {
+fn pooled(encoder: &ResNet, images: &[Vec<f32>], side: usize, level: PoolLevel, device: &Device) -> Rows {
     let pixels = TensorData::new(images.concat(), [images.len(), 3, side, side]);
-    Rows::from_tensor(byol::pool(encoder.forward(Tensor::from_data(pixels, device)).c5))
+    let (map, _) = pool_level(encoder.forward(Tensor::from_data(pixels, device)), level);
+    Rows::from_tensor(byol::pool(map))
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::module::Module;
+    use scrl_core::models::{Arch, ResNetConfig};
+
     use super::*;
+
+    #[test]
+    fn features_are_the_means_of_the_map_that_is_asked_for() {
+        let device = Device::default();
+        let mut rng = scrl_core::random::stream(1, &[]);
+        let encoder = ResNetConfig { width: 0.125, ..ResNetConfig::new(Arch::ResNet18) }
+            .init(&mut rng, &device)
+            .valid();
+        let image: Vec<f32> = (0..3 * 64 * 64).map(|i| (i % 97) as f32 / 97.0).collect();
+        let maps =
+            encoder.forward(Tensor::from_data(TensorData::new(image.clone(), [1, 3, 64, 64]), &device));
+        for (level, map) in [(PoolLevel::C4, maps.c4), (PoolLevel::C5, maps.c5)] {
+            let rows = pooled(&encoder, &[image.clone()], 64, level, &device);
+            let [_, channels, height, width] = map.dims();
+            let values = map.into_data().try_to_vec::<f32>().unwrap();
+            let means = values
+                .chunks_exact(height * width)
+                .map(|cells| cells.iter().sum::<f32>() / cells.len() as f32);
+            let row = rows.iter().next().expect("a row an image");
+            assert_eq!(row.len(), channels);
+            for (found, mean) in row.iter().zip(means) {
+                assert!((found - mean).abs() <= 1e-6 * (1.0 + mean.abs()), "{found} {mean}");
+            }
+        }
+    }
 
     #[test]
     fn the_crop_is_the_centre_whatever_the_shape() {

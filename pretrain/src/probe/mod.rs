@@ -1,7 +1,8 @@
 //! Evaluation of a backbone on labelled images: of a frozen one by nearest neighbours and a linear classifier, of one in
 //! training by a linear classifier that learns along ([`OnlineProbe`]).
 //!
-//! The first two see the globally pooled C5 of one centre crop an image, computed once. The published linear evaluation augments
+//! The first two see the globally pooled C5 (or C4, which a pretraining with `heads.pool_level = "c4"` trains last) of one
+//! centre crop an image, computed once. The published linear evaluation augments
 //! its training images; with cached features it does not, which costs accuracy and saves nearly all of the time.
 //!
 //! Accuracy here says little about detection: SCRL's detectors beat BYOL's while its linear accuracy is lower. Choose no
@@ -29,6 +30,7 @@ pub(crate) use online::online_lr;
 pub use online::{OnlineProbe, ProbeHits};
 pub use split::split;
 
+use crate::config::PoolLevel;
 use crate::health::Rows;
 
 /// Why a backbone cannot be probed.
@@ -63,6 +65,8 @@ pub struct ProbeOptions {
     pub val_fraction: f64,
     /// Side of the centre crop in pixels; that of the pretraining views by default.
     pub size: Option<u32>,
+    /// Feature map that is pooled.
+    pub level: PoolLevel,
     pub knn: Option<KnnConfig>,
     pub linear: Option<LinearConfig>,
 }
@@ -129,6 +133,8 @@ pub struct ProbeReport {
     pub train_images: usize,
     pub val_images: usize,
     pub crop: u32,
+    /// Feature map that was pooled.
+    pub level: PoolLevel,
     pub knn: Option<KnnReport>,
     pub linear: Option<LinearReport>,
 }
@@ -177,11 +183,13 @@ pub fn probe(
     };
     let classes = train.classes.len();
     monitor.progress.start((train.samples.len() + val.samples.len()) as u64, 0, "features");
-    let Some(train_set) = features::labelled(&encoder, &train, 0, view, device, monitor)? else {
+    let Some(train_set) = features::labelled(&encoder, &train, 0, view, options.level, device, monitor)?
+    else {
         return Ok(None);
     };
     let done = train.samples.len() as u64;
-    let Some(val_set) = features::labelled(&encoder, &val, done, view, device, monitor)? else {
+    let Some(val_set) = features::labelled(&encoder, &val, done, view, options.level, device, monitor)?
+    else {
         return Ok(None);
     };
     monitor.progress.finish("features computed");
@@ -217,6 +225,7 @@ pub fn probe(
         val_images: val.samples.len(),
         classes: train.classes,
         crop: view.size,
+        level: options.level,
         knn,
         linear,
     }))
