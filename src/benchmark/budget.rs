@@ -1,6 +1,7 @@
 //! Pretrainings of equal length: passes over the images, updates, or multiplications.
 
 use anyhow::{Context, Result, ensure};
+use scrl_pretrain::config::PoolLevel;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 
 use super::plan::{Arm, BenchmarkPlan, Budget, PretrainImages, ResolvedPlan, Source};
@@ -50,9 +51,16 @@ impl Length {
     }
 }
 
-/// Two views through an online network, forward and backward, and a target network; or one through a classifier.
+/// Two views through an online network, forward and backward, and a target network; or one through a classifier. Where C4 is
+/// pooled, nothing flows back through the last stage.
 fn passes_per_image(settings: &PretrainConfig) -> f64 {
-    let passes = if settings.method == MethodKind::Supervised { 3.0 } else { 2.0 * (3.0 + 1.0) };
+    let stages = settings.model.multiplications(224);
+    let last = stages[4] as f64 / stages.iter().sum::<u64>() as f64;
+    let passes = match (settings.method, settings.heads.pool_level) {
+        (MethodKind::Supervised, _) => 3.0,
+        (_, PoolLevel::C5) => 2.0 * (3.0 + 1.0),
+        (_, PoolLevel::C4) => 2.0 * (1.0 + 2.0 * (1.0 - last) + 1.0),
+    };
     passes * (f64::from(settings.augment.view_size) / 224.0).powi(2)
 }
 
@@ -220,6 +228,15 @@ mod tests {
         assert_eq!(schedules("budget = \"compute\"\n"), [(32, 16.0), (6, 3.0), (6, 2.0)]);
         let byol = "budget = \"steps\"\nbudget_reference = \"byol\"\n";
         assert_eq!(schedules(byol), [(4, 2.0), (4, 2.0), (4, 2.0 * 4.0 / 6.0)]);
+    }
+
+    #[test]
+    fn a_stage_that_no_gradient_reaches_costs_its_forward_passes_alone() {
+        let mut settings = plan("").arms.pop().and_then(|arm| arm.recipe().cloned()).unwrap();
+        assert_eq!(passes_per_image(&settings), 8.0);
+        settings.heads.pool_level = PoolLevel::C4;
+        // The last stage makes 411 of ResNet-18's 1,814 million multiplications; two views, a backward pass counts twice.
+        assert!((passes_per_image(&settings) - (8.0 - 4.0 * 411.041792 / 1813.561344)).abs() < 1e-9);
     }
 
     #[test]

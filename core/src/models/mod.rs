@@ -2,6 +2,7 @@
 //! the keys of its state dicts.
 
 pub mod layers;
+mod multiplications;
 pub mod parameters;
 mod resnet;
 mod statistics;
