@@ -26,11 +26,6 @@ fn plan(folder: &Path, text: &str) -> PathBuf {
     path
 }
 
-fn json(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).expect("the file is JSON")
-}
-
 fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().unwrap_or_else(|| panic!("no list `{key}`"))
 }

@@ -15,10 +15,6 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("transfer/tests/fixtures/coco_metrics").join(name)
 }
 
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).expect("a file")).expect("JSON")
-}
-
 fn judge(truth: &Path, found: &Path, extra: &[&str], out: &Path) -> Value {
     let args = ["evaluate", "--ground-truth", text(truth), "--detections", text(found), "--out", text(out)];
     succeed(&[&args[..], extra].concat());

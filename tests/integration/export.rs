@@ -9,9 +9,7 @@ use crate::support::*;
 /// A tiny detector's run and the scenes that it was trained on.
 fn run(folder: &Path) -> (PathBuf, PathBuf) {
     let data = scenes(folder);
-    let (recipe, run) = (tiny_transfer(folder), folder.join("det"));
-    let args = ["--config", text(&recipe), "--data", text(&data), "--init", "random", "--out", text(&run)];
-    succeed(&[&["transfer"], &args[..]].concat());
+    let run = tiny_detector(folder, &data, &[]);
     (run, data)
 }
 

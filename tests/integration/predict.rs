@@ -10,24 +10,7 @@ use crate::support::*;
 
 /// A run of the tiny detector that gives every detection it has, however unsure.
 fn detector(folder: &Path, data: &Path) -> PathBuf {
-    let (recipe, run) = (tiny_transfer(folder), folder.join("run"));
-    let args = [
-        "transfer",
-        "--config",
-        text(&recipe),
-        "--data",
-        text(data),
-        "--init",
-        "random",
-        "--out",
-        text(&run),
-    ];
-    succeed(&[&args[..], &["--set", "model.box_score_threshold=0.0"]].concat());
-    run
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).expect("the file exists")).expect("the file is JSON")
+    tiny_detector(folder, data, &["--set", "model.box_score_threshold=0.0"])
 }
 
 fn rows(out: &Path) -> Vec<Value> {

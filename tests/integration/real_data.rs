@@ -23,21 +23,7 @@ fn scrl_pretrains_on_real_photographs_of_every_kind() {
 /// Trains a tiny detector for four iterations and evaluates it on every validation image.
 fn transfer(data: &std::path::Path, extra: &[&str]) -> Value {
     let tmp = temporary();
-    let recipe = tiny_transfer(tmp.path());
-    let run = tmp.path().join("run");
-    let args = [
-        "transfer",
-        "--config",
-        text(&recipe),
-        "--data",
-        text(data),
-        "--init",
-        "random",
-        "--out",
-        text(&run),
-    ];
-    succeed(&[&args[..], extra].concat());
-    serde_json::from_str(&fs::read_to_string(run.join("metrics.json")).unwrap()).unwrap()
+    json(&tiny_detector(tmp.path(), data, extra).join("metrics.json"))
 }
 
 #[test]

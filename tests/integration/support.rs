@@ -6,6 +6,7 @@ use std::process::Output;
 
 use assert_cmd::Command;
 use scrl_export::runtime::{RuntimeError, runtime};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The binary, quiet, with arguments split at spaces; arguments that hold paths come one by one.
@@ -73,6 +74,20 @@ pub fn tiny_transfer(folder: &Path) -> PathBuf {
         [solver]\nlr = 0.01\nwarmup_iterations = 1\nmilestones = [3]\n";
     fs::write(&path, toml).expect("the temporary folder is writable");
     path
+}
+
+/// Trains the detector of [`tiny_transfer`] from random weights and evaluates it; its run directory.
+pub fn tiny_detector(folder: &Path, data: &Path, extra: &[&str]) -> PathBuf {
+    let (recipe, run) = (tiny_transfer(folder), folder.join("detector"));
+    let args = ["--config", text(&recipe), "--data", text(data), "--init", "random", "--out", text(&run)];
+    succeed(&[&["transfer"], &args[..], extra].concat());
+    run
+}
+
+/// The content of a JSON file.
+pub fn json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Whether there is ONNX Runtime; says so when this machine has none and cannot fetch one.

@@ -19,10 +19,6 @@ fn transfer(recipe: &Path, data: &Path, init: &str, out: &Path, extra: &[&str]) 
     succeed(&[&arguments(recipe, data, init, out)[..], extra].concat())
 }
 
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).expect("the file exists")).expect("the file is JSON")
-}
-
 /// The run's events without the speed.
 fn events(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
