@@ -321,7 +321,14 @@ fn a_dry_run_prints_the_matrix_with_time_and_space_and_runs_nothing() {
     let tmp = temporary();
     let plan = plan(tmp.path(), FOUR_INITS);
     let out = tmp.path().join("out");
-    let printed = succeed(&["benchmark", "--config", text(&plan), "--out", text(&out), "--dry-run"]);
+    let binary = Command::new(env!("CARGO_BIN_EXE_scrl"))
+        .args(["benchmark", "--config", text(&plan), "--out", text(&out), "--dry-run"])
+        .output()
+        .expect("the binary starts");
+    assert!(binary.status.success());
+    let logged = String::from_utf8_lossy(&binary.stderr);
+    assert!(!logged.contains("epochs of"), "the timed steps are not the plan: {logged}");
+    let printed = String::from_utf8_lossy(&binary.stdout);
     for part in [
         "22 cells",
         "pretrain byol",

@@ -99,7 +99,11 @@ fn time(work: impl FnOnce(&mut Monitor) -> Result<()>) -> Result<f64> {
     let times = Rc::new(RefCell::new(Vec::new()));
     let interrupt = Interrupt::new();
     let watch = Stopwatch { times: Rc::clone(&times), interrupt: interrupt.clone(), begun: Instant::now() };
-    work(&mut Monitor { interrupt, progress: Box::new(watch) })?;
+    // What it would log, such as another number of epochs, is of the timed steps and not of the plan.
+    let silent = tracing::subscriber::NoSubscriber::default();
+    tracing::subscriber::with_default(silent, || {
+        work(&mut Monitor { interrupt, progress: Box::new(watch) })
+    })?;
     let times = times.borrow();
     let per_unit = |pair: &[(u64, Instant)]| {
         let units = pair[1].0.saturating_sub(pair[0].0).max(1);
