@@ -107,7 +107,7 @@ mod tests {
         let maps =
             encoder.forward(Tensor::from_data(TensorData::new(image.clone(), [1, 3, 64, 64]), &device));
         for (level, map) in [(PoolLevel::C4, maps.c4), (PoolLevel::C5, maps.c5)] {
-            let rows = pooled(&encoder, &[image.clone()], 64, level, &device);
+            let rows = pooled(&encoder, std::slice::from_ref(&image), 64, level, &device);
             let [_, channels, height, width] = map.dims();
             let values = map.into_data().try_to_vec::<f32>().unwrap();
             let means = values

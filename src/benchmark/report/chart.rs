@@ -11,7 +11,7 @@ const DASHES: [&str; 4] = ["", "7 4", "2 3", "10 3 2 3"];
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 330.0;
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 28.0;
 const TOP: f64 = 38.0;
 const BOTTOM: f64 = 52.0;
 /// Height of a row of the legend.

@@ -178,7 +178,7 @@ fn signed(summary: Summary) -> String {
     let mean = format!("{:+.1}", (1000.0 * summary.mean).round() / 10.0 + 0.0);
     match summary.half_width {
         Some(half) => {
-            let star = if summary.separable() == Some(true) { " *" } else { "" };
+            let star = if summary.separable() == Some(true) { "\u{a0}*" } else { "" };
             format!("{mean} ± {}{star}", points(half))
         }
         None => mean,
