@@ -7,13 +7,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
-use burn::tensor::{Device, Distribution, Tensor, TensorData, module};
+use burn::tensor::{Device, Distribution, Tensor, module};
 use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group,
     criterion_main, measurement::WallTime,
 };
 use scrl_ops::{
-    Conv2dOptions, MaxPool2dOptions, RoiAlignOptions, batched_nms, conv2d, max_pool2d, nms, roi_align,
+    Conv2dOptions, ImageBox, MaxPool2dOptions, RoiAlignOptions, batched_nms, conv2d, max_pool2d, nms,
+    roi_align,
 };
 
 /// Images a batch.
@@ -209,26 +210,23 @@ fn roi_aligns(criterion: &mut Criterion) {
     for (name, shape, count, options) in cases {
         let [batch, _, height, width] = shape;
         let size = [width, height].map(|side| side as f32 / options.spatial_scale);
-        let rows = boxes(count, size).into_iter().enumerate();
-        let rows: Vec<f32> =
-            rows.flat_map(|(index, [x1, y1, x2, y2])| [(index % batch) as f32, x1, y1, x2, y2]).collect();
-        let rois =
-            |device: &Device| Tensor::<2>::from_data(TensorData::new(rows.clone(), [count, 5]), device);
+        let on_image = |(index, corners)| ImageBox { image: index % batch, corners };
+        let rois: Vec<ImageBox> = boxes(count, size).into_iter().enumerate().map(on_image).collect();
         let throughput = Throughput::Elements(count as u64);
 
-        let (features, boxes) = (random(shape, &device), rois(&device));
+        let features = random(shape, &device);
         let mut forward = group(criterion, "roi_align/forward");
         forward.throughput(throughput.clone());
         forward.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(roi_align(features.clone(), boxes.clone(), options)));
+            bencher.iter(|| black_box(roi_align(features.clone(), &rois, options)));
         });
         forward.finish();
 
-        let (features, boxes) = (random(shape, &training), rois(&training));
+        let features = random(shape, &training);
         let mut group = group(criterion, "roi_align/backward");
         group.throughput(throughput);
         backward(&mut group, BenchmarkId::from_parameter(name), || {
-            roi_align(features.clone().require_grad(), boxes.clone(), options)
+            roi_align(features.clone().require_grad(), &rois, options)
         });
     }
 }

@@ -23,6 +23,6 @@ pub use linear::linear;
 pub use matrix::cpu_products;
 pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
-pub use roi_align::{RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};
+pub use roi_align::{ImageBox, RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};
 pub use update::{GradientStep, GradientStepOptions, TrustRatio, gradient_step, moving_average};
 pub use vectorized::vectorized;

@@ -1,5 +1,7 @@
 //! The backend extension of RoIAlign.
 
+use std::sync::Arc;
+
 use burn::backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn_autodiff::{
     Autodiff,
@@ -8,7 +10,7 @@ use burn_autodiff::{
     ops::{Backward, Ops, OpsKind, unary},
 };
 
-use super::{RoiAlignOptions, composed};
+use super::{ImageBox, RoiAlignOptions, composed};
 
 /// RoIAlign and its gradient on a backend; the default bodies are composed of standard operators.
 #[backend_extension(
@@ -18,23 +20,23 @@ use super::{RoiAlignOptions, composed};
     Autodiff,
 )]
 pub trait RoiAlignOps: Backend {
-    /// Pools `features`, `[batch, channels, height, width]`, in `boxes`, `[rois, 5]`.
+    /// Pools `features`, `[batch, channels, height, width]`, in each of the boxes.
     fn roi_align(
         features: FloatTensor<Self>,
-        boxes: FloatTensor<Self>,
+        boxes: Arc<[ImageBox]>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        composed::forward::<Self>(features, boxes, &options)
+        composed::forward::<Self>(features, &boxes, &options)
     }
 
     /// Gradient of the features, of `features_shape`, from the gradient of the output of [`Self::roi_align`].
     fn roi_align_backward(
         grad: FloatTensor<Self>,
-        boxes: FloatTensor<Self>,
+        boxes: Arc<[ImageBox]>,
         features_shape: [usize; 4],
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        composed::backward::<Self>(grad, boxes, features_shape, &options)
+        composed::backward::<Self>(grad, &boxes, features_shape, &options)
     }
 }
 
@@ -46,14 +48,14 @@ impl RoiAlignOps for burn::backend::Capture {}
 impl<B: Backend + RoiAlignOps, C: CheckpointStrategy> RoiAlignOps for Autodiff<B, C> {
     fn roi_align(
         features: FloatTensor<Self>,
-        boxes: FloatTensor<Self>,
+        boxes: Arc<[ImageBox]>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct RoiAlign;
 
         impl<B: Backend + RoiAlignOps> Backward<B, 1> for RoiAlign {
-            type State = (FloatTensor<B>, [usize; 4], RoiAlignOptions);
+            type State = (Arc<[ImageBox]>, [usize; 4], RoiAlignOptions);
 
             fn backward(
                 self,
@@ -70,7 +72,6 @@ impl<B: Backend + RoiAlignOps, C: CheckpointStrategy> RoiAlignOps for Autodiff<B
 
         let shape = features.shape().dims();
         let guard = features.node();
-        let boxes = boxes.into_primitive();
         let output = B::roi_align(features.into_primitive(), boxes.clone(), options);
         match RoiAlign.prepare::<C>([guard]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((boxes, shape, options), output),

@@ -9,10 +9,10 @@ use burn::backend::{
     Backend, TensorMetadata,
     tensor::{Device, FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, Shape, Slice, TensorData, read_sync};
+use burn::tensor::{DType, Shape, Slice, TensorData};
 
-use super::RoiAlignOptions;
-use super::sampling::{AxisTaps, Roi, describe};
+use super::sampling::{AxisTaps, SampledBox, sample_boxes};
+use super::{ImageBox, RoiAlignOptions};
 
 /// Elements of the intermediate tensor `[C·H, K·PW]` of a chunk; 64 Mi are 256 MiB of f32.
 const CHUNK_ELEMENTS: usize = 1 << 26;
@@ -20,13 +20,13 @@ const CHUNK_ELEMENTS: usize = 1 << 26;
 /// Pools `features`, `[batch, C, H, W]`, to `[rois, C, PH, PW]`.
 pub(super) fn forward<B: Backend>(
     features: FloatTensor<B>,
-    boxes: FloatTensor<B>,
+    boxes: &[ImageBox],
     options: &RoiAlignOptions,
 ) -> FloatTensor<B> {
     let shape @ [_, channels, height, width] = features.shape().dims();
     let (device, dtype) = (features.device(), features.dtype());
     let [rows, columns] = options.output_size;
-    let rois = describe_on_host::<B>(boxes, shape, options);
+    let rois = sample_boxes(boxes, shape, options);
     if rois.is_empty() {
         return B::float_zeros(Shape::from([0, channels, rows, columns]), &device, dtype.into());
     }
@@ -51,14 +51,14 @@ pub(super) fn forward<B: Backend>(
 /// Gradient of the features from the gradient of the output: the transposed products of [`forward`].
 pub(super) fn backward<B: Backend>(
     grad: FloatTensor<B>,
-    boxes: FloatTensor<B>,
+    boxes: &[ImageBox],
     shape: [usize; 4],
     options: &RoiAlignOptions,
 ) -> FloatTensor<B> {
     let [images, channels, height, width] = shape;
     let (device, dtype) = (grad.device(), grad.dtype());
     let [rows, columns] = options.output_size;
-    let rois = describe_on_host::<B>(boxes, shape, options);
+    let rois = sample_boxes(boxes, shape, options);
     let mut image_grads: Vec<Option<FloatTensor<B>>> = vec![None; images];
     for chunk in chunks(&rois, shape, columns) {
         let count = chunk.members.len();
@@ -82,28 +82,14 @@ pub(super) fn backward<B: Backend>(
     B::float_cat(image_grads.into_iter().map(|sum| sum.unwrap_or_else(zeros)).collect(), 0)
 }
 
-/// Reads the boxes to the host.
-///
-/// # Panics
-/// If the values cannot be read: the device failed, or the boxes are inputs of a captured graph, which have none.
-pub(super) fn describe_on_host<B: Backend>(
-    boxes: FloatTensor<B>,
-    features: [usize; 4],
-    options: &RoiAlignOptions,
-) -> Vec<Roi> {
-    let boxes = read_sync(B::float_into_data(boxes))
-        .unwrap_or_else(|error| panic!("roi_align needs the values of the boxes: {error}"));
-    describe(boxes, features, options)
-}
-
 /// Boxes of one image that are pooled together.
 struct Chunk {
     image: usize,
-    /// Rows of the box tensor.
+    /// Indices of the boxes.
     members: Vec<usize>,
 }
 
-fn chunks(rois: &[Roi], [images, channels, height, _]: [usize; 4], columns: usize) -> Vec<Chunk> {
+fn chunks(rois: &[SampledBox], [images, channels, height, _]: [usize; 4], columns: usize) -> Vec<Chunk> {
     let largest = (CHUNK_ELEMENTS / (channels * height * columns).max(1)).max(1);
     let mut members = vec![Vec::new(); images];
     for (row, roi) in rois.iter().enumerate() {
@@ -126,7 +112,7 @@ struct Weights<B: Backend> {
 impl<B: Backend> Weights<B> {
     fn new(
         chunk: &Chunk,
-        rois: &[Roi],
+        rois: &[SampledBox],
         [_, _, height, width]: [usize; 4],
         options: &RoiAlignOptions,
         device: &Device<B>,

@@ -9,30 +9,31 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::DType;
 use rayon::prelude::*;
 
-use super::RoiAlignOptions;
 use super::backend::RoiAlignOps;
-use super::composed::{self, describe_on_host};
-use super::sampling::{AxisTaps, PixelTaps, Roi};
+use super::composed;
+use super::sampling::{AxisTaps, PixelTaps, SampledBox, sample_boxes};
 use super::tile::{LANES, Pixel, add_scaled, interleave, separate};
+use super::{ImageBox, RoiAlignOptions};
 use crate::cpu::{DisjointMut, contiguous, tensor_of, values, written_by};
 use crate::vectorized;
 
 impl RoiAlignOps for Flex {
     fn roi_align(
         features: FloatTensor<Self>,
-        boxes: FloatTensor<Self>,
+        boxes: Arc<[ImageBox]>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
         if features.dtype() != DType::F32 {
-            return composed::forward::<Self>(features, boxes, &options);
+            return composed::forward::<Self>(features, &boxes, &options);
         }
         let shape: [usize; 4] = features.shape().dims();
-        let rois = describe_on_host::<Self>(boxes, shape, &options);
+        let rois = sample_boxes(&boxes, shape, &options);
         let pooling = Pooling::new(shape, rois, options.output_size);
         let features = contiguous(features);
         let [rows, columns] = options.output_size;
@@ -41,14 +42,14 @@ impl RoiAlignOps for Flex {
 
     fn roi_align_backward(
         grad: FloatTensor<Self>,
-        boxes: FloatTensor<Self>,
+        boxes: Arc<[ImageBox]>,
         features_shape: [usize; 4],
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
         if grad.dtype() != DType::F32 {
-            return composed::backward::<Self>(grad, boxes, features_shape, &options);
+            return composed::backward::<Self>(grad, &boxes, features_shape, &options);
         }
-        let rois = describe_on_host::<Self>(boxes, features_shape, &options);
+        let rois = sample_boxes(&boxes, features_shape, &options);
         let pooling = Pooling::new(features_shape, rois, options.output_size);
         let grad = contiguous(grad);
         tensor_of(pooling.spread(values(&grad)), features_shape)
@@ -95,10 +96,10 @@ struct Scratch {
 }
 
 impl Pooling {
-    fn new([images, channels, height, width]: [usize; 4], rois: Vec<Roi>, grid: [usize; 2]) -> Self {
+    fn new([images, channels, height, width]: [usize; 4], rois: Vec<SampledBox>, grid: [usize; 2]) -> Self {
         let mut members = vec![Image::default(); images];
         let mut touched = vec![vec![false; height]; images];
-        let weigh = |(index, roi): (usize, Roi)| {
+        let weigh = |(index, roi): (usize, SampledBox)| {
             let (vertical, columns) = (roi.vertical.by_pixel(), roi.horizontal.by_pixel());
             members[roi.image].rois.push(index);
             touched[roi.image][vertical.span()].fill(true);

@@ -28,43 +28,42 @@ pub struct RoiAlignOptions {
     pub aligned: bool,
 }
 
+/// A box on one image of a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImageBox {
+    /// Index of the image in the batch.
+    pub image: usize,
+    /// `[x1, y1, x2, y2]` in input-image pixels.
+    pub corners: [f32; 4],
+}
+
 /// Pools each box to a fixed grid.
 ///
-/// The gradient flows to `features` alone. Sampling points more than one pixel outside of the feature map count as
-/// zero; a box without sampling points, or with a coordinate that is not finite, gives zeros. The values of
-/// `boxes` are read to the host.
+/// The gradient flows to `features` only. A sampling point more than one pixel outside the feature map counts as
+/// zero; a box without sampling points, or with a coordinate that is not finite, gives zeros. The boxes are host
+/// values: neither the forward nor the backward pass reads from the device.
 ///
 /// # Shapes
 /// - `features`: `[batch, channels, height, width]`
-/// - `boxes`: `[rois, 5]`, rows `(batch index, x1, y1, x2, y2)` in input-image pixels
-/// - output: `[rois, channels, output_size[0], output_size[1]]`; `rois` may be 0
+/// - output: `[boxes, channels, output_size[0], output_size[1]]`; there may be no boxes
 ///
 /// # Panics
-/// If `boxes` has not five columns, a batch index is outside the batch, or the output size is zero.
-pub fn roi_align(features: Tensor<4>, boxes: Tensor<2>, options: RoiAlignOptions) -> Tensor<4> {
-    check(&boxes, &options);
-    Tensor::from_dispatch(<Dispatch as RoiAlignOps>::roi_align(
-        features.into_dispatch(),
-        boxes.into_dispatch(),
-        options,
-    ))
+/// If a box names an image outside the batch, or the output size is zero.
+pub fn roi_align(features: Tensor<4>, boxes: &[ImageBox], options: RoiAlignOptions) -> Tensor<4> {
+    check(&options);
+    let pooled = <Dispatch as RoiAlignOps>::roi_align(features.into_dispatch(), boxes.into(), options);
+    Tensor::from_dispatch(pooled)
 }
 
 /// [`roi_align`] composed of Burn's own operators: slow, differentiable on every backend.
 ///
 /// # Panics
 /// As [`roi_align`].
-pub fn roi_align_reference(features: Tensor<4>, boxes: Tensor<2>, options: RoiAlignOptions) -> Tensor<4> {
-    check(&boxes, &options);
-    Tensor::from_dispatch(composed::forward::<Dispatch>(
-        features.into_dispatch(),
-        boxes.into_dispatch(),
-        &options,
-    ))
+pub fn roi_align_reference(features: Tensor<4>, boxes: &[ImageBox], options: RoiAlignOptions) -> Tensor<4> {
+    check(&options);
+    Tensor::from_dispatch(composed::forward::<Dispatch>(features.into_dispatch(), boxes, &options))
 }
 
-fn check(boxes: &Tensor<2>, options: &RoiAlignOptions) {
-    let [_, columns] = boxes.dims();
-    assert_eq!(columns, 5, "roi_align takes boxes of (batch index, x1, y1, x2, y2)");
+fn check(options: &RoiAlignOptions) {
     assert!(options.output_size.iter().all(|&cells| cells > 0), "roi_align needs an output size above zero");
 }

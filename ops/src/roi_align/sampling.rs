@@ -6,9 +6,7 @@
 //!
 //! Positions follow torchvision (`torchvision/csrc/ops/cpu/roi_align_common.h`), in the same order of operations.
 
-use burn::tensor::TensorData;
-
-use super::RoiAlignOptions;
+use super::{ImageBox, RoiAlignOptions};
 
 /// The weight of one feature-map row or column.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,32 +25,31 @@ pub(super) struct AxisTaps {
 
 /// One box: its image and its taps along both axes.
 #[derive(Debug)]
-pub(super) struct Roi {
+pub(super) struct SampledBox {
     pub image: usize,
     pub vertical: AxisTaps,
     pub horizontal: AxisTaps,
 }
 
-/// Describes every row of `boxes`, `[rois, 5]`, on features of `[batch, channels, height, width]`.
+/// Finds where every box samples features of `[batch, channels, height, width]`.
 ///
 /// # Panics
-/// If a batch index is outside the batch.
-pub(super) fn describe(boxes: TensorData, features: [usize; 4], options: &RoiAlignOptions) -> Vec<Roi> {
-    let values: Vec<f32> = boxes.iter::<f32>().collect();
-    let [images, _, height, width] = features;
+/// If a box names an image outside the batch.
+pub(super) fn sample_boxes(
+    boxes: &[ImageBox],
+    [images, _, height, width]: [usize; 4],
+    options: &RoiAlignOptions,
+) -> Vec<SampledBox> {
     let [rows, columns] = options.output_size;
-    let describe_one = |&[image, x1, y1, x2, y2]: &[f32; 5]| {
-        assert!(
-            image >= 0.0 && image < images as f32,
-            "roi_align: a box names image {image} of a batch of {images}"
-        );
-        Roi {
-            image: image as usize,
+    let sample = |&ImageBox { image, corners: [x1, y1, x2, y2] }: &ImageBox| {
+        assert!(image < images, "roi_align: a box names image {image} of a batch of {images}");
+        SampledBox {
+            image,
             vertical: AxisTaps::new(Cells::new(y1, y2, rows, options), rows, height),
             horizontal: AxisTaps::new(Cells::new(x1, x2, columns, options), columns, width),
         }
     };
-    values.as_chunks::<5>().0.iter().map(describe_one).collect()
+    boxes.iter().map(sample).collect()
 }
 
 /// The output cells of a box along one axis, in feature-map pixels.
@@ -211,15 +208,13 @@ mod tests {
         RoiAlignOptions { output_size, spatial_scale: 1.0, sampling_ratio, aligned: true }
     }
 
-    fn describe_box(corners: [f32; 4], size: usize, options: &RoiAlignOptions) -> Roi {
-        let [x1, y1, x2, y2] = corners;
-        let boxes = TensorData::new(vec![0.0, x1, y1, x2, y2], [1, 5]);
-        describe(boxes, [1, 1, size, size], options).pop().unwrap()
+    fn sample_box(corners: [f32; 4], size: usize, options: &RoiAlignOptions) -> SampledBox {
+        sample_boxes(&[ImageBox { image: 0, corners }], [1, 1, size, size], options).pop().unwrap()
     }
 
     #[test]
     fn taps_of_a_whole_pixel_box_are_the_mean_of_its_pixels() {
-        let roi = describe_box([2.0, 1.0, 4.0, 4.0], 8, &options([1, 1], -1));
+        let roi = sample_box([2.0, 1.0, 4.0, 4.0], 8, &options([1, 1], -1));
         let taps = |axis: &AxisTaps| axis.cells().next().unwrap().to_vec();
         assert_eq!(taps(&roi.horizontal), [2, 3].map(|index| Tap { index, weight: 0.5 }));
         assert_eq!(taps(&roi.vertical), [1, 2, 3].map(|index| Tap { index, weight: 1.0 / 3.0 }));
@@ -227,7 +222,7 @@ mod tests {
 
     #[test]
     fn points_half_way_between_pixels_weigh_both_and_shared_pixels_merge() {
-        let roi = describe_box([1.5, 0.0, 3.5, 1.0], 8, &options([1, 1], -1));
+        let roi = sample_box([1.5, 0.0, 3.5, 1.0], 8, &options([1, 1], -1));
         let taps = roi.horizontal.cells().next().unwrap();
         assert_eq!(taps, [(1, 0.25), (2, 0.5), (3, 0.25)].map(|(index, weight)| Tap { index, weight }));
         assert_eq!(roi.horizontal.by_pixel().span(), 1..4);
@@ -236,7 +231,7 @@ mod tests {
     #[test]
     fn pixels_know_the_cells_that_they_are_part_of() {
         // Two cells of one point each, at 1.0 and 2.5 from the first pixel's centre.
-        let roi = describe_box([0.75, 0.0, 3.75, 1.0], 8, &options([1, 2], 1));
+        let roi = sample_box([0.75, 0.0, 3.75, 1.0], 8, &options([1, 2], 1));
         let taps: Vec<_> = roi.horizontal.by_pixel().iter().map(|(x, taps)| (x, taps.to_vec())).collect();
         let tap = |index, weight| vec![Tap { index, weight }];
         assert_eq!(taps, [(1, tap(0, 1.0)), (2, tap(1, 0.5)), (3, tap(1, 0.5))]);
@@ -244,22 +239,22 @@ mod tests {
 
     #[test]
     fn a_box_of_a_billion_pixels_is_described_by_the_points_on_the_map() {
-        let roi = describe_box([-1e9, -1e9, 1e9, 1e9], 8, &options([1, 1], -1));
+        let roi = sample_box([-1e9, -1e9, 1e9, 1e9], 8, &options([1, 1], -1));
         assert!(roi.vertical.taps.len() <= 8);
     }
 
     #[test]
     fn a_box_that_is_not_finite_has_no_taps() {
         for corner in [f32::NAN, f32::INFINITY] {
-            let roi = describe_box([0.0, 0.0, corner, corner], 8, &options([2, 2], -1));
+            let roi = sample_box([0.0, 0.0, corner, corner], 8, &options([2, 2], -1));
             assert!(roi.vertical.taps.is_empty() && roi.horizontal.taps.is_empty(), "{corner}");
         }
     }
 
     #[test]
     #[should_panic(expected = "names image 1 of a batch of 1")]
-    fn a_batch_index_outside_the_batch_is_refused() {
-        let boxes = TensorData::new(vec![1.0f32, 0.0, 0.0, 2.0, 2.0], [1, 5]);
-        describe(boxes, [1, 1, 4, 4], &options([1, 1], 2));
+    fn a_box_of_an_image_outside_the_batch_is_refused() {
+        let boxes = [ImageBox { image: 1, corners: [0.0, 0.0, 2.0, 2.0] }];
+        sample_boxes(&boxes, [1, 1, 4, 4], &options([1, 1], 2));
     }
 }

@@ -33,24 +33,19 @@ impl Frozen {
         let maps = self.encoder.forward(Tensor::cat(views.to_vec(), 0));
         let first = maps.c5.clone().narrow(0, 0, batch.len());
         let features = Rows::from_tensor(byol::pool(first));
-        let (projected, backbone) = projection.matched(batch, maps, device).unwrap_or_default();
+        let (projected, backbone) = projection.matched(batch, maps).unwrap_or_default();
         Inspection { features, projected, backbone }
     }
 }
 
 impl Projection {
     /// Projections and backbone features of the boxes; `None` without any box.
-    fn matched(
-        &self,
-        batch: &[Sample],
-        features: Features,
-        device: &Device,
-    ) -> Option<(MatchedRows, MatchedRows)> {
+    fn matched(&self, batch: &[Sample], features: Features) -> Option<(MatchedRows, MatchedRows)> {
         let (map, stride) = pool_level(features, self.level);
         let (pooled, images) = if self.method == MethodKind::Scrl {
             let boxes = |(image, sample): (usize, &Sample)| vec![image; sample.boxes.len()];
             let images = batch.iter().enumerate().flat_map(boxes).collect();
-            (scrl::pool(map, scrl::rois(batch, device)?, stride), images)
+            (scrl::pool(map, &scrl::rois(batch)?, stride), images)
         } else {
             (byol::pool(map), (0..batch.len()).collect::<Vec<_>>())
         };

@@ -1,31 +1,30 @@
 //! SCRL's pooling: the boxes that both views show, by RoIAlign.
 
-use burn::tensor::{Device, Tensor, TensorData};
-use scrl_ops::{RoiAlignOptions, roi_align};
+use burn::tensor::Tensor;
+use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
 
 use super::Sample;
 
-/// Rows `(batch index, x1, y1, x2, y2)` of all boxes: first those of view 1, images `0..N`, then those of view 2,
-/// images `N..2N`, in the same order. `[2·boxes, 5]`; `None` without any box.
-pub fn rois(batch: &[Sample], device: &Device) -> Option<Tensor<2>> {
-    let mut rows = Vec::new();
-    for view in 0..2 {
-        for (image, sample) in batch.iter().enumerate() {
-            for matched in &sample.boxes {
+/// All boxes: first those of view 1, images `0..N`, then those of view 2, images `N..2N`, in the same order; `None`
+/// where there are none.
+pub fn rois(batch: &[Sample]) -> Option<Vec<ImageBox>> {
+    let of_view = |view: usize| {
+        batch.iter().enumerate().flat_map(move |(image, sample)| {
+            sample.boxes.iter().map(move |matched| {
                 let bbox = if view == 0 { matched.view1 } else { matched.view2 };
-                rows.push((view * batch.len() + image) as f32);
-                rows.extend(bbox.to_array());
-            }
-        }
-    }
-    (!rows.is_empty()).then(|| Tensor::from_data(TensorData::new(rows.clone(), [rows.len() / 5, 5]), device))
+                ImageBox { image: view * batch.len() + image, corners: bbox.to_array() }
+            })
+        })
+    };
+    let rois: Vec<ImageBox> = (0..2).flat_map(of_view).collect();
+    (!rois.is_empty()).then_some(rois)
 }
 
 /// One vector per box: RoIAlign 1×1, adaptive sampling, not aligned.
 ///
 /// # Shapes
-/// - `features`: `[2N, C, H, W]` of stride `stride`, `rois`: `[2·boxes, 5]`; output `[2·boxes, C]`
-pub fn pool(features: Tensor<4>, rois: Tensor<2>, stride: usize) -> Tensor<2> {
+/// - `features`: `[2N, C, H, W]` of stride `stride`; output `[rois, C]`
+pub fn pool(features: Tensor<4>, rois: &[ImageBox], stride: usize) -> Tensor<2> {
     let options = RoiAlignOptions {
         output_size: [1, 1],
         spatial_scale: 1.0 / stride as f32,
@@ -39,6 +38,7 @@ pub fn pool(features: Tensor<4>, rois: Tensor<2>, stride: usize) -> Tensor<2> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use burn::tensor::Device;
     use scrl_core::data::image_folder::ImageFolder;
     use scrl_core::engine::{Monitor, OpenMode, Progress, RunDir, TrainEnd};
     use scrl_core::models::parameters::TensorMap;

@@ -11,6 +11,7 @@ use scrl_core::models::parameters::{TensorMap, collect, load};
 use scrl_core::models::{Features, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
+use scrl_ops::ImageBox;
 
 use super::accumulate::mean_gradients;
 use super::frozen::{Frozen, Projection, pool_level};
@@ -143,32 +144,32 @@ impl SelfSupervised {
         // A micro-batch without boxes has no loss, as an image without them has none.
         let parts: Vec<_> = micro_batches(batch, self.accumulate)
             .filter_map(|part| match self.method {
-                MethodKind::Scrl => scrl::rois(part, &self.device).map(|rois| (part, Some(rois))),
+                MethodKind::Scrl => scrl::rois(part).map(|rois| (part, Some(rois))),
                 _ => Some((part, None)),
             })
             .collect();
         let count = parts.len();
         let losses = parts.into_iter().map(|(part, rois)| {
             let views = [0, 1].map(|view| stack_views(part, view, &self.device));
-            self.loss_seen(Tensor::cat(views.to_vec(), 0), rois, &mut |seen| look(part, seen))
+            self.loss_seen(Tensor::cat(views.to_vec(), 0), rois.as_deref(), &mut |seen| look(part, seen))
         });
         mean_gradients(self.online.get(), count, losses)
     }
 
-    /// The symmetrised loss of a batch: `views` `[2N, 3, S, S]`, `rois` `[2·boxes, 5]` or none for BYOL.
-    pub fn loss(&self, views: Tensor<4>, rois: Option<Tensor<2>>) -> Tensor<1> {
+    /// The symmetrised loss of a batch: `views` `[2N, 3, S, S]`, `rois` of both views, or none for BYOL.
+    pub fn loss(&self, views: Tensor<4>, rois: Option<&[ImageBox]>) -> Tensor<1> {
         self.loss_seen(views, rois, &mut |_| ())
     }
 
     fn loss_seen(
         &self,
         views: Tensor<4>,
-        rois: Option<Tensor<2>>,
+        rois: Option<&[ImageBox]>,
         look: &mut dyn FnMut(Seen<'_>),
     ) -> Tensor<1> {
         let (online, target) = (self.online.get(), self.target.get());
         let target_features = target.encoder.forward(views.clone());
-        let target = target.projector.forward(self.pool(target_features, rois.clone())).detach();
+        let target = target.projector.forward(self.pool(target_features, rois)).detach();
         look(Seen::Vectors("target projection", &target));
         let features = online.encoder.forward(views);
         look(Seen::Maps(&features));
@@ -181,7 +182,7 @@ impl SelfSupervised {
         loss::symmetric_loss(prediction, target)
     }
 
-    fn pool(&self, features: Features, rois: Option<Tensor<2>>) -> Tensor<2> {
+    fn pool(&self, features: Features, rois: Option<&[ImageBox]>) -> Tensor<2> {
         let (map, stride) = pool_level(features, self.level);
         match rois {
             Some(rois) => scrl::pool(map, rois, stride),

@@ -1,9 +1,9 @@
 //! `scrl bench roi-align`
 
 use anyhow::{Context, Result};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use scrl_core::random::{Rng, RngExt};
-use scrl_ops::{RoiAlignOptions, roi_align};
+use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
 use serde_json::{Value, json};
 
 use super::{median_seconds, normal, peak_gib, random_stream, set_up};
@@ -23,11 +23,10 @@ pub fn run(args: &BenchRoiAlignArgs) -> Result<Value> {
     let mut rng = random_stream();
     let shape = [args.batch, args.channels, args.height, args.width];
     let features = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
-    let boxes = rois(args, &training, &mut rng);
-    let (inference, inference_boxes) =
-        (Tensor::<4>::from_data(features.clone(), &device), boxes.clone().inner());
+    let boxes = random_boxes(args, &mut rng);
+    let inference = Tensor::<4>::from_data(features.clone(), &device);
     let forward = median_seconds(args.run.steps, &device, || {
-        std::hint::black_box(roi_align(inference.clone(), inference_boxes.clone(), OPTIONS));
+        std::hint::black_box(roi_align(inference.clone(), &boxes, OPTIONS));
         Ok(())
     })?;
     let features = Tensor::<4>::from_data(features, &training);
@@ -36,7 +35,7 @@ pub fn run(args: &BenchRoiAlignArgs) -> Result<Value> {
     let gradient = Tensor::<4>::from_data(gradient, &training);
     let both = median_seconds(args.run.steps, &device, || {
         let features = features.clone().require_grad();
-        let pooled = roi_align(features.clone(), boxes.clone(), OPTIONS);
+        let pooled = roi_align(features.clone(), &boxes, OPTIONS);
         let gradients = (pooled * gradient.clone()).sum().backward();
         std::hint::black_box(features.grad(&gradients).context("RoIAlign has a gradient")?);
         Ok(())
@@ -56,18 +55,17 @@ pub fn run(args: &BenchRoiAlignArgs) -> Result<Value> {
     }))
 }
 
-/// Rows `(image, x1, y1, x2, y2)`, `[rois, 5]`, the images in turn.
-fn rois(args: &BenchRoiAlignArgs, device: &Device, rng: &mut Rng) -> Tensor<2> {
+/// As many boxes as asked for, on the images in turn.
+fn random_boxes(args: &BenchRoiAlignArgs, rng: &mut Rng) -> Vec<ImageBox> {
     let mut side = |cells: usize| {
         let length = cells as f32 * STRIDE;
         let side = rng.random_range(SIDES[0]..SIDES[1]).min(length);
         let start = rng.random::<f32>() * (length - side);
         (start, start + side)
     };
-    let mut rows = Vec::with_capacity(5 * args.rois);
-    for roi in 0..args.rois {
+    let mut on_image = |roi: usize| {
         let ((x1, x2), (y1, y2)) = (side(args.width), side(args.height));
-        rows.extend([(roi % args.batch) as f32, x1, y1, x2, y2]);
-    }
-    Tensor::from_data(TensorData::new(rows, [args.rois, 5]), device)
+        ImageBox { image: roi % args.batch, corners: [x1, y1, x2, y2] }
+    };
+    (0..args.rois).map(&mut on_image).collect()
 }

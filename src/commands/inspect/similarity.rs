@@ -107,8 +107,8 @@ impl ImageFeatures {
             PoolLevel::C5 => (features.c5, 32),
         };
         let [_, channels, height, width] = features.dims();
-        let vectors = match scrl::rois(std::slice::from_ref(sample), device) {
-            Some(rois) => floats(scrl::pool(features.clone(), rois, stride))?,
+        let vectors = match scrl::rois(std::slice::from_ref(sample)) {
+            Some(rois) => floats(scrl::pool(features.clone(), &rois, stride))?,
             None => Vec::new(),
         };
         let mut vectors = vectors.chunks_exact(channels).map(<[f32]>::to_vec).collect::<Vec<_>>();

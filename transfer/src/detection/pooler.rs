@@ -1,8 +1,8 @@
 //! Region features from the pyramid.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use scrl_core::structures::BoxXyxy;
-use scrl_ops::{RoiAlignOptions, roi_align};
+use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
 
 use super::config::DetectorConfig;
 use super::losses::select_rows;
@@ -75,16 +75,15 @@ impl Pooler {
     }
 
     fn pool<'a>(&self, map: &Tensor<4>, level: usize, rois: impl Iterator<Item = &'a Roi>) -> Tensor<4> {
-        let rows: Vec<[f32; 5]> =
-            rois.map(|Roi { image, bbox: b }| [*image as f32, b.x1, b.y1, b.x2, b.y2]).collect();
-        let boxes = TensorData::new(rows.as_flattened().to_vec(), [rows.len(), 5]);
+        let boxes: Vec<ImageBox> =
+            rois.map(|roi| ImageBox { image: roi.image, corners: roi.bbox.to_array() }).collect();
         let options = RoiAlignOptions {
             output_size: [POOLED; 2],
             spatial_scale: 1.0 / (4 << level) as f32,
             sampling_ratio: self.sampling_ratio,
             aligned: self.aligned,
         };
-        roi_align(map.clone(), Tensor::from_data(boxes, &map.device()), options)
+        roi_align(map.clone(), &boxes, options)
     }
 }
 
