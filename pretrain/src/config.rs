@@ -20,16 +20,6 @@ pub enum MethodKind {
     Supervised,
 }
 
-impl MethodKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            MethodKind::Scrl => "scrl",
-            MethodKind::Byol => "byol",
-            MethodKind::Supervised => "supervised",
-        }
-    }
-}
-
 /// The feature map whose boxes are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

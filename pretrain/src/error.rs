@@ -6,6 +6,7 @@ use scrl_core::{checkpoint::CheckpointError, data::DataError, engine::RunError};
 
 /// Errors of pretraining; each names the thing and the fix.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PretrainError {
     #[error("invalid setting `{key}` = {value}: {reason}")]
     Config { key: &'static str, value: String, reason: String },
@@ -20,10 +21,10 @@ pub enum PretrainError {
     )]
     TooFewImages { images: usize, batch_size: usize },
     #[error(
-        "method `supervised` needs class labels, but `{path}` is not a folder of class folders; \
+        "method `{method}` needs class labels, but `{path}` is not a folder of class folders; \
          put every image into a folder named after its class or choose method = \"scrl\""
     )]
-    NoLabels { path: PathBuf },
+    NoLabels { method: &'static str, path: PathBuf },
     #[error(
         "the loss became {value} at step {step}; its batch is {saved}: run it again by `scrl replay`, look at the images \
          that it names, then start a new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"

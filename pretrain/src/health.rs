@@ -14,110 +14,18 @@
 
 mod spectrum;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
 use crate::error::PretrainError;
-use crate::methods::{Learner, Sample};
+use crate::image_views::ImageViews;
+use crate::inspection::{Inspection, MatchedRows, Rows};
+use crate::methods::Method;
 
 pub use spectrum::{rank_me, symmetric_eigenvalues};
 
 /// Below this share of the isotropic standard deviation the features hardly depend on the image.
 const COLLAPSED: f64 = 0.01;
-
-/// Vectors of one length, row by row.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rows {
-    /// `[rows, dims]`
-    pub values: Vec<f32>,
-    pub dims: usize,
-}
-
-impl Rows {
-    /// The host copy of a `[rows, dims]` tensor.
-    pub fn from_tensor(tensor: Tensor<2>) -> Self {
-        let [_, dims] = tensor.dims();
-        Self { values: tensor.into_data().iter::<f32>().collect(), dims }
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.values.len() / self.dims.max(1)
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
-    /// Row by row.
-    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
-        self.values.chunks_exact(self.dims.max(1))
-    }
-
-    /// Adds the rows of another of the same length; one without rows adds nothing.
-    ///
-    /// # Panics
-    /// If the lengths of the rows differ.
-    pub fn extend(&mut self, other: Self) {
-        if other.is_empty() {
-            return;
-        }
-        assert!(self.is_empty() || self.dims == other.dims, "rows of {} and {}", self.dims, other.dims);
-        self.dims = other.dims;
-        self.values.extend(other.values);
-    }
-}
-
-/// Vectors of the boxes of both views: row `r` of `first` and of `second` shows the same place of image `images[r]`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MatchedRows {
-    /// `[R, dims]`, view 1.
-    pub first: Rows,
-    /// `[R, dims]`, view 2.
-    pub second: Rows,
-    /// `[R]`
-    pub images: Vec<usize>,
-}
-
-impl MatchedRows {
-    /// Adds boxes whose images are counted from `first_image` on.
-    fn extend(&mut self, other: Self, first_image: usize) {
-        self.first.extend(other.first);
-        self.second.extend(other.second);
-        self.images.extend(other.images.iter().map(|image| image + first_image));
-    }
-
-    /// The vectors less the mean over the boxes of both views.
-    pub fn centred(&self) -> Self {
-        let count = (self.first.len() + self.second.len()).max(1) as f64;
-        let mut mean = vec![0.0; self.first.dims];
-        for row in self.first.iter().chain(self.second.iter()) {
-            mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(value) / count);
-        }
-        let centre = |rows: &Rows| Rows {
-            values: rows.iter().flat_map(|row| less(row, &mean)).collect(),
-            dims: rows.dims,
-        };
-        Self { first: centre(&self.first), second: centre(&self.second), images: self.images.clone() }
-    }
-}
-
-/// A row less `mean`.
-fn less(row: &[f32], mean: &[f64]) -> Vec<f32> {
-    row.iter().zip(mean).map(|(&value, mean)| (f64::from(value) - mean) as f32).collect()
-}
-
-/// What the networks make of a batch.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Inspection {
-    /// Globally pooled C5 of view 1, `[N, D]`.
-    pub features: Rows,
-    /// Projections of the boxes; none without a projector or without boxes.
-    pub projected: MatchedRows,
-    /// The backbone's features of the boxes, as the projector gets them.
-    pub backbone: MatchedRows,
-}
 
 /// Mean cosines between vectors of view 1 and of view 2; `None` where no such pair exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -162,24 +70,20 @@ impl Health {
     /// # Errors
     /// When an image cannot be read.
     pub fn measure<E>(
-        learner: &Learner,
-        batches: impl Iterator<Item = Result<Vec<Sample>, E>>,
+        method: &dyn Method,
+        batches: impl Iterator<Item = Result<Vec<ImageViews>, E>>,
         device: &Device,
     ) -> Result<Self, PretrainError>
     where
         PretrainError: From<E>,
     {
-        let networks = learner.frozen();
+        let networks = method.evaluation_networks();
         let device = device.clone().without_autodiff();
-        let mut whole = Inspection::default();
+        let mut all = Inspection::default();
         for batch in batches {
-            let part = networks.inspect(&batch?, &device);
-            let images = whole.features.len();
-            whole.features.extend(part.features);
-            whole.projected.extend(part.projected, images);
-            whole.backbone.extend(part.backbone, images);
+            all.extend(networks.inspect(&batch?, &device));
         }
-        Ok(Self::of(&whole))
+        Ok(Self::of(&all))
     }
 
     /// The numbers of an inspection.

@@ -1,13 +1,13 @@
-//! A network that a step changes as a whole.
+//! A network that training changes in place.
 
-/// Holds a network so that [`change`](Self::change) can hand it over: parameters that have no other holder are changed
-/// in place.
+/// Holds a network so that [`change`](Self::change) can pass it on by value: parameters without another holder are then
+/// changed in place.
 ///
-/// A change that panics may have changed a part of the network, which is then gone: every later use panics too.
+/// A change that panics loses the network, and every later use panics too.
 #[derive(Debug)]
-pub(crate) struct Whole<T>(Option<T>);
+pub(crate) struct InPlace<T>(Option<T>);
 
-impl<T> Whole<T> {
+impl<T> InPlace<T> {
     pub(crate) fn new(network: T) -> Self {
         Self(Some(network))
     }
@@ -20,21 +20,13 @@ impl<T> Whole<T> {
         self.0.as_ref().expect("a network is there unless a step panicked")
     }
 
-    /// Puts what `change` makes of the network into its place.
+    /// Replaces the network by what `change` returns.
     ///
     /// # Panics
     /// If an earlier change panicked.
     pub(crate) fn change(&mut self, change: impl FnOnce(T) -> T) {
         let network = self.0.take().expect("a network is there unless a step panicked");
         self.0 = Some(change(network));
-    }
-
-    /// The network itself.
-    ///
-    /// # Panics
-    /// If a change panicked.
-    pub(crate) fn into_inner(self) -> T {
-        self.0.expect("a network is there unless a step panicked")
     }
 }
 
@@ -46,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_change_takes_effect_and_one_that_panics_leaves_nothing_to_use() {
-        let mut network = Whole::new(vec![1]);
+        let mut network = InPlace::new(vec![1]);
         network.change(|values| values.into_iter().map(|value| value + 1).collect());
         assert_eq!(network.get(), &[2]);
         let failed = catch_unwind(AssertUnwindSafe(|| network.change(|_| panic!("a step fails"))));

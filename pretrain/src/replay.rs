@@ -13,11 +13,11 @@ use burn::tensor::TensorData;
 use scrl_core::checkpoint::CheckpointError;
 use scrl_core::checkpoint::weights::{read_safetensors, write_safetensors};
 use scrl_core::models::parameters::TensorMap;
-use scrl_core::structures::BoxXyxy;
+use scrl_core::structures::{BoxXyxy, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::box_generator::MatchedBox;
-use crate::methods::Sample;
+use crate::image_views::{ImageViews, ViewPixels};
 pub use rerun::{Rerun, rerun};
 
 /// The metadata's key.
@@ -43,13 +43,14 @@ pub struct ReplayInfo {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn save(folder: &Path, batch: &[Sample], info: &ReplayInfo) -> Result<PathBuf, CheckpointError> {
+pub fn save(folder: &Path, batch: &[ImageViews], info: &ReplayInfo) -> Result<PathBuf, CheckpointError> {
     let path = folder.join(format!("step_{}.safetensors", info.step));
     let mut tensors = TensorMap::new();
     for view in 0..batch.first().map_or(0, |sample| sample.views.len()) {
-        let pixels: Vec<f32> = batch.iter().flat_map(|sample| sample.views[view].iter().copied()).collect();
-        let side = ((batch[0].views[view].len() / 3) as f64).sqrt() as usize;
-        tensors.insert(format!("view{}", view + 1), TensorData::new(pixels, [batch.len(), 3, side, side]));
+        let pixels = batch.iter().flat_map(|image| image.views[view].values.iter().copied());
+        let Size { width, height } = batch[0].views[view].size;
+        let shape = [batch.len(), 3, height as usize, width as usize];
+        tensors.insert(format!("view{}", view + 1), TensorData::new(pixels.collect::<Vec<_>>(), shape));
     }
     for (name, side) in [("rois1", first as fn(&MatchedBox) -> BoxXyxy), ("rois2", second)] {
         let rows = rois(batch, side);
@@ -68,19 +69,20 @@ pub fn save(folder: &Path, batch: &[Sample], info: &ReplayInfo) -> Result<PathBu
 ///
 /// # Errors
 /// When the file cannot be read or is no such file.
-pub fn load(path: &Path) -> Result<(Vec<Sample>, ReplayInfo), CheckpointError> {
+pub fn load(path: &Path) -> Result<(Vec<ImageViews>, ReplayInfo), CheckpointError> {
     let (tensors, metadata) = read_safetensors(path)?;
     let problem = |what: &str| format_error(path, format!("{what}; it is no saved batch"));
     let text = metadata.get(KEY).ok_or_else(|| problem("it has no description of its step"))?;
     let info: ReplayInfo = serde_json::from_str(text).map_err(|error| problem(&error.to_string()))?;
     let count = info.indices.len();
     let values = |name: &str| -> Option<Vec<f32>> { Some(tensors.get(name)?.iter::<f32>().collect()) };
-    let views: Vec<Vec<f32>> = ["view1", "view2"].into_iter().filter_map(values).collect();
+    let views: Vec<Vec<ViewPixels>> =
+        ["view1", "view2"].into_iter().filter_map(|name| Some(images(tensors.get(name)?))).collect();
     let [first, second] = ["rois1", "rois2"].map(|name| values(name).unwrap_or_default());
     let labels = values("labels");
     let consistent = count > 0
         && !views.is_empty()
-        && views.iter().all(|view| view.len() % count == 0)
+        && views.iter().all(|view| view.len() == count)
         && first.len() == second.len()
         && labels.as_ref().is_none_or(|labels| labels.len() == count);
     if !consistent {
@@ -88,15 +90,21 @@ pub fn load(path: &Path) -> Result<(Vec<Sample>, ReplayInfo), CheckpointError> {
     }
     let boxes: Vec<(usize, MatchedBox)> =
         first.chunks_exact(5).zip(second.chunks_exact(5)).map(matched).collect();
-    let sample = |image: usize| Sample {
-        views: views
-            .iter()
-            .map(|view| view.chunks(view.len() / count).nth(image).unwrap_or(&[]).to_vec())
-            .collect(),
-        boxes: boxes.iter().filter(|(of, _)| *of == image).map(|(_, matched)| *matched).collect(),
-        label: labels.as_ref().map(|labels| labels[image] as usize),
+    let image = |index: usize| ImageViews {
+        views: views.iter().map(|view| view[index].clone()).collect(),
+        boxes: boxes.iter().filter(|(of, _)| *of == index).map(|(_, matched)| *matched).collect(),
+        label: labels.as_ref().map(|labels| labels[index] as usize),
     };
-    Ok(((0..count).map(sample).collect(), info))
+    Ok(((0..count).map(image).collect(), info))
+}
+
+/// The images of a `[N, 3, height, width]` tensor; none of one of another shape.
+fn images(tensor: &TensorData) -> Vec<ViewPixels> {
+    let &[_, 3, height, width] = &tensor.shape()[..] else { return Vec::new() };
+    let size = Size { width: width as u32, height: height as u32 };
+    let values: Vec<f32> = tensor.iter::<f32>().collect();
+    let view = |values: &[f32]| ViewPixels { values: values.to_vec(), size };
+    values.chunks_exact((3 * height * width).max(1)).map(view).collect()
 }
 
 fn format_error(path: &Path, problem: impl ToString) -> CheckpointError {
@@ -112,7 +120,7 @@ fn second(matched: &MatchedBox) -> BoxXyxy {
 }
 
 /// Rows `(image, x1, y1, x2, y2)`.
-fn rois(batch: &[Sample], side: fn(&MatchedBox) -> BoxXyxy) -> Vec<f32> {
+fn rois(batch: &[ImageViews], side: fn(&MatchedBox) -> BoxXyxy) -> Vec<f32> {
     let mut rows = Vec::new();
     for (image, sample) in batch.iter().enumerate() {
         for matched in &sample.boxes {
@@ -132,11 +140,14 @@ fn matched((first, second): (&[f32], &[f32])) -> (usize, MatchedBox) {
 mod tests {
     use super::*;
 
-    fn sample(number: usize, boxes: usize) -> Sample {
-        let pixels = |view: usize| (0..12).map(|i| (number * 100 + view * 20 + i) as f32).collect();
+    fn image(number: usize, boxes: usize) -> ImageViews {
+        let pixels = |view: usize| {
+            let values = (0..18).map(|i| (number * 100 + view * 20 + i) as f32).collect();
+            ViewPixels { values, size: Size { width: 3, height: 2 } }
+        };
         let corners = |x: f32| BoxXyxy { x1: x, y1: 1.0, x2: x + 5.0, y2: 9.5 };
         let matched = |i| MatchedBox { view1: corners(i as f32), view2: corners(10.0 + i as f32) };
-        Sample {
+        ImageViews {
             views: vec![pixels(0), pixels(1)],
             boxes: (0..boxes).map(matched).collect(),
             label: Some(number % 2),
@@ -156,7 +167,7 @@ mod tests {
             indices: vec![4, 0, 9],
             paths: ["a.png", "b.png", "c.png"].map(PathBuf::from).to_vec(),
         };
-        let batch = [sample(0, 2), sample(1, 0), sample(2, 1)];
+        let batch = [image(0, 2), image(1, 0), image(2, 1)];
         let path = save(&folder.path().join("replay"), &batch, &info).unwrap();
         assert!(path.ends_with("replay/step_31.safetensors"));
         let (read, read_info) = load(&path).unwrap();
@@ -173,7 +184,7 @@ mod tests {
         let path = folder.path().join("weights.safetensors");
         let tensors = TensorMap::from([("w".to_string(), TensorData::new(vec![1.0f32], [1]))]);
         write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
-        let error = load(&path).err().expect("an error").to_string();
+        let error = load(&path).unwrap_err().to_string();
         assert!(error.contains("weights.safetensors") && error.contains("no saved batch"), "{error}");
     }
 }

@@ -17,13 +17,15 @@ use scrl_core::random::stream;
 use scrl_core::solver::Optimizer;
 use scrl_pretrain::PretrainConfig;
 use scrl_pretrain::heads::Mlp;
+use scrl_pretrain::image_views::{ImageViews, stack_views};
 use scrl_pretrain::loss::{cross_entropy, symmetric_loss};
-use scrl_pretrain::methods::self_supervised::SelfSupervised;
-use scrl_pretrain::methods::{Learner, Sample, StepSettings};
+use scrl_pretrain::methods::bootstrap::Bootstrap;
+use scrl_pretrain::methods::{self, Method, StepSettings};
 use scrl_pretrain::metrics;
+use scrl_pretrain::pooling::{Pooling, Regions};
 use scrl_pretrain::schedule::Schedule;
 
-use inputs::{CLASSES, INPUTS, Inputs, SIDE};
+use inputs::{CLASSES, INPUTS, Inputs};
 
 const STEPS: usize = 10;
 /// Elements that the fixture keeps of a tensor, before its sum and its norm.
@@ -72,10 +74,10 @@ fn config(
 
 const LARS: &str = "kind = \"lars\", trust = 0.02, weight_decay = 0.5";
 
-/// A learner with the weights of the fixture's script.
-fn learner(config: &PretrainConfig, inputs: Inputs) -> Learner {
-    let learner = Learner::init(config, CLASSES, None, &mut stream(1, &[]), &device());
-    let tensors: BTreeMap<String, TensorMap> = learner
+/// Networks with the weights of the fixture's script.
+fn networks(config: &PretrainConfig, inputs: Inputs) -> Box<dyn Method> {
+    let mut method = methods::init(config, CLASSES, None, &mut stream(1, &[]), &device());
+    let tensors: BTreeMap<String, TensorMap> = method
         .tensors()
         .into_iter()
         .map(|(part, network)| {
@@ -83,7 +85,8 @@ fn learner(config: &PretrainConfig, inputs: Inputs) -> Learner {
             (part.to_string(), inputs.network(prefix, &network))
         })
         .collect();
-    learner.load(&tensors).unwrap()
+    method.load(&tensors).unwrap();
+    method
 }
 
 /// Some elements, the sum and the norm of a tensor, each with the size that its deviation is relative to.
@@ -122,13 +125,13 @@ fn compare(fixture: &TensorMap, part: &str, found: &TensorMap, tolerance: f64) -
 /// Runs a case of the fixture and compares losses, networks and momentum.
 fn follows(case: &str, config: PretrainConfig, seed: u64) {
     let (fixture, inputs) = (fixture(), Inputs { seed, images: config.schedule.batch_size });
-    let (mut learner, mut optimizer) = (learner(&config, inputs), config.new_optimizer());
+    let (mut method, mut optimizer) = (networks(&config, inputs), config.new_optimizer());
     let schedule = Schedule::new(&config, STEPS / 2);
     assert_eq!(schedule.total_steps, STEPS as u64);
     let losses = numbers(&fixture[&format!("{case}/losses")]);
     let mut worst = 0f64;
     for (step, expected) in losses.into_iter().enumerate() {
-        let report = learner.step(&inputs.batch(step), schedule.settings(step as u64), &mut optimizer);
+        let report = method.step(&inputs.batch(step), schedule.settings(step as u64), &mut optimizer);
         let Some(report) = report else {
             assert!(expected.is_nan(), "{case}: step {step} did nothing");
             continue;
@@ -139,7 +142,7 @@ fn follows(case: &str, config: PretrainConfig, seed: u64) {
         assert!(deviation <= LOSS_TOLERANCE, "{case}, step {step}: loss {loss} is not {expected}");
     }
     let mut largest = vec![worst];
-    for (part, found) in learner.tensors() {
+    for (part, found) in method.tensors() {
         let part = if part == "classifier" { "online" } else { part };
         largest.push(compare(&fixture, &format!("{case}/{part}"), &found, VALUE_TOLERANCE));
     }
@@ -256,8 +259,8 @@ fn learning_rate_and_target_momentum_follow_pytorch_and_the_official_code_runs_a
 #[test]
 fn the_target_starts_as_a_copy_or_on_its_own_and_always_on_its_own_with_the_official_code() {
     let is_copy = |config: &PretrainConfig| {
-        let learner = Learner::init(config, 0, None, &mut stream(1, &[]), &device());
-        let [(_, online), (_, target)] = <[_; 2]>::try_from(learner.tensors()).unwrap();
+        let method = methods::init(config, 0, None, &mut stream(1, &[]), &device());
+        let [(_, online), (_, target)] = <[_; 2]>::try_from(method.tensors()).unwrap();
         target.iter().all(|(path, data)| online[path] == *data)
     };
     let copy = config("byol", 0.1, "fixed", [4, 1], "");
@@ -269,11 +272,9 @@ fn the_target_starts_as_a_copy_or_on_its_own_and_always_on_its_own_with_the_offi
 }
 
 /// The loss of BYOL on a part of a batch.
-fn byol_loss(learner: &SelfSupervised, part: &[Sample]) -> Tensor<1> {
-    let pixels = |view: usize| part.iter().flat_map(move |sample| sample.views[view].clone());
-    let pixels: Vec<f32> = pixels(0).chain(pixels(1)).collect();
-    let views = TensorData::new(pixels, [2 * part.len(), 3, SIDE, SIDE]);
-    learner.loss(Tensor::from_data(views, &device()), None)
+fn byol_loss(byol: &Bootstrap, part: &[ImageViews]) -> Tensor<1> {
+    let views = [0, 1].map(|view| stack_views(part, view, &device()));
+    byol.loss(Tensor::cat(views.to_vec(), 0), &Regions::WholeMap, &mut |_| ())
 }
 
 #[test]
@@ -281,16 +282,18 @@ fn an_update_in_micro_batches_moves_against_the_mean_of_their_gradients() {
     const LR: f64 = 0.01;
     let inputs = INPUTS;
     let config = config("byol", 0.1, "fixed", [4, 2], "momentum = 0.0");
-    let init = || SelfSupervised::init(&config, None, &mut stream(1, &[]), &device());
-    let (reference, mut learner, batch) = (init(), init(), inputs.batch(0));
+    let init = || Bootstrap::init(&config, Pooling::WholeMap, None, &mut stream(1, &[]), &device());
+    let (reference, mut byol, batch) = (init(), init(), inputs.batch(0));
     let losses: Vec<Tensor<1>> =
         batch.chunks(INPUTS.images / 2).map(|part| byol_loss(&reference, part)).collect();
     let mean = losses.iter().map(|loss| f64::from(loss.clone().into_scalar::<f32>())).sum::<f64>() / 2.0;
     let gradients: Vec<GradientsParams> =
         losses.iter().map(|loss| GradientsParams::from_grads(loss.backward(), reference.encoder())).collect();
     let settings = StepSettings { lr: LR, ema_momentum: 0.9 };
-    let report = learner.step(&batch, settings, &mut Optimizer::new(config.optimizer.clone())).unwrap();
-    assert!((f64::from(report.loss.into_scalar::<f32>()) - mean).abs() < 1e-6);
+    let gradients_found = byol.gradients(&batch, &mut |_| ()).unwrap();
+    let loss = gradients_found.report.loss.clone();
+    byol.apply(gradients_found, settings, &mut Optimizer::new(config.optimizer.clone()));
+    assert!((f64::from(loss.into_scalar::<f32>()) - mean).abs() < 1e-6);
 
     fn assert_moved<const D: usize>(
         before: &Param<Tensor<D>>,
@@ -304,7 +307,7 @@ fn an_update_in_micro_batches_moves_against_the_mean_of_their_gradients() {
         let gap = (found - step).abs().max().into_scalar::<f32>();
         assert!(largest > 1e-5 && gap < 1e-6 + 1e-4 * largest, "{gap} of {largest}");
     }
-    let (before, after) = (reference.encoder(), learner.encoder());
+    let (before, after) = (reference.encoder(), byol.encoder());
     assert_moved(&before.conv1.weight, &after.conv1.weight, &gradients);
     assert_moved(&before.layer4[1].conv2.weight, &after.layer4[1].conv2.weight, &gradients);
     assert_moved(&before.bn1.weight, &after.bn1.weight, &gradients);
@@ -314,20 +317,21 @@ fn an_update_in_micro_batches_moves_against_the_mean_of_their_gradients() {
 fn a_resumed_run_in_micro_batches_continues_to_the_bit() {
     let config = config("scrl", 0.01, "official", [4, 2], LARS);
     let schedule = Schedule::new(&config, STEPS / 2);
-    let run = |learner: &mut Learner, optimizer: &mut Optimizer, steps: std::ops::Range<usize>| {
+    let run = |method: &mut dyn Method, optimizer: &mut Optimizer, steps: std::ops::Range<usize>| {
         for step in steps {
-            learner.step(&INPUTS.batch(step), schedule.settings(step as u64), optimizer).unwrap();
+            method.step(&INPUTS.batch(step), schedule.settings(step as u64), optimizer).unwrap();
         }
     };
-    let (mut reference, mut optimizer) = (learner(&config, INPUTS), config.new_optimizer());
-    run(&mut reference, &mut optimizer, 0..2);
+    let (mut reference, mut optimizer) = (networks(&config, INPUTS), config.new_optimizer());
+    run(&mut *reference, &mut optimizer, 0..2);
     let saved: BTreeMap<String, TensorMap> =
         reference.tensors().into_iter().map(|(part, tensors)| (part.to_string(), tensors)).collect();
-    let mut resumed = learner(&config, Inputs { seed: 9, ..INPUTS }).load(&saved).unwrap();
+    let mut resumed = networks(&config, Inputs { seed: 9, ..INPUTS });
+    resumed.load(&saved).unwrap();
     let mut resumed_optimizer = config.new_optimizer();
     resumed_optimizer.load_state(optimizer.state(), &device());
-    run(&mut reference, &mut optimizer, 2..4);
-    run(&mut resumed, &mut resumed_optimizer, 2..4);
+    run(&mut *reference, &mut optimizer, 2..4);
+    run(&mut *resumed, &mut resumed_optimizer, 2..4);
     assert_eq!(reference.tensors(), resumed.tensors());
     assert_eq!(optimizer.state(), resumed_optimizer.state());
 }

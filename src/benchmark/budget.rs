@@ -17,9 +17,9 @@ pub struct ImageCounts {
 impl ImageCounts {
     /// What a method sees.
     pub fn of(self, method: MethodKind, images: PretrainImages) -> usize {
-        match (method, images) {
-            (MethodKind::Supervised, _) | (_, PretrainImages::Classes) => self.classes,
-            _ => self.unlabelled,
+        match method.facts().needs_labels || images == PretrainImages::Classes {
+            true => self.classes,
+            false => self.unlabelled,
         }
     }
 }
@@ -51,16 +51,18 @@ impl Length {
     }
 }
 
-/// Two views through an online network, forward and backward, and a target network; or one through a classifier. Where C4 is
-/// pooled, nothing flows back through the last stage.
+/// Views through the trained network, forward and backward, and through the momentum network. Where C4 is pooled, nothing
+/// flows back through the last stage.
 fn passes_per_image(settings: &PretrainConfig) -> f64 {
     let stages = settings.model.multiplications(224);
     let last = stages[4] as f64 / stages.iter().sum::<u64>() as f64;
-    let passes = match (settings.method, settings.heads.pool_level) {
-        (MethodKind::Supervised, _) => 3.0,
-        (_, PoolLevel::C5) => 2.0 * (3.0 + 1.0),
-        (_, PoolLevel::C4) => 2.0 * (1.0 + 2.0 * (1.0 - last) + 1.0),
+    let trained = match settings.level() {
+        PoolLevel::C4 => 1.0 - last,
+        PoolLevel::C5 => 1.0,
     };
+    let facts = settings.method.facts();
+    let momentum_views = facts.momentum_network.map_or(0, |network| network.views);
+    let passes = facts.online_views as f64 * (1.0 + 2.0 * trained) + momentum_views as f64;
     passes * (f64::from(settings.augment.view_size) / 224.0).powi(2)
 }
 
@@ -120,7 +122,7 @@ pub fn unfairness(arms: &[Arm], subject: &str, counts: ImageCounts, images: Pret
     let count = |settings: &PretrainConfig| counts.of(settings.method, images);
     let other_set = |settings: &PretrainConfig| {
         images == PretrainImages::Unlabelled
-            && (settings.method == MethodKind::Supervised) != (reference.method == MethodKind::Supervised)
+            && settings.method.facts().needs_labels != reference.method.facts().needs_labels
     };
     for (name, settings) in rest {
         let (a, b) = (Length::of(reference, count(reference)), Length::of(settings, count(settings)));

@@ -90,11 +90,9 @@ pub struct Sources {
 impl Sources {
     /// The folders of a method.
     pub fn of(&self, method: MethodKind, images: PretrainImages) -> Vec<PathBuf> {
-        match (method, images) {
-            (MethodKind::Supervised, _) | (_, PretrainImages::Classes) => {
-                self.classes.iter().cloned().collect()
-            }
-            _ => self.unlabelled.clone(),
+        match method.facts().needs_labels || images == PretrainImages::Classes {
+            true => self.classes.iter().cloned().collect(),
+            false => self.unlabelled.clone(),
         }
     }
 

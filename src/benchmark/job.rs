@@ -16,7 +16,7 @@ use scrl_export::{
     BackboneOutput, DetectorInfo, DetectorInputs, DetectorOptions, ExportOptions, ValidationInputs,
     export_backbone, export_detector, file_sha256, validate_backbone, validate_detector,
 };
-use scrl_pretrain::PretrainConfig;
+use scrl_pretrain::{PretrainConfig, Pretraining};
 use scrl_transfer::weights::DETECTOR_FILE;
 use scrl_transfer::{
     DataSource, InitWeights, LoadedDetector, TransferConfig, TransferOutcome, load_detector,
@@ -119,7 +119,7 @@ impl PretrainJob {
         let data = ImageFolder::scan(&self.images)?;
         let (run, resumed) = open(&self.run)?;
         let settings = &self.settings;
-        let end = scrl_pretrain::train(settings, &data, None, &run, resumed, device, monitor)?;
+        let end = Pretraining::new(settings, &data, &run).resume(resumed).run(device, monitor)?;
         let TrainEnd::Finished = end else { return Ok(None) };
         let events = events::read(run.path())?;
         let batch_size = settings.schedule.batch_size;

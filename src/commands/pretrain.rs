@@ -5,8 +5,7 @@ use scrl_core::config;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Monitor, TrainEnd};
 use scrl_pretrain::init_weights::check_init;
-use scrl_pretrain::train::PretrainData;
-use scrl_pretrain::{PretrainConfig, train};
+use scrl_pretrain::{PretrainConfig, Pretraining};
 
 use super::{Ending, open_run};
 use crate::cli::PretrainArgs;
@@ -22,8 +21,11 @@ pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
         check_init(init, &settings)?;
     }
     let run = open_run(&args.run)?;
-    let data = PretrainData { images: &data, held_out: held_out.as_ref() };
-    let outcome = train(&settings, data, args.init.as_deref(), &run, args.run.resume, &device, &mut monitor)?;
+    let outcome = Pretraining::new(&settings, &data, &run)
+        .held_out(held_out.as_ref())
+        .init(args.init.as_deref())
+        .resume(args.run.resume)
+        .run(&device, &mut monitor)?;
     match outcome {
         TrainEnd::Finished => {
             println!("weights: {}", run.weights().join("backbone.safetensors").display());

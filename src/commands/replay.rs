@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use scrl_core::config;
 use scrl_pretrain::PretrainConfig;
-use scrl_pretrain::methods::{Extent, Sample, Trace};
+use scrl_pretrain::image_views::ImageViews;
+use scrl_pretrain::methods::{Extent, Trace};
 use scrl_pretrain::replay::{self, ReplayInfo, Rerun, rerun};
 
 use super::Ending;
@@ -29,7 +30,7 @@ pub fn run(args: &ReplayArgs) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-fn print(batch: &[Sample], info: &ReplayInfo, found: &Rerun) {
+fn print(batch: &[ImageViews], info: &ReplayInfo, found: &Rerun) {
     println!("step {}: the loss was {} at learning rate {:.4e}", info.step, info.loss, info.lr);
     let boxes: usize = batch.iter().map(|sample| sample.boxes.len()).sum();
     let largest = found.pixels.iter().fold(0f64, |largest, image| largest.max(image.largest));

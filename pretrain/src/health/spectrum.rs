@@ -1,6 +1,7 @@
 //! The effective rank of features.
 
-use super::{Rows, dot};
+use super::dot;
+use crate::inspection::Rows;
 
 /// Added to each share of the singular values, as RankMe does.
 const EPSILON: f64 = 1e-7;

@@ -1,60 +1,71 @@
-//! The online and target networks of SCRL and BYOL and one step of them.
+//! The networks that BYOL and SCRL share: a trained one predicts what its moving average says of the other view. The two
+//! methods differ in what of a view is compared, their [`Pooling`].
 //!
-//! N images a batch, two views each; the networks see both views as one batch of 2N, so batch statistics mix them.
+//! N images in the batch, two views each; the networks see both views as one batch of 2N, so batch statistics mix them.
 
 use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
+use scrl_core::models::ResNet;
 use scrl_core::models::parameters::{TensorMap, collect, load};
-use scrl_core::models::{Features, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
-use scrl_ops::ImageBox;
 
-use super::accumulate::mean_gradients;
-use super::frozen::{Frozen, Projection, pool_level};
-use super::trace::{Seen, Trace, Tracer};
-use super::whole::Whole;
-use super::{
-    PooledViews, Sample, StepReport, StepSettings, byol, load_network, micro_batches, scrl, stack_views,
-};
-use crate::config::{MethodKind, PoolLevel, PretrainConfig, TargetInit};
+use super::evaluation::{EvaluationNetworks, Projection};
+use super::gradients::{mean_gradients, micro_batches};
+use super::method::{Gradients, Method, PooledViews, StepReport, StepSettings, Tap, load_network};
+use super::trace::{self, Activation, LayerTrace};
+use crate::config::{PoolLevel, PretrainConfig, TargetInit};
 use crate::error::PretrainError;
 use crate::heads::Mlp;
+use crate::image_views::{ImageViews, stack_views};
+use crate::in_place::InPlace;
+use crate::pooling::{Pooling, Regions, global_average, map_at};
 use crate::{ema, loss};
 
 /// Backbone, projector and predictor; trained by gradients.
 #[derive(Module, Debug)]
 pub struct OnlineNetwork {
+    /// The backbone.
     pub encoder: ResNet,
+    /// From pooled features to the vectors that are compared.
     pub projector: Mlp,
+    /// From projections to predictions of the other view's.
     pub predictor: Mlp,
 }
 
 /// Backbone and projector; the moving average of the online ones.
 #[derive(Module, Debug)]
 pub struct TargetNetwork {
+    /// The backbone.
     pub encoder: ResNet,
+    /// From pooled features to the vectors that are predicted.
     pub projector: Mlp,
 }
 
-/// The networks of SCRL and BYOL.
-pub struct SelfSupervised {
-    online: Whole<OnlineNetwork>,
-    target: Whole<TargetNetwork>,
-    method: MethodKind,
+/// Online and target network of BYOL or SCRL.
+pub struct Bootstrap {
+    online: InPlace<OnlineNetwork>,
+    target: InPlace<TargetNetwork>,
+    pooling: Pooling,
     level: PoolLevel,
     accumulate: usize,
-    keeps_features: bool,
     device: Device,
 }
 
-impl SelfSupervised {
-    pub fn init(config: &PretrainConfig, encoder: Option<ResNet>, rng: &mut Rng, device: &Device) -> Self {
+impl Bootstrap {
+    /// Fresh networks; `device` must be an autodiff device. `encoder` replaces the random backbone.
+    pub fn init(
+        config: &PretrainConfig,
+        pooling: Pooling,
+        encoder: Option<ResNet>,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Self {
         let (hidden, output) = (config.heads.hidden, config.heads.output);
-        let channels = config.model.channels()[if config.heads.pool_level == PoolLevel::C4 { 2 } else { 3 }];
+        let channels = config.level_channels();
         let online = OnlineNetwork {
             encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)),
             projector: Mlp::init(channels, hidden, output, rng, device),
@@ -69,135 +80,96 @@ impl SelfSupervised {
             target = load(target, &collect(&online)).0;
         }
         Self {
-            online: Whole::new(online),
-            target: Whole::new(target.no_grad()),
-            method: config.method,
-            level: config.heads.pool_level,
+            online: InPlace::new(online),
+            target: InPlace::new(target.no_grad()),
+            pooling,
+            level: config.level(),
             accumulate: config.schedule.accumulate,
-            keeps_features: false,
             device: device.clone(),
         }
     }
 
-    /// Makes every later step report its pooled features.
-    pub fn keep_features(&mut self) {
-        self.keeps_features = true;
+    /// The symmetrised loss of `views`, `[2N, 3, S, S]`: view 1 stacked on view 2.
+    pub fn loss(&self, views: Tensor<4>, regions: &Regions, tap: &mut Tap<'_>) -> Tensor<1> {
+        let (online, target) = (self.online.get(), self.target.get());
+        let (target_map, stride) = map_at(target.encoder.forward(views.clone()), self.level);
+        let target = target.projector.forward(regions.pool(target_map, stride)).detach();
+        tap(Activation::Vectors("target projection", &target));
+        let features = online.encoder.forward(views);
+        tap(Activation::Maps(&features));
+        let (map, stride) = map_at(features, self.level);
+        let pooled = regions.pool(map, stride);
+        tap(Activation::Vectors("pooled", &pooled));
+        let projection = online.projector.forward(pooled);
+        tap(Activation::Vectors("projection", &projection));
+        let prediction = online.predictor.forward(projection);
+        tap(Activation::Vectors("prediction", &prediction));
+        loss::symmetric_loss(prediction, target)
+    }
+}
+
+impl Method for Bootstrap {
+    fn gradients(&self, batch: &[ImageViews], tap: &mut Tap<'_>) -> Option<Gradients> {
+        // A micro-batch without boxes has no loss, as an image without them has none.
+        let parts: Vec<_> = micro_batches(batch, self.accumulate)
+            .filter_map(|part| Some((part, self.pooling.regions(part)?)))
+            .collect();
+        let (count, mut pooled) = (parts.len(), Vec::new());
+        let labels = parts.iter().flat_map(|(part, _)| part.iter().chain(*part)).map(|image| image.label);
+        let labels = labels.collect();
+        let losses = parts.iter().map(|(part, regions)| {
+            let views = [0, 1].map(|view| stack_views(part, view, &self.device));
+            self.loss(Tensor::cat(views.to_vec(), 0), regions, &mut |activation| {
+                if let Activation::Maps(features) = activation {
+                    let (map, _) = map_at(features.clone(), self.level);
+                    pooled.push(global_average(map.inner()));
+                }
+                tap(activation);
+            })
+        });
+        let (loss, parameters) = mean_gradients(self.online.get(), count, losses)?;
+        let report = StepReport {
+            loss,
+            regions: batch.iter().map(|image| self.pooling.count(image)).sum(),
+            without_boxes: batch.iter().filter(|image| self.pooling.count(image) == 0).count(),
+            hits: None,
+            pooled: Some(PooledViews { features: Tensor::cat(pooled, 0), labels }),
+        };
+        Some(Gradients { parameters, keys: Vec::new(), report })
     }
 
-    /// The backbone that gradients train.
-    pub fn encoder(&self) -> &ResNet {
+    fn apply(&mut self, gradients: Gradients, settings: StepSettings, optimizer: &mut Optimizer) {
+        self.online.change(|online| optimizer.step(settings.lr, online, gradients.parameters));
+        let online = self.online.get();
+        self.target.change(|target| ema::update(target, online, settings.ema_momentum));
+    }
+
+    fn encoder(&self) -> &ResNet {
         &self.online.get().encoder
     }
 
-    /// Online backbone and projector as an evaluation sees them.
-    pub fn frozen(&self) -> Frozen {
+    fn evaluation_networks(&self) -> EvaluationNetworks {
         let online = self.online.get();
-        let (projector, method, level) = (online.projector.valid(), self.method, self.level);
-        let projection = Projection { projector, method, level };
-        Frozen { encoder: online.encoder.valid(), projection: Some(projection) }
-    }
-
-    pub fn step(
-        &mut self,
-        batch: &[Sample],
-        settings: StepSettings,
-        optimizer: &mut Optimizer,
-    ) -> Option<StepReport> {
-        let (mut features, mut labels) = (Vec::new(), Vec::new());
-        let (loss, gradients) = self.gradients(batch, &mut |part, seen| {
-            if let (true, Seen::Maps(maps)) = (self.keeps_features, seen) {
-                features.push(byol::pool(maps.c5.clone().inner()));
-                labels.extend([part, part].into_iter().flatten().map(|sample| sample.label));
-            }
-        })?;
-        self.online.change(|online| optimizer.step(settings.lr, online, gradients));
-        let online = self.online.get();
-        self.target.change(|target| ema::update(target, online, settings.ema_momentum));
-        Some(StepReport {
-            loss,
-            boxes: match self.method {
-                MethodKind::Scrl => batch.iter().map(|sample| sample.boxes.len()).sum(),
-                _ => batch.len(),
-            },
-            without_boxes: match self.method {
-                MethodKind::Scrl => batch.iter().filter(|sample| sample.boxes.is_empty()).count(),
-                _ => 0,
-            },
-            hits: None,
-            pooled: self.keeps_features.then(|| PooledViews { features: Tensor::cat(features, 0), labels }),
-        })
-    }
-
-    /// A step's forward and backward pass alone.
-    pub fn trace(&self, batch: &[Sample]) -> Option<Trace> {
-        let mut tracer = Tracer::default();
-        let (loss, gradients) = self.gradients(batch, &mut |_, seen| tracer.see(seen))?;
-        Some(tracer.finish(loss, self.online.get(), &gradients))
-    }
-
-    /// Mean loss and gradients; `look` sees what each micro-batch computes. `None` without any box.
-    fn gradients(
-        &self,
-        batch: &[Sample],
-        look: &mut dyn FnMut(&[Sample], Seen<'_>),
-    ) -> Option<(Tensor<1>, GradientsParams)> {
-        // A micro-batch without boxes has no loss, as an image without them has none.
-        let parts: Vec<_> = micro_batches(batch, self.accumulate)
-            .filter_map(|part| match self.method {
-                MethodKind::Scrl => scrl::rois(part).map(|rois| (part, Some(rois))),
-                _ => Some((part, None)),
-            })
-            .collect();
-        let count = parts.len();
-        let losses = parts.into_iter().map(|(part, rois)| {
-            let views = [0, 1].map(|view| stack_views(part, view, &self.device));
-            self.loss_seen(Tensor::cat(views.to_vec(), 0), rois.as_deref(), &mut |seen| look(part, seen))
-        });
-        mean_gradients(self.online.get(), count, losses)
-    }
-
-    /// The symmetrised loss of a batch: `views` `[2N, 3, S, S]`, `rois` of both views, or none for BYOL.
-    pub fn loss(&self, views: Tensor<4>, rois: Option<&[ImageBox]>) -> Tensor<1> {
-        self.loss_seen(views, rois, &mut |_| ())
-    }
-
-    fn loss_seen(
-        &self,
-        views: Tensor<4>,
-        rois: Option<&[ImageBox]>,
-        look: &mut dyn FnMut(Seen<'_>),
-    ) -> Tensor<1> {
-        let (online, target) = (self.online.get(), self.target.get());
-        let target_features = target.encoder.forward(views.clone());
-        let target = target.projector.forward(self.pool(target_features, rois)).detach();
-        look(Seen::Vectors("target projection", &target));
-        let features = online.encoder.forward(views);
-        look(Seen::Maps(&features));
-        let pooled = self.pool(features, rois);
-        look(Seen::Vectors("pooled", &pooled));
-        let projection = online.projector.forward(pooled);
-        look(Seen::Vectors("projection", &projection));
-        let prediction = online.predictor.forward(projection);
-        look(Seen::Vectors("prediction", &prediction));
-        loss::symmetric_loss(prediction, target)
-    }
-
-    fn pool(&self, features: Features, rois: Option<&[ImageBox]>) -> Tensor<2> {
-        let (map, stride) = pool_level(features, self.level);
-        match rois {
-            Some(rois) => scrl::pool(map, rois, stride),
-            None => byol::pool(map),
+        let projector = online.projector.valid();
+        let projector = Box::new(move |pooled| projector.forward(pooled));
+        EvaluationNetworks {
+            encoder: online.encoder.valid(),
+            level: self.level,
+            projection: Some(Projection { projector, pooling: self.pooling }),
         }
     }
 
-    pub fn tensors(&self) -> Vec<(&'static str, TensorMap)> {
+    fn tensors(&self) -> Vec<(&'static str, TensorMap)> {
         vec![("online", collect(self.online.get())), ("target", collect(self.target.get()))]
     }
 
-    pub fn load(self, tensors: &BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
-        let online = Whole::new(load_network(self.online.into_inner(), "online", tensors)?);
-        let target = Whole::new(load_network(self.target.into_inner(), "target", tensors)?);
-        Ok(Self { online, target, ..self })
+    fn load(&mut self, tensors: &BTreeMap<String, TensorMap>) -> Result<(), PretrainError> {
+        load_network(&mut self.online, "online", tensors)?;
+        load_network(&mut self.target, "target", tensors)
+    }
+
+    fn layers(&self, gradients: &GradientsParams) -> Vec<LayerTrace> {
+        trace::layers(self.online.get(), gradients)
     }
 }
 
@@ -210,7 +182,8 @@ mod tests {
     use scrl_core::solver::{OptimizerConfig, OptimizerKind};
 
     use super::*;
-    use crate::config::{HeadsConfig, ScheduleConfig};
+    use crate::config::{HeadsConfig, MethodKind, ScheduleConfig};
+    use crate::image_views::ViewPixels;
 
     /// Where the values of each parameter lie; running statistics are not parameters.
     fn places<M: Module>(module: &M) -> BTreeMap<String, *const u8> {
@@ -265,23 +238,30 @@ mod tests {
     #[test]
     fn a_step_changes_the_parameters_of_both_networks_where_they_lie() {
         let device = Device::flex().autodiff();
-        let pixels = |phase: f32| (0..3 * 32 * 32).map(|i| (i as f32 * 0.37 + phase).sin()).collect();
-        let sample =
-            |phase| Sample { views: vec![pixels(phase), pixels(2.0 * phase)], boxes: vec![], label: None };
+        let pixels = |phase: f32| {
+            let values = (0..3 * 32 * 32).map(|i| (i as f32 * 0.37 + phase).sin());
+            ViewPixels::square(values.collect(), 32)
+        };
+        let image = |phase| ImageViews {
+            views: vec![pixels(phase), pixels(2.0 * phase)],
+            boxes: vec![],
+            label: None,
+        };
         for kind in [OptimizerKind::Sgd, OptimizerKind::Lars] {
             let config = config(kind);
-            let mut learner = SelfSupervised::init(&config, None, &mut stream(1, &[]), &device);
+            let mut method = Bootstrap::init(&config, Pooling::WholeMap, None, &mut stream(1, &[]), &device);
             let mut optimizer = Optimizer::new(config.optimizer);
             let settings = StepSettings { lr: 0.1, ema_momentum: 0.9 };
-            let mut step = |learner: &mut SelfSupervised| {
-                learner.step(&[sample(1.0), sample(2.0)], settings, &mut optimizer).unwrap()
+            let mut step = |method: &mut Bootstrap| {
+                let gradients = method.gradients(&[image(1.0), image(2.0)], &mut |_| ()).unwrap();
+                method.apply(gradients, settings, &mut optimizer);
             };
-            let before = (places(learner.online.get()), places(learner.target.get()));
-            let values = (collect(learner.online.get()), collect(learner.target.get()));
+            let before = (places(method.online.get()), places(method.target.get()));
+            let values = (collect(method.online.get()), collect(method.target.get()));
             assert!(before.0.len() > 60 && before.1.len() > 60);
-            step(&mut learner);
-            assert_eq!((places(learner.online.get()), places(learner.target.get())), before, "{kind:?}");
-            assert_ne!((collect(learner.online.get()), collect(learner.target.get())), values);
+            step(&mut method);
+            assert_eq!((places(method.online.get()), places(method.target.get())), before, "{kind:?}");
+            assert_ne!((collect(method.online.get()), collect(method.target.get())), values);
         }
     }
 }

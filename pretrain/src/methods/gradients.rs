@@ -4,7 +4,14 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 
-/// The mean of `count` losses and its gradients, or nothing without a loss.
+use crate::image_views::ImageViews;
+
+/// The batch in `accumulate` micro-batches, of equal size where that divides it.
+pub(super) fn micro_batches(batch: &[ImageViews], accumulate: usize) -> std::slice::Chunks<'_, ImageViews> {
+    batch.chunks(batch.len().div_ceil(accumulate.max(1)).max(1))
+}
+
+/// The mean of `count` losses, without its graph, and its gradients; `None` without a loss.
 ///
 /// Each loss is computed when the graph of the one before is gone, so memory is that of one micro-batch.
 pub(super) fn mean_gradients<M: Module>(

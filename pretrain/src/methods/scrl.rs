@@ -1,44 +1,27 @@
-//! SCRL's pooling: the boxes that both views show, by RoIAlign.
+//! SCRL (Roh et al., CVPR 2021, arXiv 2103.06122): boxes that two views share are compared, each pooled by RoIAlign.
 
-use burn::tensor::Tensor;
-use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
+use super::bootstrap::Bootstrap;
+use super::method::{MethodFacts, MomentumNetwork, MomentumSchedule};
+use crate::pooling::Pooling;
 
-use super::Sample;
-
-/// All boxes: first those of view 1, images `0..N`, then those of view 2, images `N..2N`, in the same order; `None`
-/// where there are none.
-pub fn rois(batch: &[Sample]) -> Option<Vec<ImageBox>> {
-    let of_view = |view: usize| {
-        batch.iter().enumerate().flat_map(move |(image, sample)| {
-            sample.boxes.iter().map(move |matched| {
-                let bbox = if view == 0 { matched.view1 } else { matched.view2 };
-                ImageBox { image: view * batch.len() + image, corners: bbox.to_array() }
-            })
-        })
-    };
-    let rois: Vec<ImageBox> = (0..2).flat_map(of_view).collect();
-    (!rois.is_empty()).then_some(rois)
-}
-
-/// One vector per box: RoIAlign 1×1, adaptive sampling, not aligned.
-///
-/// # Shapes
-/// - `features`: `[2N, C, H, W]` of stride `stride`; output `[rois, C]`
-pub fn pool(features: Tensor<4>, rois: &[ImageBox], stride: usize) -> Tensor<2> {
-    let options = RoiAlignOptions {
-        output_size: [1, 1],
-        spatial_scale: 1.0 / stride as f32,
-        sampling_ratio: -1,
-        aligned: false,
-    };
-    roi_align(features, rois, options).flatten(1, 3)
-}
+pub(super) const FACTS: MethodFacts = MethodFacts {
+    name: "scrl",
+    views: 2,
+    online_views: 2,
+    momentum_network: Some(MomentumNetwork { views: 2, schedule: MomentumSchedule::RisingToOne }),
+    needs_boxes: true,
+    needs_labels: false,
+    level: |settings| settings.heads.pool_level,
+    probe_lr: 0.2,
+    init: |settings, _, encoder, rng, device| {
+        Box::new(Bootstrap::init(settings, Pooling::MatchedBoxes, encoder, rng, device))
+    },
+};
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use burn::tensor::Device;
     use scrl_core::data::image_folder::ImageFolder;
     use scrl_core::engine::{Monitor, OpenMode, Progress, RunDir, TrainEnd};
     use scrl_core::models::parameters::TensorMap;
@@ -47,10 +30,12 @@ mod tests {
     use scrl_core::transforms::RgbImage;
     use serde_json::json;
 
-    use super::*;
+    use burn::tensor::Device;
+
     use crate::box_generator::MatchedBox;
     use crate::config::PretrainConfig;
-    use crate::methods::{Learner, StepSettings};
+    use crate::image_views::{ImageViews, ViewPixels};
+    use crate::methods::{self, StepSettings};
 
     fn config() -> PretrainConfig {
         serde_json::from_value(json!({
@@ -66,30 +51,32 @@ mod tests {
         .expect("settings")
     }
 
-    fn sample(phase: f32, boxes: usize) -> Sample {
-        let pixels = |phase: f32| (0..3 * 32 * 32).map(|i| (i as f32 * 0.37 + phase).sin()).collect();
+    fn image(phase: f32, boxes: usize) -> ImageViews {
+        let pixels = |phase: f32| {
+            let values = (0..3 * 32 * 32).map(|i| (i as f32 * 0.37 + phase).sin());
+            ViewPixels::square(values.collect(), 32)
+        };
         let whole = BoxXyxy::new(0.0, 0.0, 32.0, 32.0);
         let boxes = vec![MatchedBox { view1: whole, view2: whole }; boxes];
-        Sample { views: vec![pixels(phase), pixels(2.0 * phase)], boxes, label: None }
+        ImageViews { views: vec![pixels(phase), pixels(2.0 * phase)], boxes, label: None }
     }
 
     #[test]
     fn a_batch_without_any_box_changes_nothing_and_one_box_is_enough_for_a_step() {
         let device = Device::flex().autodiff();
         let config = config();
-        let mut learner = Learner::init(&config, 0, None, &mut stream(1, &[]), &device);
+        let mut method = methods::init(&config, 0, None, &mut stream(1, &[]), &device);
         let mut optimizer = config.new_optimizer();
         let settings = StepSettings { lr: 0.1, ema_momentum: 0.9 };
         // Running statistics are among the tensors.
-        let before: Vec<(&str, TensorMap)> = learner.tensors();
-        assert!(learner.step(&[sample(1.0, 0), sample(2.0, 0)], settings, &mut optimizer).is_none());
-        assert_eq!(learner.tensors(), before);
+        let before: Vec<(&str, TensorMap)> = method.tensors();
+        assert!(method.step(&[image(1.0, 0), image(2.0, 0)], settings, &mut optimizer).is_none());
+        assert_eq!(method.tensors(), before);
 
-        let report =
-            learner.step(&[sample(1.0, 0), sample(2.0, 1)], settings, &mut optimizer).expect("a step");
-        assert_eq!((report.boxes, report.without_boxes), (1, 1));
+        let report = method.step(&[image(1.0, 0), image(2.0, 1)], settings, &mut optimizer).expect("a step");
+        assert_eq!((report.regions, report.without_boxes), (1, 1));
         assert!(report.loss.into_scalar::<f32>().is_finite());
-        assert_ne!(learner.tensors(), before);
+        assert_ne!(method.tensors(), before);
     }
 
     /// Counts the steps that it is told of.
@@ -115,8 +102,9 @@ mod tests {
         let run = RunDir::open(&runs.path().join("run"), OpenMode::New).expect("a run directory");
         let steps = Arc::new(Mutex::new(Vec::new()));
         let mut monitor = Monitor { progress: Box::new(Steps(steps.clone())), ..Monitor::silent() };
-        let end =
-            crate::train(&config(), &data, None, &run, false, &Device::flex(), &mut monitor).expect("a run");
+        let end = crate::Pretraining::new(&config(), &data, &run)
+            .run(&Device::flex(), &mut monitor)
+            .expect("a run");
         assert!(matches!(end, TrainEnd::Finished));
         assert_eq!(*steps.lock().expect("the list"), [1, 2, 3, 4]);
         let saved: serde_json::Value = scrl_core::checkpoint::state::load(&run.checkpoints().join("last"))

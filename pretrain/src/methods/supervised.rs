@@ -11,31 +11,51 @@ use scrl_core::models::parameters::{TensorMap, collect};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
-use super::accumulate::mean_gradients;
-use super::trace::{Seen, Trace, Tracer};
-use super::whole::Whole;
-use super::{Sample, StepReport, StepSettings, byol, load_network, micro_batches, stack_views};
-use crate::config::PretrainConfig;
+use super::evaluation::EvaluationNetworks;
+use super::gradients::{mean_gradients, micro_batches};
+use super::method::{Gradients, Method, MethodFacts, StepReport, StepSettings, Tap, load_network};
+use super::trace::{self, Activation, LayerTrace};
+use crate::config::{PoolLevel, PretrainConfig};
 use crate::error::PretrainError;
+use crate::image_views::{ImageViews, stack_views};
+use crate::in_place::InPlace;
 use crate::loss::cross_entropy;
 use crate::metrics;
+use crate::pooling::global_average;
+
+pub(super) const FACTS: MethodFacts = MethodFacts {
+    name: "supervised",
+    views: 1,
+    online_views: 1,
+    momentum_network: None,
+    needs_boxes: false,
+    needs_labels: true,
+    level: |_| PoolLevel::C5,
+    probe_lr: 0.2,
+    init: |settings, classes, encoder, rng, device| {
+        Box::new(Supervised::init(settings, classes, encoder, rng, device))
+    },
+};
 
 /// Backbone and classifier.
 #[derive(Module, Debug)]
 pub struct Classifier {
+    /// The backbone.
     pub encoder: ResNet,
+    /// From the globally averaged C5 to logits.
     pub fc: Linear,
 }
 
 /// The network of supervised pretraining.
 pub struct Supervised {
-    network: Whole<Classifier>,
+    network: InPlace<Classifier>,
     label_smoothing: f64,
     accumulate: usize,
     device: Device,
 }
 
 impl Supervised {
+    /// A fresh network; `device` must be an autodiff device. `encoder` replaces the random backbone.
     pub fn init(
         config: &PretrainConfig,
         classes: usize,
@@ -43,88 +63,69 @@ impl Supervised {
         rng: &mut Rng,
         device: &Device,
     ) -> Self {
-        let channels = config.model.channels()[3];
         let network = Classifier {
             encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)),
-            fc: Linear::init([channels, classes], true, Init::TorchDefault, rng, device),
+            fc: Linear::init([config.level_channels(), classes], true, Init::TorchDefault, rng, device),
         };
-        let network = Whole::new(network);
         Self {
-            network,
+            network: InPlace::new(network),
             label_smoothing: config.supervised.label_smoothing,
             accumulate: config.schedule.accumulate,
             device: device.clone(),
         }
     }
 
-    /// The backbone that transfer starts from.
-    pub fn encoder(&self) -> &ResNet {
-        &self.network.get().encoder
+    /// `[N]`
+    fn labels(&self, batch: &[ImageViews]) -> Tensor<1, Int> {
+        let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
+        Tensor::from_data(TensorData::new(labels, [batch.len()]), &self.device)
     }
+}
 
-    /// One update; `None` for an empty batch.
-    ///
-    /// # Panics
-    /// When a sample has no label; the caller checks the data set first.
-    pub fn step(
-        &mut self,
-        batch: &[Sample],
-        settings: StepSettings,
-        optimizer: &mut Optimizer,
-    ) -> Option<StepReport> {
+impl Method for Supervised {
+    fn gradients(&self, batch: &[ImageViews], tap: &mut Tap<'_>) -> Option<Gradients> {
+        let network = self.network.get();
+        let parts = micro_batches(batch, self.accumulate);
         let mut hits: Option<Tensor<1>> = None;
-        let (loss, gradients) = self.gradients(batch, &mut |part, seen| {
-            let Seen::Vectors("logits", logits) = seen else { return };
-            let found = metrics::hits(logits.clone().inner(), self.labels(part).inner());
+        let losses = parts.clone().map(|part| {
+            let features = network.encoder.forward(stack_views(part, 0, &self.device));
+            tap(Activation::Maps(&features));
+            let logits = network.fc.forward(global_average(features.c5));
+            tap(Activation::Vectors("logits", &logits));
+            let labels = self.labels(part);
+            let found = metrics::hits(logits.clone().inner(), labels.clone().inner());
             hits = Some(match hits.take() {
                 Some(sum) => sum + found,
                 None => found,
             });
-        })?;
-        self.network.change(|network| optimizer.step(settings.lr, network, gradients));
-        Some(StepReport { loss, boxes: batch.len(), without_boxes: 0, hits, pooled: None })
-    }
-
-    /// A step's forward and backward pass alone; `None` for an empty batch.
-    ///
-    /// # Panics
-    /// When a sample has no label.
-    pub fn trace(&self, batch: &[Sample]) -> Option<Trace> {
-        let mut tracer = Tracer::default();
-        let (loss, gradients) = self.gradients(batch, &mut |_, seen| tracer.see(seen))?;
-        Some(tracer.finish(loss, self.network.get(), &gradients))
-    }
-
-    /// Mean loss and gradients; `look` sees what each micro-batch computes.
-    fn gradients(
-        &self,
-        batch: &[Sample],
-        look: &mut dyn FnMut(&[Sample], Seen<'_>),
-    ) -> Option<(Tensor<1>, GradientsParams)> {
-        let network = self.network.get();
-        let parts = micro_batches(batch, self.accumulate);
-        let losses = parts.clone().map(|part| {
-            let features = network.encoder.forward(stack_views(part, 0, &self.device));
-            look(part, Seen::Maps(&features));
-            let logits = network.fc.forward(byol::pool(features.c5));
-            look(part, Seen::Vectors("logits", &logits));
-            cross_entropy(logits, self.labels(part), self.label_smoothing)
+            cross_entropy(logits, labels, self.label_smoothing)
         });
-        mean_gradients(network, parts.len(), losses)
+        let (loss, parameters) = mean_gradients(network, parts.len(), losses)?;
+        let report = StepReport { loss, regions: batch.len(), without_boxes: 0, hits, pooled: None };
+        Some(Gradients { parameters, keys: Vec::new(), report })
     }
 
-    /// `[N]`
-    fn labels(&self, batch: &[Sample]) -> Tensor<1, Int> {
-        let labels: Vec<i64> = batch.iter().map(|s| s.label.expect("labels are checked") as i64).collect();
-        Tensor::from_data(TensorData::new(labels, [batch.len()]), &self.device)
+    fn apply(&mut self, gradients: Gradients, settings: StepSettings, optimizer: &mut Optimizer) {
+        self.network.change(|network| optimizer.step(settings.lr, network, gradients.parameters));
     }
 
-    pub fn tensors(&self) -> Vec<(&'static str, TensorMap)> {
+    fn encoder(&self) -> &ResNet {
+        &self.network.get().encoder
+    }
+
+    fn evaluation_networks(&self) -> EvaluationNetworks {
+        EvaluationNetworks { encoder: self.encoder().valid(), level: PoolLevel::C5, projection: None }
+    }
+
+    fn tensors(&self) -> Vec<(&'static str, TensorMap)> {
         vec![("classifier", collect(self.network.get()))]
     }
 
-    pub fn load(self, tensors: &BTreeMap<String, TensorMap>) -> Result<Self, PretrainError> {
-        let network = Whole::new(load_network(self.network.into_inner(), "classifier", tensors)?);
-        Ok(Self { network, ..self })
+    fn load(&mut self, tensors: &BTreeMap<String, TensorMap>) -> Result<(), PretrainError> {
+        load_network(&mut self.network, "classifier", tensors)
+    }
+
+    fn layers(&self, gradients: &GradientsParams) -> Vec<LayerTrace> {
+        trace::layers(self.network.get(), gradients)
     }
 }

@@ -1,4 +1,4 @@
-//! What a forward and backward pass computes on its way, to look for numbers that are not finite.
+//! What a forward and backward pass computes on its way, to find the first value that is NaN or infinite.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -8,20 +8,20 @@ use scrl_core::models::Features;
 /// Path segments that name a layer: those of a block of the backbone, for example `encoder.layer1.0`.
 const LAYER_SEGMENTS: usize = 3;
 
-/// Something that was computed, shown while the pass goes on.
-pub(super) enum Seen<'a> {
-    /// The feature maps of the backbone in training.
+/// What a pass has just computed.
+pub enum Activation<'a> {
+    /// The feature maps of the trained backbone.
     Maps(&'a Features),
-    /// Rows of vectors.
+    /// Rows of vectors, with their name.
     Vectors(&'static str, &'a Tensor<2>),
 }
 
-/// How large some numbers are.
+/// How large some values are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extent {
     /// The largest absolute value of the finite ones, 0 without any.
     pub largest: f64,
-    /// How many are infinite or no number.
+    /// How many are NaN or infinite.
     pub not_finite: usize,
 }
 
@@ -39,7 +39,7 @@ impl Extent {
         Self { largest: read(largest.into_data()), not_finite: count - read(finite.into_data()) as usize }
     }
 
-    /// Of numbers.
+    /// Of values on the host.
     pub fn of_values(values: impl IntoIterator<Item = f32>) -> Self {
         values.into_iter().fold(Self::default(), |extent, value| match value.is_finite() {
             true => Self { largest: extent.largest.max(f64::from(value.abs())), ..extent },
@@ -47,7 +47,7 @@ impl Extent {
         })
     }
 
-    /// Of these numbers and others.
+    /// Of these values and others.
     fn and(self, other: Self) -> Self {
         Self { largest: self.largest.max(other.largest), not_finite: self.not_finite + other.not_finite }
     }
@@ -58,13 +58,16 @@ impl Extent {
 pub struct LayerTrace {
     /// Its path, for example `encoder.layer1.0`.
     pub name: String,
+    /// Of its parameters.
     pub parameters: Extent,
+    /// Of their gradients.
     pub gradients: Extent,
 }
 
 /// One forward and backward pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
+    /// The mean over micro-batches.
     pub loss: f64,
     /// In the order of computation.
     pub activations: Vec<(&'static str, Extent)>,
@@ -72,41 +75,40 @@ pub struct Trace {
     pub layers: Vec<LayerTrace>,
 }
 
-/// Gathers what a pass shows; micro-batches are put together.
+/// Gathers activations; those of micro-batches are put together.
 #[derive(Default)]
 pub(super) struct Tracer(Vec<(&'static str, Extent)>);
 
 impl Tracer {
-    pub(super) fn see(&mut self, seen: Seen<'_>) {
-        match seen {
-            Seen::Maps(Features { c2, c3, c4, c5 }) => {
+    pub(super) fn add(&mut self, activation: Activation<'_>) {
+        match activation {
+            Activation::Maps(Features { c2, c3, c4, c5 }) => {
                 for (name, map) in [("C2", c2), ("C3", c3), ("C4", c4), ("C5", c5)] {
-                    self.add(name, Extent::of(map.clone().inner()));
+                    self.record(name, Extent::of(map.clone().inner()));
                 }
             }
-            Seen::Vectors(name, rows) => self.add(name, Extent::of(rows.clone().inner())),
+            Activation::Vectors(name, rows) => self.record(name, Extent::of(rows.clone().inner())),
         }
     }
 
-    fn add(&mut self, name: &'static str, extent: Extent) {
+    fn record(&mut self, name: &'static str, extent: Extent) {
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) => *known = known.and(extent),
             None => self.0.push((name, extent)),
         }
     }
 
-    /// The whole pass, with the gradients of `network`.
-    pub(super) fn finish<M: Module>(
-        self,
-        loss: Tensor<1>,
-        network: &M,
-        gradients: &GradientsParams,
-    ) -> Trace {
-        let mut layers = Layers { path: Vec::new(), gradients, found: Vec::new() };
-        network.visit(&mut layers);
-        let loss = f64::from(loss.into_scalar::<f32>());
-        Trace { loss, activations: self.0, layers: layers.found }
+    /// The whole pass.
+    pub(super) fn finish(self, loss: Tensor<1>, layers: Vec<LayerTrace>) -> Trace {
+        Trace { loss: f64::from(loss.into_scalar::<f32>()), activations: self.0, layers }
     }
+}
+
+/// The layers of a network with the size of their parameters and gradients.
+pub(super) fn layers<M: Module>(network: &M, gradients: &GradientsParams) -> Vec<LayerTrace> {
+    let mut layers = Layers { path: Vec::new(), gradients, found: Vec::new() };
+    network.visit(&mut layers);
+    layers.found
 }
 
 struct Layers<'a> {
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_are_not_finite_are_counted_and_do_not_hide_the_largest() {
+    fn values_that_are_not_finite_are_counted_and_do_not_hide_the_largest() {
         let values = [1.0, -7.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0];
         let expected = Extent { largest: 7.5, not_finite: 3 };
         assert_eq!(Extent::of_values(values), expected);

@@ -15,8 +15,8 @@ use scrl_core::transforms::{ImageError, RgbImage};
 
 use super::{Labelled, ProbeError};
 use crate::config::PoolLevel;
-use crate::health::Rows;
-use crate::methods::{byol, pool_level};
+use crate::inspection::Rows;
+use crate::pooling::{global_average, map_at};
 
 /// Images at a time.
 const BATCH: usize = 32;
@@ -85,8 +85,8 @@ pub(super) fn labelled(
 
 fn pooled(encoder: &ResNet, images: &[Vec<f32>], side: usize, level: PoolLevel, device: &Device) -> Rows {
     let pixels = TensorData::new(images.concat(), [images.len(), 3, side, side]);
-    let (map, _) = pool_level(encoder.forward(Tensor::from_data(pixels, device)), level);
-    Rows::from_tensor(byol::pool(map))
+    let (map, _) = map_at(encoder.forward(Tensor::from_data(pixels, device)), level);
+    Rows::from_tensor(global_average(map))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
 use super::Accuracy;
-use crate::health::Rows;
+use crate::inspection::Rows;
 
 /// Queries compared at a time.
 const CHUNK: usize = 256;

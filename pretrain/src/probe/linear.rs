@@ -14,7 +14,8 @@ use scrl_core::solver::{Optimizer, OptimizerConfig, WarmupCosine};
 use serde::Serialize;
 
 use super::Accuracy;
-use crate::health::Rows;
+use crate::config::MethodKind;
+use crate::inspection::Rows;
 use crate::loss::cross_entropy;
 
 /// Names the random stream of the classifier's first values.
@@ -48,9 +49,9 @@ impl LinearConfig {
     }
 }
 
-/// The published rate of a classifier on a method's backbone, for a batch of 256.
+/// The published rate of a classifier on a method's backbone, for a batch of 256; SCRL's for weights of other origin.
 pub(super) fn published_lr(method: &str) -> f64 {
-    if method == "byol" { 0.05 } else { 0.2 }
+    MethodKind::from_name(method).map_or(0.2, |method| method.facts().probe_lr)
 }
 
 /// Trains on the first rows and classes, classifies the second.

@@ -31,7 +31,7 @@ pub use online::{OnlineProbe, ProbeHits};
 pub use split::split;
 
 use crate::config::PoolLevel;
-use crate::health::Rows;
+use crate::inspection::Rows;
 
 /// Why a backbone cannot be probed.
 #[derive(Debug, thiserror::Error)]

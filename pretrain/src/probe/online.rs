@@ -16,9 +16,10 @@ use scrl_core::random::stream;
 use scrl_core::solver::{Optimizer, OptimizerConfig};
 
 use super::linear::published_lr;
-use crate::config::{MethodKind, PretrainConfig};
+use crate::config::PretrainConfig;
+use crate::in_place::InPlace;
 use crate::loss::cross_entropy;
-use crate::methods::{PooledViews, Whole};
+use crate::methods::PooledViews;
 use crate::metrics;
 
 /// Names the random stream of the classifier's first values; no other stream is touched.
@@ -29,7 +30,7 @@ const MOMENTUM: &str = "probe_optimizer";
 
 /// The classifier and its optimiser.
 pub struct OnlineProbe {
-    classifier: Whole<Linear>,
+    classifier: InPlace<Linear>,
     optimizer: Optimizer,
     device: Device,
 }
@@ -46,7 +47,7 @@ impl OnlineProbe {
     /// The probe of a run, or none: `log.online_probe` is off, the method learns from labels itself, or the images have no
     /// labels. `device` must be an autodiff device.
     pub fn for_run(settings: &PretrainConfig, data: &ImageFolder, device: &Device) -> Option<Self> {
-        if !settings.log.online_probe || settings.method == MethodKind::Supervised {
+        if !settings.log.online_probe || settings.method.facts().needs_labels {
             return None;
         }
         if data.classes.is_empty() || data.samples.iter().any(|sample| sample.label.is_none()) {
@@ -63,13 +64,13 @@ impl OnlineProbe {
         Some(Self::init(settings, classes, device))
     }
 
-    /// A classifier of the backbone's C5.
+    /// A classifier of the map that the method uses.
     pub fn init(settings: &PretrainConfig, classes: usize, device: &Device) -> Self {
-        let [.., channels] = settings.model.channels();
+        let channels = settings.level_channels();
         let mut rng = stream(settings.seed, &[INIT]);
         let classifier = Linear::init([channels, classes], true, Init::TorchDefault, &mut rng, device);
         Self {
-            classifier: Whole::new(classifier),
+            classifier: InPlace::new(classifier),
             optimizer: Optimizer::new(OptimizerConfig { nesterov: true, ..Default::default() }),
             device: device.clone(),
         }
@@ -101,9 +102,13 @@ impl OnlineProbe {
     pub fn load(mut self, tensors: &BTreeMap<String, TensorMap>) -> Self {
         let empty = TensorMap::new();
         let map = tensors.get(CLASSIFIER).unwrap_or(&empty);
-        let (classifier, report) = load(self.classifier.into_inner(), map);
-        self.classifier = Whole::new(classifier);
-        if report.is_complete() {
+        let mut complete = false;
+        self.classifier.change(|classifier| {
+            let (classifier, report) = load(classifier, map);
+            complete = report.is_complete();
+            classifier
+        });
+        if complete {
             self.optimizer.load_state(tensors.get(MOMENTUM).cloned().unwrap_or_default(), &self.device);
         } else {
             tracing::warn!("online probe: the checkpoint has none for these classes; it starts anew");

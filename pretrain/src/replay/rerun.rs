@@ -6,13 +6,14 @@ use std::path::Path;
 use burn::tensor::Device;
 use scrl_core::checkpoint::state;
 use scrl_core::models::parameters::TensorMap;
+use scrl_core::structures::Size;
 use serde::Deserialize;
 
 use super::ReplayInfo;
-use crate::config::{MethodKind, PretrainConfig};
+use crate::config::PretrainConfig;
 use crate::error::PretrainError;
-use crate::methods::{Extent, Learner, Sample, Trace};
-use crate::train::initial_learner;
+use crate::image_views::ImageViews;
+use crate::methods::{self, Extent, Method, Trace};
 
 /// What a saved batch does to a run's networks now.
 #[derive(Clone, Debug)]
@@ -32,19 +33,21 @@ pub struct Rerun {
 pub fn rerun(
     settings: &PretrainConfig,
     checkpoint: &Path,
-    (batch, info): &(Vec<Sample>, ReplayInfo),
+    (batch, info): &(Vec<ImageViews>, ReplayInfo),
     device: &Device,
 ) -> Result<Rerun, PretrainError> {
     let other = |problem: String| PretrainError::OtherBatch { step: info.step, problem };
     if info.config_hash != settings.result_hash() {
         return Err(other("its settings differ".to_string()));
     }
-    let (learner, step) = networks(settings, checkpoint, &device.clone().autodiff())?;
+    let (method, step) = networks(settings, checkpoint, &device.clone().autodiff())?;
     if let Some(problem) = misfit(settings, batch) {
         return Err(other(problem));
     }
-    let pixels = batch.iter().map(|sample| Extent::of_values(sample.views.concat()));
-    Ok(Rerun { step, pixels: pixels.collect(), trace: learner.trace(batch) })
+    let pixels = batch
+        .iter()
+        .map(|image| Extent::of_values(image.views.iter().flat_map(|view| view.values.iter().copied())));
+    Ok(Rerun { step, pixels: pixels.collect(), trace: method.trace(batch) })
 }
 
 /// The networks and the updates that they have had.
@@ -52,18 +55,18 @@ fn networks(
     settings: &PretrainConfig,
     checkpoint: &Path,
     device: &Device,
-) -> Result<(Learner, u64), PretrainError> {
+) -> Result<(Box<dyn Method>, u64), PretrainError> {
     #[derive(Deserialize)]
     struct Cursor {
         step: u64,
     }
-    let supervised = settings.method == MethodKind::Supervised;
-    if !supervised && !state::exists(checkpoint) {
-        return Ok((initial_learner(settings, 0, None, device), 0));
+    if !settings.method.facts().needs_labels && !state::exists(checkpoint) {
+        return Ok((methods::init_for_run(settings, 0, None, device), 0));
     }
     let (tensors, cursor) = state::load::<Cursor>(checkpoint)?;
-    let learner = initial_learner(settings, classes(&tensors), None, device);
-    Ok((learner.load(&tensors)?, cursor.step))
+    let mut method = methods::init_for_run(settings, classes(&tensors), None, device);
+    method.load(&tensors)?;
+    Ok((method, cursor.step))
 }
 
 /// The classes of a supervised run's checkpoint.
@@ -73,13 +76,14 @@ fn classes(tensors: &BTreeMap<String, TensorMap>) -> usize {
 }
 
 /// Why a batch cannot go through the networks.
-fn misfit(settings: &PretrainConfig, batch: &[Sample]) -> Option<String> {
-    let (side, supervised) = (settings.augment.view_size, settings.method == MethodKind::Supervised);
-    let (views, pixels) = (if supervised { 1 } else { 2 }, 3 * (side * side) as usize);
-    let fits = |sample: &Sample| {
-        sample.views.len() == views
-            && sample.views.iter().all(|view| view.len() == pixels)
-            && (!supervised || sample.label.is_some())
+fn misfit(settings: &PretrainConfig, batch: &[ImageViews]) -> Option<String> {
+    let (side, facts) = (settings.augment.view_size, settings.method.facts());
+    let size = Size { width: side, height: side };
+    let fits = |image: &ImageViews| {
+        image.views.len() == facts.views
+            && image.views.iter().all(|view| view.size == size)
+            && (!facts.needs_labels || image.label.is_some())
     };
+    let views = facts.views;
     (!batch.iter().all(fits)).then(|| format!("its images are not {views} views of {side} pixels each"))
 }

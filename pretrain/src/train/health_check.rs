@@ -1,12 +1,11 @@
-//! Which images the health checks look at.
+//! The images that the signs of life are taken from.
 
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::loader::{BatchIter, LoaderOptions, load_batches};
 use scrl_core::data::sampler;
 
-use super::{SampleFunction, sample_function};
 use crate::config::PretrainConfig;
-use crate::methods::Sample;
+use crate::image_views::{ImageViews, LoadViews, load_views};
 
 /// The epoch of the random streams that choose and prepare the images of health checks; training never gets there.
 const HEALTH_EPOCH: u64 = u64::MAX;
@@ -17,7 +16,7 @@ const HEALTH_BATCH: usize = 32;
 pub(super) struct HealthCheck {
     batches: Vec<Vec<usize>>,
     options: LoaderOptions,
-    sample: SampleFunction,
+    load: LoadViews,
 }
 
 impl HealthCheck {
@@ -34,10 +33,10 @@ impl HealthCheck {
             prefetch: settings.data.prefetch,
         };
         let batches = indices.chunks(HEALTH_BATCH).map(<[usize]>::to_vec).collect();
-        Self { batches, options, sample: sample_function(settings, images) }
+        Self { batches, options, load: load_views(settings, images) }
     }
 
-    pub(super) fn batches(&self) -> BatchIter<Sample> {
-        load_batches(self.batches.clone(), self.options, self.sample.clone())
+    pub(super) fn batches(&self) -> BatchIter<ImageViews> {
+        load_batches(self.batches.clone(), self.options, self.load.clone())
     }
 }

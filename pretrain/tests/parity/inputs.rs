@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::models::parameters::TensorMap;
 use scrl_core::structures::BoxXyxy;
 use scrl_pretrain::box_generator::MatchedBox;
-use scrl_pretrain::methods::Sample;
+use scrl_pretrain::image_views::{ImageViews, ViewPixels};
 
 /// Width and height of a view, in pixels.
 pub const SIDE: usize = 64;
@@ -72,7 +72,7 @@ impl Inputs {
         values.collect()
     }
 
-    fn view(self, step: usize, view: usize, image: usize) -> Vec<f32> {
+    fn view(self, step: usize, view: usize, image: usize) -> ViewPixels {
         let cells = SIDE / 16;
         let pattern = self.coarse_noise(&format!("pattern.{step}.{image}"), 3 * cells * cells);
         let grain = self.coarse_noise(&format!("grain.{step}.{view}.{image}"), 3 * SIDE * SIDE);
@@ -80,7 +80,7 @@ impl Inputs {
             let (channel, y, x) = (index / (SIDE * SIDE), index / SIDE % SIDE, index % SIDE);
             1.5 * pattern[(channel * cells + y / 16) * cells + x / 16] + 0.5 * grain
         };
-        grain.into_iter().enumerate().map(pixel).collect()
+        ViewPixels::square(grain.into_iter().enumerate().map(pixel).collect(), SIDE as u32)
     }
 
     fn boxes(self, step: usize, image: usize) -> Vec<MatchedBox> {
@@ -96,12 +96,12 @@ impl Inputs {
         words.chunks(8).map(|pair| MatchedBox { view1: one(&pair[..4]), view2: one(&pair[4..]) }).collect()
     }
 
-    pub fn batch(self, step: usize) -> Vec<Sample> {
-        let sample = |image| Sample {
+    pub fn batch(self, step: usize) -> Vec<ImageViews> {
+        let views = |image| ImageViews {
             views: vec![self.view(step, 0, image), self.view(step, 1, image)],
             boxes: self.boxes(step, image),
             label: Some((image + step) % CLASSES),
         };
-        (0..self.images).map(sample).collect()
+        (0..self.images).map(views).collect()
     }
 }

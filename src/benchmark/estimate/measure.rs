@@ -12,7 +12,7 @@ use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::synth::SynthConfig;
 use scrl_core::engine::{Interrupt, Monitor, OpenMode, Progress, RunDir};
 use scrl_core::random::stream;
-use scrl_pretrain::PretrainConfig;
+use scrl_pretrain::{PretrainConfig, Pretraining};
 use scrl_transfer::evaluate::{EvaluateOptions, detect_dataset};
 use scrl_transfer::{InitWeights, TransferConfig};
 
@@ -166,7 +166,7 @@ impl<'a> Measured<'a> {
         (settings.log.interval, settings.log.checkpoint_steps, settings.log.health_every) = (1, 0, 0);
         let run = self.run_dir()?;
         let seconds = time(|monitor| {
-            scrl_pretrain::train(&settings, &data, None, &run, false, &self.device, monitor)?;
+            Pretraining::new(&settings, &data, &run).run(&self.device, monitor)?;
             Ok(())
         })?;
         if batch < whole {

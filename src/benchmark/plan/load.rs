@@ -218,8 +218,7 @@ impl Reader<'_> {
 
     /// An init that bears a method's name is of that method.
     fn check_method(&self, name: &str, recipe: &Path, settings: &PretrainConfig) -> Result<()> {
-        let known = [MethodKind::Scrl, MethodKind::Byol, MethodKind::Supervised];
-        let Some(expected) = known.into_iter().find(|method| method.name() == name) else { return Ok(()) };
+        let Some(expected) = MethodKind::from_name(name) else { return Ok(()) };
         if settings.method == expected {
             return Ok(());
         }
@@ -287,13 +286,13 @@ impl Reader<'_> {
         let DataPlan::Folders(folders) = &self.plan.data else { return Ok(()) };
         let uses = |wanted: fn(MethodKind) -> bool| arms.iter().find(|arm| arm.method().is_some_and(wanted));
         let classes = self.plan.pretrain_images == PretrainImages::Classes;
-        let needs_classes = uses(|m| m == MethodKind::Supervised)
-            .or_else(|| uses(|m| m != MethodKind::Supervised).filter(|_| classes));
+        let needs_classes = uses(|m| m.facts().needs_labels)
+            .or_else(|| uses(|m| !m.facts().needs_labels).filter(|_| classes));
         if let (Some(arm), None) = (needs_classes, &folders.classes) {
             let message = format!("init `{}` needs `classes`, a folder of class folders; add it", arm.name);
             return Err(self.invalid("data.folders", message));
         }
-        let unlabelled = uses(|m| m != MethodKind::Supervised).filter(|_| !classes);
+        let unlabelled = uses(|m| !m.facts().needs_labels).filter(|_| !classes);
         if let (Some(arm), true) = (unlabelled, folders.unlabelled.is_empty()) {
             let message = format!("init `{}` needs `unlabelled`, a list of image folders; add it", arm.name);
             return Err(self.invalid("data.folders", message));

@@ -241,7 +241,7 @@ pub fn arms(finished: &Finished) -> Vec<Block> {
         let images = finished.counts.of(settings.method, plan.pretrain_images);
         let length = Length::of(settings, images);
         let record = finished.results.pretrain.iter().find(|r| r.init == arm.name);
-        let views = if settings.method == scrl_pretrain::MethodKind::Supervised { 1 } else { 2 };
+        let views = settings.method.facts().views as u64;
         table.row([
             arm.name.clone(),
             format!("{} of {}", settings.method.name(), settings.model.arch),

@@ -6,9 +6,8 @@ use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;
 use scrl_core::transforms::RgbImage;
-use scrl_pretrain::methods::Sample;
-use scrl_pretrain::train::sample_function;
-use scrl_pretrain::{MethodKind, PretrainConfig};
+use scrl_pretrain::PretrainConfig;
+use scrl_pretrain::image_views::{ImageViews, load_views_with_boxes};
 
 use super::document::{Block, Picture};
 use super::pictures::save;
@@ -47,7 +46,8 @@ pub fn maps(finished: &Finished) -> Result<Vec<Block>> {
         let mut pictures = Vec::new();
         for (view, name) in ["view 1", "view 2"].iter().enumerate() {
             let outline = number.map(|number| outline(sample, number, view));
-            let panel = sheet::panel(&sheet::picture(&sample.views[view], side), &Vec::from_iter(outline));
+            let panel =
+                sheet::panel(&sheet::picture(&sample.views[view].values, side), &Vec::from_iter(outline));
             let what = format!("{name} of image {}", row + 1);
             pictures.push(Some(figure(finished, &format!("views-{row}-{view}"), &panel, what)?));
         }
@@ -60,9 +60,8 @@ pub fn maps(finished: &Finished) -> Result<Vec<Block>> {
                 rows[row].1.push(None);
                 continue;
             };
-            let level = settings.heads.pool_level;
-            let features = ImageFeatures::compute(&encoder, sample, side as usize, level, &device)?;
-            let view = sheet::picture(&sample.views[1], side);
+            let features = ImageFeatures::compute(&encoder, sample, settings.level(), &device)?;
+            let view = sheet::picture(&sample.views[1].values, side);
             let heat = sheet::heat(&view, &features.similarity(number));
             let panel = sheet::panel(&heat, &[outline(sample, number, 1)]);
             let what = format!("similarity by {name}, image {}", row + 1);
@@ -86,31 +85,29 @@ pub fn maps(finished: &Finished) -> Result<Vec<Block>> {
 /// The recipe whose views are shown: the subject's, or else the first that makes two of them.
 fn view_settings(finished: &Finished) -> Option<PretrainConfig> {
     let two_views =
-        |arm: &&crate::benchmark::plan::Arm| arm.method().is_some_and(|m| m != MethodKind::Supervised);
+        |arm: &&crate::benchmark::plan::Arm| arm.method().is_some_and(|method| method.facts().views == 2);
     let mut arms = finished.arms.iter().filter(two_views);
     let subject = arms.clone().find(|arm| arm.name == finished.plan.subject());
-    let settings = subject.or(arms.next())?.recipe()?;
-    // Boxes are drawn after the views, so the views stay BYOL's.
-    Some(PretrainConfig { method: MethodKind::Scrl, ..settings.clone() })
+    subject.or(arms.next())?.recipe().cloned()
 }
 
-fn samples(finished: &Finished, settings: &PretrainConfig, count: usize) -> Result<Vec<Sample>> {
+fn samples(finished: &Finished, settings: &PretrainConfig, count: usize) -> Result<Vec<ImageViews>> {
     let folders = finished.sources.of(settings.method, finished.plan.plan.pretrain_images);
     let data = ImageFolder::scan(&folders)?;
     let seed = finished.plan.plan.seeds[0];
     let chosen = sampler::batches(data.samples.len(), count, false, Some((seed, 0))).swap_remove(0);
     let options = LoaderOptions { seed, epoch: 0, threads: settings.data.threads, prefetch: 1 };
-    let mut batches = load_batches(vec![chosen], options, sample_function(settings, &data));
+    let mut batches = load_batches(vec![chosen], options, load_views_with_boxes(settings, &data));
     Ok(batches.next().context("the loader gave no images")??)
 }
 
 /// The number of the box that is largest in view 1.
-fn largest(sample: &Sample) -> Option<usize> {
+fn largest(sample: &ImageViews) -> Option<usize> {
     let area = |number: usize| sample.boxes[number].view1.area();
     (0..sample.boxes.len()).max_by(|&a, &b| area(a).total_cmp(&area(b)))
 }
 
-fn outline(sample: &Sample, number: usize, view: usize) -> Outline {
+fn outline(sample: &ImageViews, number: usize, view: usize) -> Outline {
     let boxes = &sample.boxes[number];
     let bbox = if view == 0 { boxes.view1 } else { boxes.view2 };
     Outline { bbox, number, color: sheet::pair_color(number), width: LINE }

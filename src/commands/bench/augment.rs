@@ -8,7 +8,7 @@ use scrl_core::models::{Arch, ResNetConfig};
 use scrl_core::random::stream;
 use scrl_pretrain::augment::AugmentConfig;
 use scrl_pretrain::config::ScheduleConfig;
-use scrl_pretrain::train::sample_function;
+use scrl_pretrain::image_views::load_views;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ pub fn run(args: &BenchAugmentArgs) -> Result<Value> {
     set_threads(1)?;
     let folder = ImageFolder::scan(std::slice::from_ref(&args.data))?;
     let images = folder.samples.len().min(args.images);
-    let prepare = sample_function(&config(args.size), &folder);
+    let prepare = load_views(&config(args.size), &folder);
     let start = Instant::now();
     for index in 0..images {
         std::hint::black_box(prepare(index, &mut stream(SEED, &[index as u64]))?);

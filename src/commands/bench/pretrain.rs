@@ -8,7 +8,8 @@ use scrl_core::structures::BoxXyxy;
 use scrl_pretrain::augment::AugmentConfig;
 use scrl_pretrain::box_generator::{BoxConfig, MatchedBox};
 use scrl_pretrain::config::ScheduleConfig;
-use scrl_pretrain::methods::{Learner, Sample, StepSettings};
+use scrl_pretrain::image_views::{ImageViews, ViewPixels};
+use scrl_pretrain::methods::{self, StepSettings};
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use serde_json::{Value, json};
 
@@ -24,12 +25,12 @@ pub fn run(args: &BenchPretrainArgs) -> Result<Value> {
     let device = set_up(&args.run)?.autodiff();
     let config = config(args).validate()?;
     let mut rng = random_stream();
-    let batch: Vec<Sample> = (0..args.batch).map(|_| sample(args.size, args.boxes, &mut rng)).collect();
-    let mut learner = Learner::init(&config, 0, None, &mut rng, &device);
+    let batch: Vec<ImageViews> = (0..args.batch).map(|_| sample(args.size, args.boxes, &mut rng)).collect();
+    let mut method = methods::init(&config, 0, None, &mut rng, &device);
     let mut optimizer = Optimizer::new(config.optimizer.clone());
     let mut loss = f32::NAN;
     let seconds = median_seconds(args.run.steps, &device, || {
-        let report = learner.step(&batch, STEP, &mut optimizer).context("a batch has boxes")?;
+        let report = method.step(&batch, STEP, &mut optimizer).context("a batch has boxes")?;
         loss = report.loss.into_scalar::<f32>();
         Ok(())
     })?;
@@ -79,12 +80,13 @@ fn config(args: &BenchPretrainArgs) -> PretrainConfig {
 }
 
 /// Two views of noise, and boxes anywhere in each.
-fn sample(size: u32, boxes: usize, rng: &mut Rng) -> Sample {
-    let views = (0..2).map(|_| normal(3 * (size * size) as usize, rng)).collect();
+fn sample(size: u32, boxes: usize, rng: &mut Rng) -> ImageViews {
+    let view = |rng: &mut Rng| ViewPixels::square(normal(3 * (size * size) as usize, rng), size);
+    let views = (0..2).map(|_| view(rng)).collect();
     let boxes = (0..boxes)
         .map(|_| MatchedBox { view1: random_box(size, rng), view2: random_box(size, rng) })
         .collect();
-    Sample { views, boxes, label: None }
+    ImageViews { views, boxes, label: None }
 }
 
 fn random_box(size: u32, rng: &mut Rng) -> BoxXyxy {

@@ -2,10 +2,11 @@
 //!
 //! C channels, H×W cells of the pooled feature map, K boxes of an image.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use scrl_core::models::ResNet;
 use scrl_pretrain::config::PoolLevel;
-use scrl_pretrain::methods::{Sample, scrl};
+use scrl_pretrain::image_views::{ImageViews, stack_views};
+use scrl_pretrain::pooling::{map_at, pool_boxes, rois};
 
 /// Cosines of one vector to every cell of a feature map.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,24 +93,21 @@ pub struct ImageFeatures {
 impl ImageFeatures {
     /// Both views through the backbone by its running statistics, and each box pooled as in training.
     ///
-    /// `device` must have no gradients; `side` is the side of a view, in pixels.
+    /// `device` must have no gradients.
     pub fn compute(
         encoder: &ResNet,
-        sample: &Sample,
-        side: usize,
+        image: &ImageViews,
         level: PoolLevel,
         device: &Device,
     ) -> anyhow::Result<Self> {
-        let views = Tensor::from_data(TensorData::new(sample.views.concat(), [2, 3, side, side]), device);
-        let features = encoder.forward(views);
-        let (features, stride) = match level {
-            PoolLevel::C4 => (features.c4, 16),
-            PoolLevel::C5 => (features.c5, 32),
-        };
+        let image = std::slice::from_ref(image);
+        let views = Tensor::cat(vec![stack_views(image, 0, device), stack_views(image, 1, device)], 0);
+        let (features, stride) = map_at(encoder.forward(views), level);
         let [_, channels, height, width] = features.dims();
-        let vectors = match scrl::rois(std::slice::from_ref(sample)) {
-            Some(rois) => floats(scrl::pool(features.clone(), &rois, stride))?,
-            None => Vec::new(),
+        let rois = rois(image);
+        let vectors = match rois.is_empty() {
+            true => Vec::new(),
+            false => floats(pool_boxes(features.clone(), &rois, stride))?,
         };
         let mut vectors = vectors.chunks_exact(channels).map(<[f32]>::to_vec).collect::<Vec<_>>();
         let second = vectors.split_off(vectors.len() / 2);

@@ -9,9 +9,8 @@ use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;
 use scrl_core::transforms::RgbImage;
-use scrl_pretrain::methods::Sample;
-use scrl_pretrain::train::sample_function;
-use scrl_pretrain::{MethodKind, PretrainConfig};
+use scrl_pretrain::PretrainConfig;
+use scrl_pretrain::image_views::{ImageViews, load_views, load_views_with_boxes};
 
 use super::sheet::{self, Outline};
 use super::similarity::{BoxCosines, ImageFeatures, SimilarityMap};
@@ -26,10 +25,6 @@ const THICK: u32 = 4;
 pub fn run(args: &InspectViewsArgs) -> Result<Ending> {
     let mut settings = config::load::<PretrainConfig>(&args.config, &args.overrides)?.validate()?;
     settings.seed = args.seed.unwrap_or(settings.seed);
-    if settings.method == MethodKind::Byol {
-        // Boxes are drawn after the views, so the views stay BYOL's.
-        settings.method = MethodKind::Scrl;
-    }
     refuse_what_cannot_be_shown(args, &settings)?;
     let data = ImageFolder::scan(&args.data)?;
     let chosen = first_of_an_epoch(&settings, &data, args.images);
@@ -54,9 +49,10 @@ pub fn run(args: &InspectViewsArgs) -> Result<Ending> {
 }
 
 fn refuse_what_cannot_be_shown(args: &InspectViewsArgs, settings: &PretrainConfig) -> Result<()> {
-    if args.weights.is_some() && settings.method == MethodKind::Supervised {
+    if args.weights.is_some() && settings.method.facts().views < 2 {
         bail!(
-            "a similarity map needs two views, and supervised pretraining has one; pass a recipe of scrl or byol"
+            "a similarity map needs two views, and {} pretraining has one; pass a recipe of scrl or byol",
+            settings.method.name()
         );
     }
     if let Some(number) = args.box_number {
@@ -75,10 +71,14 @@ fn first_of_an_epoch(settings: &PretrainConfig, data: &ImageFolder, images: usiz
 }
 
 /// The images as the run's loader prepares them.
-fn load(settings: &PretrainConfig, data: &ImageFolder, chosen: &[usize]) -> Result<Vec<Sample>> {
+fn load(settings: &PretrainConfig, data: &ImageFolder, chosen: &[usize]) -> Result<Vec<ImageViews>> {
     let options =
         LoaderOptions { seed: settings.seed, epoch: 0, threads: settings.data.threads, prefetch: 1 };
-    let mut batches = load_batches(vec![chosen.to_vec()], options, sample_function(settings, data));
+    let load = match settings.method.facts().views {
+        1 => load_views(settings, data),
+        _ => load_views_with_boxes(settings, data),
+    };
+    let mut batches = load_batches(vec![chosen.to_vec()], options, load);
     Ok(batches.next().context("the loader gave no batch")??)
 }
 
@@ -97,16 +97,16 @@ struct Similarities {
 impl Similarities {
     fn compute(
         path: &Path,
-        samples: &[Sample],
+        samples: &[ImageViews],
         args: &InspectViewsArgs,
         settings: &PretrainConfig,
     ) -> Result<Self> {
         let device = device::parse(&args.device)?;
         let (encoder, ..) = weights::load_backbone(path, &device)?;
-        let (side, level) = (settings.augment.view_size as usize, settings.heads.pool_level);
+        let level = settings.level();
         let features = samples
             .iter()
-            .map(|sample| ImageFeatures::compute(&encoder, sample, side, level, &device))
+            .map(|sample| ImageFeatures::compute(&encoder, sample, level, &device))
             .collect::<Result<Vec<_>>>()?;
         let maps = samples.iter().zip(&features).map(|(sample, features)| {
             let number = args.box_number.filter(|_| !sample.boxes.is_empty()).or_else(|| largest(sample))?;
@@ -115,7 +115,7 @@ impl Similarities {
         Ok(Self { maps: maps.collect(), cosines: BoxCosines::of(&features) })
     }
 
-    fn print(&self, samples: &[Sample], side: u32) {
+    fn print(&self, samples: &[ImageViews], side: u32) {
         let number = |value: Option<f64>| value.map_or("–".to_string(), |value| format!("{value:.3}"));
         println!("mean cosine of matched boxes             {}", number(self.cosines.matched));
         println!("  of other boxes of the same image       {}", number(self.cosines.same_image));
@@ -133,20 +133,21 @@ impl Similarities {
 }
 
 /// The number of the box that is largest in view 1.
-fn largest(sample: &Sample) -> Option<usize> {
+fn largest(sample: &ImageViews) -> Option<usize> {
     let area = |number: usize| sample.boxes[number].view1.area();
     (0..sample.boxes.len()).max_by(|&a, &b| area(a).total_cmp(&area(b)))
 }
 
 /// The views of an image, with a map view 2 once more under it.
-fn panels(sample: &Sample, side: u32, shown: Option<&Shown>) -> Vec<RgbImage> {
+fn panels(sample: &ImageViews, side: u32, shown: Option<&Shown>) -> Vec<RgbImage> {
     let outline = |number: usize, view: usize| Outline {
         bbox: if view == 0 { sample.boxes[number].view1 } else { sample.boxes[number].view2 },
         number,
         color: sheet::pair_color(number),
         width: if shown.is_some_and(|shown| shown.number == number) { THICK } else { LINE },
     };
-    let views: Vec<RgbImage> = sample.views.iter().map(|pixels| sheet::picture(pixels, side)).collect();
+    let views: Vec<RgbImage> =
+        sample.views.iter().map(|pixels| sheet::picture(&pixels.values, side)).collect();
     let mut panels: Vec<RgbImage> = views
         .iter()
         .enumerate()
@@ -163,7 +164,7 @@ fn panels(sample: &Sample, side: u32, shown: Option<&Shown>) -> Vec<RgbImage> {
 }
 
 /// What is worth telling beside a file's name.
-fn caption(sample: &Sample, shown: Option<&Shown>) -> String {
+fn caption(sample: &ImageViews, shown: Option<&Shown>) -> String {
     match shown {
         Some(shown) => {
             let (low, high) = shown.map.range();
