@@ -16,6 +16,8 @@ pub enum MethodKind {
     Scrl,
     /// Bootstrap your own latent (Grill et al. 2020): whole views.
     Byol,
+    /// Dense contrastive learning (Wang et al. 2021): places of two views against queues of negatives.
+    DenseCl,
     /// Classification of labelled images.
     Supervised,
 }
@@ -66,6 +68,9 @@ pub struct PretrainConfig {
     pub ema: EmaConfig,
     #[serde(default)]
     pub supervised: SupervisedConfig,
+    /// Settings of method `densecl`.
+    #[serde(default, skip_serializing_if = "DenseClConfig::is_default")]
+    pub densecl: DenseClConfig,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -153,6 +158,32 @@ impl Default for EmaConfig {
 pub struct SupervisedConfig {
     /// Share of the target spread evenly over all classes (Szegedy et al. 2016).
     pub label_smoothing: f64,
+}
+
+/// Settings of method `densecl`; the defaults are the published ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DenseClConfig {
+    /// Negatives in each of the two queues: vectors of the images before. More than a batch; the published batches divide
+    /// it, which is not needed here.
+    pub queue: usize,
+    /// What cosines are divided by before the softmax.
+    pub temperature: f64,
+    /// Share of the loss of places; the rest is the loss of whole views.
+    pub dense_weight: f64,
+}
+
+impl Default for DenseClConfig {
+    fn default() -> Self {
+        Self { queue: 65536, temperature: 0.2, dense_weight: 0.5 }
+    }
+}
+
+impl DenseClConfig {
+    /// Absent from saved configurations at its defaults, so that runs of before keep their hash.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How often a run reports and saves.
@@ -246,6 +277,21 @@ impl PretrainConfig {
         positive("heads.output", self.heads.output as f64)?;
         positive("log.interval", self.log.interval as f64)?;
         positive("model.width", self.model.width)?;
+        let DenseClConfig { queue, temperature, dense_weight } = self.densecl;
+        // Checkpoints hold the place in the queue as a 32-bit float.
+        check(
+            "densecl.queue",
+            queue,
+            (1..=1 << 24).contains(&queue),
+            "must lie between 1 and 16777216; a few times the batch at least makes sense",
+        )?;
+        positive("densecl.temperature", temperature)?;
+        check(
+            "densecl.dense_weight",
+            dense_weight,
+            (0.0..=1.0).contains(&dense_weight),
+            "must lie in 0..=1",
+        )?;
         let smoothing = self.supervised.label_smoothing;
         check("supervised.label_smoothing", smoothing, (0.0..1.0).contains(&smoothing), "must lie in 0..1")?;
         Ok(self)
@@ -325,7 +371,7 @@ mod tests {
     #[test]
     fn settings_at_their_defaults_leave_the_saved_configuration_as_it_was_without_them() {
         let text = scrl_core::config::to_toml(&config("accumulate = 1").unwrap());
-        for new in ["accumulate", "compat", "online_probe"] {
+        for new in ["accumulate", "compat", "online_probe", "densecl"] {
             assert!(!text.contains(new), "{text}");
         }
         assert!(scrl_core::config::to_toml(&config("accumulate = 2").unwrap()).contains("accumulate = 2"));

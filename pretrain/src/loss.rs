@@ -1,4 +1,4 @@
-//! Losses of the three methods.
+//! Losses.
 
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 
@@ -24,7 +24,7 @@ pub fn symmetric_loss(prediction: Tensor<2>, target: Tensor<2>) -> Tensor<1> {
 }
 
 /// Divides each row by its L2 norm, at least 1e-12 as in PyTorch's `F.normalize`.
-fn normalise(rows: Tensor<2>) -> Tensor<2> {
+pub(crate) fn normalise(rows: Tensor<2>) -> Tensor<2> {
     let norm = rows.clone().square().sum_dim(1).clamp_min(1e-24).sqrt();
     rows / norm
 }

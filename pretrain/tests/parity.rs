@@ -25,8 +25,10 @@ use scrl_pretrain::metrics;
 use scrl_pretrain::pooling::{Pooling, Regions};
 use scrl_pretrain::schedule::Schedule;
 
-use inputs::{CLASSES, INPUTS, Inputs};
+use inputs::{CLASSES, Inputs};
 
+/// Of tests without a case.
+const INPUTS: Inputs = Inputs { seed: 0, images: 4 };
 const STEPS: usize = 10;
 /// Elements that the fixture keeps of a tensor, before its sum and its norm.
 const KEPT: usize = 16;
@@ -39,6 +41,13 @@ const VALUE_TOLERANCE: f64 = 5e-5;
 /// Of a momentum buffer, relative to its largest element: buffers are gradients, whose rounding no learning rate scales
 /// down; 32 and 64 bits in PyTorch differ by 1e-4.
 const BUFFER_TOLERANCE: f64 = 1e-3;
+
+impl Inputs {
+    fn tensor<const D: usize>(self, name: &str, shape: [usize; D], factor: f32) -> Tensor<D> {
+        let values = self.noise(name, shape.iter().product()).into_iter().map(|value| value * factor);
+        Tensor::from_data(TensorData::new(values.collect(), shape), &device())
+    }
+}
 
 fn device() -> Device {
     Device::flex().autodiff()

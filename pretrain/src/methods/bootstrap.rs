@@ -231,6 +231,7 @@ mod tests {
             },
             ema: Default::default(),
             supervised: Default::default(),
+            densecl: Default::default(),
             log: Default::default(),
         }
     }

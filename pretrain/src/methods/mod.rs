@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 mod byol;
+pub mod densecl;
 mod evaluation;
 mod gradients;
 mod method;
@@ -26,13 +27,14 @@ const INIT: u64 = 1;
 
 impl MethodKind {
     /// Every method.
-    pub const ALL: [Self; 3] = [Self::Scrl, Self::Byol, Self::Supervised];
+    pub const ALL: [Self; 4] = [Self::Scrl, Self::Byol, Self::DenseCl, Self::Supervised];
 
     /// What there is to know about the method. This is the list of methods: everything else asks the facts.
     pub fn facts(self) -> &'static MethodFacts {
         match self {
             Self::Scrl => &scrl::FACTS,
             Self::Byol => &byol::FACTS,
+            Self::DenseCl => &densecl::FACTS,
             Self::Supervised => &supervised::FACTS,
         }
     }

@@ -1,6 +1,6 @@
-//! The inputs of `fixtures/parity/generate.py`, from the same hashes.
+//! The inputs of `fixtures/{parity,densecl}/generate.py`, from the same hashes.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::TensorData;
 use scrl_core::models::parameters::TensorMap;
 use scrl_core::structures::BoxXyxy;
 use scrl_pretrain::box_generator::MatchedBox;
@@ -19,9 +19,6 @@ pub struct Inputs {
     /// A batch.
     pub images: usize,
 }
-
-/// Of tests without a case.
-pub const INPUTS: Inputs = Inputs { seed: 0, images: 4 };
 
 impl Inputs {
     fn bits(self, name: &str, count: usize) -> impl Iterator<Item = u32> {
@@ -42,11 +39,6 @@ impl Inputs {
 
     fn coarse_noise(self, name: &str, count: usize) -> Vec<f32> {
         self.bits(name, count).map(|bits| (bits >> 24) as f32 / 128.0 - 1.0).collect()
-    }
-
-    pub fn tensor<const D: usize>(self, name: &str, shape: [usize; D], factor: f32) -> Tensor<D> {
-        let values = self.noise(name, shape.iter().product()).into_iter().map(|value| value * factor);
-        Tensor::from_data(TensorData::new(values.collect(), shape), &Device::flex().autodiff())
     }
 
     fn initial(self, name: &str, shape: &[usize]) -> TensorData {

@@ -57,6 +57,7 @@ fn config(size: u32) -> PretrainConfig {
         },
         ema: Default::default(),
         supervised: Default::default(),
+        densecl: Default::default(),
         log: Default::default(),
     }
 }

@@ -75,6 +75,7 @@ fn config(args: &BenchPretrainArgs) -> PretrainConfig {
         },
         ema: Default::default(),
         supervised: Default::default(),
+        densecl: Default::default(),
         log: Default::default(),
     }
 }
