@@ -75,7 +75,8 @@ pub struct Optimizer {
     compat: Compat,
     buffers: HashMap<String, Buffer>,
     grad_norm_requested: bool,
-    last_grad_norm: Option<f64>,
+    /// Of the last step, `[1]` for each parameter, on the device.
+    last_squares: Option<Vec<Tensor<1>>>,
 }
 
 /// A momentum buffer, flat so that buffers of every rank share one type.
@@ -93,7 +94,7 @@ impl Optimizer {
             compat: Compat::Fixed,
             buffers: HashMap::new(),
             grad_norm_requested: false,
-            last_grad_norm: None,
+            last_squares: None,
         }
     }
 
@@ -109,8 +110,7 @@ impl Optimizer {
 
     /// Updates every parameter that has a gradient, in place where the module alone holds its memory.
     ///
-    /// LARS reads the norm of the gradient from the device; SGD reads nothing unless
-    /// [`request_grad_norm`](Self::request_grad_norm) asked for it.
+    /// Nothing is read from the device.
     pub fn step<M: Module>(&mut self, lr: f64, module: M, mut grads: GradientsParams) -> M {
         let mut update = Update {
             path: Vec::new(),
@@ -124,19 +124,20 @@ impl Optimizer {
         let module = module.map(&mut update);
         let squares = update.gradient_squares;
         let known = self.config.kind == OptimizerKind::Lars || self.grad_norm_requested;
-        self.last_grad_norm = known.then(|| root_of_sum(squares));
+        self.last_squares = known.then_some(squares);
         self.grad_norm_requested = false;
         module
     }
 
-    /// Makes the next [`step`](Self::step) compute the norm of the whole gradient.
+    /// Makes the next [`step`](Self::step) keep the norm of the whole gradient; LARS keeps it always.
     pub fn request_grad_norm(&mut self) {
         self.grad_norm_requested = true;
     }
 
-    /// L2 norm of the last step's whole gradient, before decay and trust ratio; `None` where it was not computed.
+    /// L2 norm of the last step's whole gradient, before decay and trust ratio, read from the device now; `None` where it was
+    /// not kept.
     pub fn last_grad_norm(&self) -> Option<f64> {
-        self.last_grad_norm
+        self.last_squares.clone().map(root_of_sum)
     }
 
     /// Host copies of the momentum buffers by parameter path.
