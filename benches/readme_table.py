@@ -1,22 +1,59 @@
 #!/usr/bin/env python3
-"""Puts a benchmark's table into a Markdown file, between the lines `<!-- NAME -->` and `<!-- /NAME -->`.
+"""Inserts a benchmark's table into a Markdown file, between the lines `<!-- NAME -->` and `<!-- /NAME -->`.
 
-    python3 benches/readme_table.py runs/demo README.md [NAME]
+    python3 benches/readme_table.py runs/demo README.md [NAME] [--data DATASET]
 
-NAME is `demo` if none is given. Reads `results.json` and the sentences at the head of `report.md`; needs Python alone.
+NAME defaults to `demo`. `--data` keeps one data set of a plan that has several. Reads `results.json` and the sentences at
+the top of `report.md`; needs only Python's standard library.
 """
 
+import argparse
 import json
+import math
 import pathlib
-import sys
+import statistics
 
 METRICS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "VOC07_mAP": "VOC07 mAP"}
+# Student's t, 97.5 % quantile, for 1, 2, ... degrees of freedom; 1.96 beyond.
+T_95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
+
+
+def separable(better: dict[int, float], worse: dict[int, float]) -> bool:
+    """Whether the 95 % interval of the mean paired difference lies above zero. Both map seeds to metrics."""
+    pairs = [better[seed] - worse[seed] for seed in better if seed in worse]
+    if len(pairs) < 2:
+        return False
+    quantile = T_95[len(pairs) - 2] if len(pairs) - 1 <= len(T_95) else 1.96
+    return statistics.mean(pairs) > quantile * statistics.stdev(pairs) / math.sqrt(len(pairs))
+
+
+def metric_of(results: dict) -> dict[tuple, dict[str, dict[int, float]]]:
+    """Values per (data set, label fraction, metric), then initialisation, then seed."""
+    values: dict[tuple, dict[str, dict[int, float]]] = {}
+    for run in results["transfer"]:
+        for metric in METRICS:
+            if run.get(metric) is not None:
+                key = (run["dataset"], run["label_fraction"], metric)
+                values.setdefault(key, {}).setdefault(run["init"], {})[run["seed"]] = run[metric]
+    return values
+
+
+def winners(results: dict) -> set[tuple]:
+    """(data set, label fraction, metric, initialisation) of each value that is separable from all others of its column."""
+    found = set()
+    for key, by_init in metric_of(results).items():
+        best = max(by_init, key=lambda init: statistics.mean(by_init[init].values()))
+        others = [init for init in by_init if init != best]
+        if others and all(separable(by_init[best], by_init[other]) for other in others):
+            found.add((*key, best))
+    return found
 
 
 def table(results: dict) -> list[str]:
-    """A row a data set, share of labels and init, in the order of the report: mean ± standard deviation over seeds, percent.
+    """One row per data set, label fraction and initialisation, in the report's order: mean ± standard deviation, percent.
 
-    The highest mean of a data set and share is bold. The data set has a column where there are several.
+    A value is bold if the paired 95 % intervals separate it from every other initialisation. The data set has a column
+    if there are several.
     """
     images = {(r["dataset"], r["label_fraction"], r["init"]): r["train_images"] for r in results["transfer"]}
     cells: dict[tuple, dict] = {}
@@ -27,41 +64,55 @@ def table(results: dict) -> list[str]:
     several = len(datasets) > 1
     head = ["data"] * several + ["init", "labels", "images", "seeds", *METRICS.values()]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    best: dict[tuple, float] = {}
-    for (dataset, fraction, _), metrics in cells.items():
-        for metric in METRICS:
-            key = (dataset, fraction, metric)
-            best[key] = max(best.get(key, 0.0), metrics[metric]["mean"])
+    bold = winners(results)
     for key, metrics in sorted(cells.items(), key=lambda item: (datasets.index(item[0][0]), item[0][1])):
         dataset, fraction, init = key
         row = [dataset] * several + [init, f"{100 * fraction:g} %", str(images[key]), str(metrics["AP"]["count"])]
         for metric in METRICS:
             mean, std = metrics[metric]["mean"], metrics[metric]["std"]
             text = f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if std is not None else "")
-            row.append(f"**{text}**" if mean == best[dataset, fraction, metric] else text)
+            row.append(f"**{text}**" if (dataset, fraction, metric, init) in bold else text)
         rows.append("| " + " | ".join(row) + " |")
     return rows
 
 
-def sentences(report: str) -> list[str]:
-    """The list at the head of the report: what the paired differences say."""
-    return [line for line in report.split("## ")[0].splitlines() if line.startswith("- ")]
+def only(results: dict, dataset: str) -> dict:
+    """The results of one data set."""
+    return {**results, **{part: [r for r in results[part] if r["dataset"] == dataset] for part in ("transfer", "summary")}}
+
+
+def sentences(report: str, dataset: str | None) -> list[str]:
+    """The list at the top of the report: what the paired differences say; of one data set, without its name."""
+    lines = [line for line in report.split("## ")[0].splitlines() if line.startswith("- ")]
+    prefix = f"- {dataset}: "
+    return [f"- {line.removeprefix(prefix)}" for line in lines if line.startswith(prefix)] if dataset else lines
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=pathlib.Path, help="folder of a benchmark")
+    parser.add_argument("target", type=pathlib.Path, help="Markdown file to change")
+    parser.add_argument("name", nargs="?", default="demo", help="name in the marker comments")
+    parser.add_argument("--data", metavar="DATASET", help="keep only this data set")
+    return parser.parse_args()
 
 
 def main() -> None:
-    if len(sys.argv) not in (3, 4):
-        sys.exit(__doc__)
-    run, target = map(pathlib.Path, sys.argv[1:3])
-    name = sys.argv[3] if len(sys.argv) == 4 else "demo"
-    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
-    results = json.loads((run / "results.json").read_text())
-    text = target.read_text()
+    args = arguments()
+    begin, end = f"<!-- {args.name} -->\n", f"<!-- /{args.name} -->\n"
+    results = json.loads((args.run / "results.json").read_text())
+    if args.data is not None:
+        names = sorted({r["dataset"] for r in results["transfer"]})
+        if args.data not in names:
+            raise SystemExit(f"{args.run} has no data set `{args.data}`; it has {', '.join(names)}")
+        results = only(results, args.data)
+    text = args.target.read_text()
     if begin not in text or end not in text:
-        sys.exit(f"{target} lacks the lines {begin.strip()} and {end.strip()}")
-    lines = [*table(results), "", *sentences((run / "report.md").read_text())]
+        raise SystemExit(f"{args.target} lacks the lines {begin.strip()} and {end.strip()}")
+    lines = [*table(results), "", *sentences((args.run / "report.md").read_text(), args.data)]
     before, rest = text.split(begin)
     after = rest.split(end)[1]
-    target.write_text(before + begin + "\n" + "\n".join(lines) + "\n\n" + end + after)
+    args.target.write_text(before + begin + "\n" + "\n".join(lines) + "\n\n" + end + after)
 
 
 if __name__ == "__main__":
