@@ -173,8 +173,8 @@ fn every_recipe_tells_its_purpose_command_time_and_result() {
         let header = toml.split("\n\n").next().unwrap();
         assert!(header.lines().count() >= 4, "{}: {header}", recipe.display());
         let name = recipe.file_name().unwrap().to_str().unwrap();
-        let command = format!("# scrl pretrain --config configs/pretrain/{name} --data ");
-        for part in [command.as_str(), "# Expected time: ", "# Expected result: "] {
+        let command = format!("# command   scrl pretrain --config configs/pretrain/{name} --data ");
+        for part in [command.as_str(), "# time      ", "# result    "] {
             assert!(header.contains(part), "{name} has no `{part}`");
         }
     }
