@@ -1,4 +1,4 @@
-"""Finds objects with a file of `scrl export detector`: python detect.py MODEL IMAGE [SCORE]
+"""Runs a detector exported by `scrl export detector`: python detect.py MODEL IMAGE [SCORE]
 
 Needs onnxruntime, pillow and numpy.
 """
@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
 classes, prepare = json.loads(about["scrl.classes"]), json.loads(about["scrl.preprocessing"])
-# Short side, long side at most; filter.
+# Resize: the short side to min_size, but the long side to max_size at most.
 image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
 scale = min(prepare["min_size"] / min(image.size), prepare["max_size"] / max(image.size))
 width, height = (max(1, int(side * scale + 0.5)) for side in image.size)
@@ -18,7 +18,7 @@ pixels = numpy.asarray(small, numpy.float32)
 if about["scrl.input"] == "normalized":
     pixels = (pixels / 255 - numpy.float32(prepare["mean"])) / numpy.float32(prepare["std"])
 inputs = {"images": pixels.transpose(2, 0, 1)[None]}
-if about["scrl.image_sizes"] == "true":  # zeros at the right and bottom up to multiples of 32
+if about["scrl.image_sizes"] == "true":  # pad right and bottom with zeros to multiples of 32
     inputs["images"] = numpy.pad(inputs["images"], [(0, 0), (0, 0), (0, -height % 32), (0, -width % 32)])
     inputs["image_sizes"] = numpy.array([[height, width]])
 boxes, scores, labels, counts = session.run(["boxes", "scores", "labels", "num_detections"], inputs)

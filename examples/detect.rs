@@ -1,10 +1,10 @@
-//! Finds objects with a file of `scrl export detector`, using nothing of `scrl`: the crates `ort`, `image` and `serde_json`.
+//! Runs a detector exported by `scrl export detector` without `scrl`: only the crates `ort`, `image` and `serde_json`.
 //!
 //! ```sh
 //! ORT_DYLIB_PATH=libonnxruntime.so cargo run --release --example detect MODEL IMAGE [SCORE]
 //! ```
 //!
-//! For files with the input `image_sizes`, the default of the export.
+//! For files with the input `image_sizes`, which is the default of the export.
 
 use std::error::Error;
 
@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lowest = score.first().map_or(Ok(0.5), |score| score.parse::<f32>())?;
     let mut session = Session::builder(&ort::init().build()?)?.commit_from_file(model)?;
     let about = |session: &Session, key| session.metadata().ok()?.custom(key);
-    let classes: Vec<String> = from_str(&about(&session, "scrl.classes").ok_or("no exported detector")?)?;
-    let prepare: Value = from_str(&about(&session, "scrl.preprocessing").ok_or("no exported detector")?)?;
+    let classes: Vec<String> = from_str(&about(&session, "scrl.classes").ok_or("MODEL was not exported by scrl")?)?;
+    let prepare: Value = from_str(&about(&session, "scrl.preprocessing").ok_or("MODEL was not exported by scrl")?)?;
     let raw = about(&session, "scrl.input").as_deref() == Some("raw");
     let number = |value: &Value| value.as_f64().unwrap_or_default() as f32;
 
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [width, height] = [w, h].map(|side| ((side * scale).round() as u32).max(1));
     let small = image.resize_exact(width, height, FilterType::Triangle).into_rgb8();
 
-    // One image in the top-left corner, zeros beyond, sides of multiples of 32.
+    // The image goes in the top-left corner; the rest, up to multiples of 32, is zero.
     let [columns, rows] = [width, height].map(|side| side.next_multiple_of(32) as usize);
     let mut pixels = vec![0.0; 3 * rows * columns];
     for (x, y, pixel) in small.enumerate_pixels() {

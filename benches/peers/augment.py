@@ -1,4 +1,4 @@
-"""Decoding and both augmented views with torchvision and Pillow on one thread, as `scrl bench augment` does it."""
+"""Decoding and both augmented views with torchvision and Pillow on one thread, as in `scrl bench augment`."""
 
 import random
 import time

@@ -1,7 +1,7 @@
-"""Writes COCO instances and results of a made-up validation set: `instances.json` and `results.json` in a folder.
+"""Writes COCO instances and results of a synthetic validation set: `instances.json` and `results.json` in a folder.
 
-Counts follow COCO val2017 (5,000 images, 80 classes, about seven objects an image). Half of an image's detections lie
-near its objects, mostly with the right class; the rest lie anywhere. The same seed writes the same files.
+Counts follow COCO val2017 (5,000 images, 80 classes, about seven objects per image). Half of an image's detections are near
+its objects, mostly with the right class; the rest are anywhere. The same seed writes the same files.
 
 usage: coco_set.py OUT [--images 5000] [--detections 50] [--classes 80] [--seed 0]
 """
@@ -17,14 +17,14 @@ MEAN_OBJECTS = 7.3
 
 
 def random_boxes(rng, count):
-    """`[count, 4]` as left, top, width, height; sides from 8 pixels up, small ones more often."""
+    """`[count, 4]` as left, top, width, height; sides of at least 8 pixels, small ones more often."""
     limit = np.array([WIDTH, HEIGHT])
     sides = 8 + rng.beta(1, 4, (count, 2)) * (limit - 8)
     return np.concatenate([rng.random((count, 2)) * (limit - sides), sides], 1)
 
 
 def near(rng, boxes):
-    """Boxes moved and scaled by about a tenth of their sides, inside the image."""
+    """The boxes shifted and scaled by about a tenth of their sides, clipped to the image."""
     sides = boxes[:, 2:] * np.exp(0.1 * rng.standard_normal((len(boxes), 2)))
     corner = boxes[:, :2] + 0.1 * boxes[:, 2:] * rng.standard_normal((len(boxes), 2))
     corner = np.clip(corner, 0, np.array([WIDTH, HEIGHT]) - 1)
@@ -33,7 +33,7 @@ def near(rng, boxes):
 
 
 def image_detections(rng, boxes, labels, count, classes):
-    """Boxes, classes and scores of `count` detections of an image."""
+    """Boxes, classes and scores of the `count` detections of one image."""
     hits = min(count // 2, 3 * len(boxes))
     source = rng.integers(0, len(boxes), hits) if len(boxes) else np.zeros(0, int)
     found = np.concatenate([near(rng, boxes[source]), random_boxes(rng, count - hits)])
@@ -83,7 +83,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=50, help="of an image")
+    parser.add_argument("--detections", type=int, default=50, help="per image")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,6 +1,6 @@
-"""torchvision's Faster R-CNN with a feature pyramid on the CPU: training steps, then detection, as `scrl bench detector` does it.
+"""torchvision's Faster R-CNN with a feature pyramid on the CPU: training steps, then detection, as in `scrl bench detector`.
 
-Batch norms are trained and nothing is frozen.
+Batch norms are trained; nothing is frozen.
 """
 
 import torch
@@ -17,12 +17,12 @@ def detector(args):
         backbone_name=args.arch, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
     )
     sides = sorted([args.height, args.width])
-    # Its resizing is then the identity.
+    # These limits make its resizing the identity.
     return FasterRCNN(backbone, num_classes=args.classes, min_size=sides[0], max_size=sides[1])
 
 
 def random_target(args):
-    """Objects of 20 to 98 pixels a side, smaller in images below 200 pixels."""
+    """Objects with sides of 20 to 98 pixels, smaller in images below 200 pixels."""
     size = torch.tensor([args.width, args.height], dtype=torch.float32)
     scale = (size / 200).clamp(max=1)
     corner = torch.rand(args.boxes, 2) * (size - 98 * scale - 1)

@@ -1,4 +1,4 @@
-"""A ResNet's evaluation forward pass in PyTorch on the CPU, up to its last feature map, as `scrl bench forward` does it."""
+"""A ResNet's evaluation forward pass in PyTorch on the CPU, up to its last feature map, as in `scrl bench forward`."""
 
 import torch
 import torchvision

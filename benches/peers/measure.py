@@ -1,4 +1,4 @@
-"""What the PyTorch peers share: options, timing, memory, and the line of JSON that each prints."""
+"""Shared by the PyTorch scripts: options, timing, memory, and the line of JSON that each prints."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ LAYOUTS = {"default": torch.contiguous_format, "channels_last": torch.channels_l
 
 
 def options(description, **defaults):
-    """Parses `--NAME VALUE` for every default, and `--steps`, `--threads` and `--layout`; seeds and sets threads."""
+    """Parses `--NAME VALUE` for every default, and `--steps`, `--threads` and `--layout`; sets seed and threads."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -28,7 +28,7 @@ def options(description, **defaults):
 
 
 def median_seconds(steps, step):
-    """Median time of `steps` calls after one to warm up."""
+    """Median time of `steps` calls after one warm-up call."""
     step()
     seconds = []
     for _ in range(steps):
@@ -39,7 +39,7 @@ def median_seconds(steps, step):
 
 
 def peak_gib():
-    """Most memory that this process has held so far."""
+    """Peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
 

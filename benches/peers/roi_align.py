@@ -1,4 +1,4 @@
-"""torchvision's RoIAlign on the CPU, forward and backward, as `scrl bench roi-align` does it."""
+"""torchvision's RoIAlign on the CPU, forward and backward, as in `scrl bench roi-align`."""
 
 import torch
 from measure import median_seconds, options, report
@@ -9,7 +9,7 @@ SIDES = (16, 112)
 
 
 def random_rois(args):
-    """Rows `(image, x1, y1, x2, y2)`: boxes that the finest pyramid level is responsible for, the images in turn."""
+    """Rows `(image, x1, y1, x2, y2)`: boxes assigned to the finest pyramid level, alternating between the images."""
     size = torch.tensor([args.width, args.height]) * STRIDE
     sides = (SIDES[0] + torch.rand(args.rois, 2) * (SIDES[1] - SIDES[0])).minimum(size)
     corner = torch.rand(args.rois, 2) * (size - sides)

@@ -1,4 +1,4 @@
-"""One SCRL training step in PyTorch on the CPU, as `scrl bench pretrain` does it.
+"""One SCRL training step in PyTorch on the CPU, as in `scrl bench pretrain`.
 
 Two views of every image go through an online and a target ResNet in one batch each; 1×1 RoIAlign on the last feature
 map, projector, predictor, symmetric loss, backward, SGD with momentum, moving average of the target.
@@ -23,7 +23,7 @@ def head(inputs):
 
 
 class Encoder(nn.Module):
-    """Backbone and projector: one vector a box."""
+    """Backbone and projector: one vector per box."""
 
     def __init__(self, arch):
         super().__init__()
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
 
 def random_rois(images, boxes, size):
-    """Rows `(image, x1, y1, x2, y2)`: boxes of 32 pixels and more, half of the image at most for small ones."""
+    """Rows `(image, x1, y1, x2, y2)`: boxes of at least 32 pixels, or half of the image if that is smaller."""
     smallest = min(32.0, size / 2)
     corner = torch.rand(images * boxes, 2) * (size - 1.25 * smallest)
     sides = smallest + torch.rand(images * boxes, 2) * (size - smallest - corner)
