@@ -18,8 +18,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lowest = score.first().map_or(Ok(0.5), |score| score.parse::<f32>())?;
     let mut session = Session::builder(&ort::init().build()?)?.commit_from_file(model)?;
     let about = |session: &Session, key| session.metadata().ok()?.custom(key);
-    let classes: Vec<String> = from_str(&about(&session, "scrl.classes").ok_or("MODEL was not exported by scrl")?)?;
-    let prepare: Value = from_str(&about(&session, "scrl.preprocessing").ok_or("MODEL was not exported by scrl")?)?;
+    let classes: Vec<String> =
+        from_str(&about(&session, "scrl.classes").ok_or("MODEL was not exported by scrl")?)?;
+    let prepare: Value =
+        from_str(&about(&session, "scrl.preprocessing").ok_or("MODEL was not exported by scrl")?)?;
     let raw = about(&session, "scrl.input").as_deref() == Some("raw");
     let number = |value: &Value| value.as_f64().unwrap_or_default() as f32;
 

@@ -1,4 +1,4 @@
-//! Random streams that depend on what they are for, never on the order in which they are asked for.
+//! Random streams, each identified by a seed and its purpose, so that the order of requests does not matter.
 
 use rand::SeedableRng;
 pub use rand::{Rng as RngExt, RngCore};
