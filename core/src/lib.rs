@@ -1,4 +1,4 @@
-//! What pretraining and transfer share: backbone, images, data, solver, checkpoints, run engine, config.
+//! Shared by pretraining and transfer: backbone, images, data, solver, checkpoints, run engine, config.
 
 pub mod checkpoint;
 pub mod config;

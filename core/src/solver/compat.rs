@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which numbers to reproduce where the official code differs from what is meant.
+/// Which numbers to reproduce where the official code differs from the recipe's intent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compat {
@@ -20,10 +20,10 @@ impl Compat {
     }
 }
 
-/// Whether `optim/getters.py::get_optimizer_and_scheduler` lets LARS and decay leave the parameter at a path alone.
+/// Whether `optim/getters.py::get_optimizer_and_scheduler` excludes the parameter at a path from LARS and weight decay.
 ///
-/// It looks for "bias" and "bn" in names. In its names the norms of stem, downsamples and heads are numbered members
-/// of sequences, so it finds the blocks' norms alone.
+/// It looks for "bias" and "bn" in names. There, the norms of stem, downsamples and heads are numbered members of
+/// sequences, so it finds only the norms of the blocks.
 pub(super) fn official_code_spares(path: &str) -> bool {
     path.ends_with("bias") || (path.contains("layer") && path.contains(".bn"))
 }

@@ -7,7 +7,7 @@
 //! 2. `b ← momentum·b + g`, at a parameter's first update `b ← g`.
 //! 3. `w ← w − lr·b`, with Nesterov `w ← w − lr·(g + momentum·b)`.
 //!
-//! [`Compat::Official`] changes LARS alone: parameters are spared by name, and what is spared gets `g ← lr·g`.
+//! [`Compat::Official`] changes only LARS: parameters are excluded by name, and the excluded ones get `g ← lr·g`.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,7 @@ pub struct OptimizerConfig {
     pub kind: OptimizerKind,
     /// Momentum; 0 keeps no buffers.
     pub momentum: f64,
-    /// L2 penalty added to the gradient.
+    /// Weight decay: an L2 penalty added to the gradient.
     pub weight_decay: f64,
     /// Nesterov's momentum.
     pub nesterov: bool,
@@ -47,7 +47,7 @@ pub struct OptimizerConfig {
     pub trust: f64,
     /// Added to the denominator of LARS' ratio.
     pub eps: f64,
-    /// Whether parameters of rank 1 get decay and trust ratio too.
+    /// Whether parameters of rank 1 also get weight decay and the trust ratio.
     pub decay_norm_and_bias: bool,
 }
 
@@ -98,7 +98,7 @@ impl Optimizer {
         }
     }
 
-    /// The same with the numbers of the official code, or without.
+    /// The same optimiser, reproducing the official code's numbers or not.
     pub fn with_compat(self, compat: Compat) -> Self {
         Self { compat, ..self }
     }
@@ -108,7 +108,7 @@ impl Optimizer {
         &self.config
     }
 
-    /// Updates every parameter that has a gradient, in place where the module alone holds its memory.
+    /// Updates every parameter that has a gradient, in place where the module is the only owner of its memory.
     ///
     /// Nothing is read from the device.
     pub fn step<M: Module>(&mut self, lr: f64, module: M, mut grads: GradientsParams) -> M {
@@ -134,8 +134,8 @@ impl Optimizer {
         self.grad_norm_requested = true;
     }
 
-    /// L2 norm of the last step's whole gradient, before decay and trust ratio, read from the device now; `None` where it was
-    /// not kept.
+    /// L2 norm of the last step's whole gradient, before weight decay and trust ratio, read from the device by this call; `None`
+    /// if it was not computed.
     pub fn last_grad_norm(&self) -> Option<f64> {
         self.last_squares.clone().map(root_of_sum)
     }
@@ -149,7 +149,7 @@ impl Optimizer {
         self.buffers.iter().map(|(path, buffer)| (path.clone(), copy(buffer))).collect()
     }
 
-    /// Replaces the momentum buffers by those of [`state`](Self::state), to the bit.
+    /// Replaces the momentum buffers with those of [`state`](Self::state), bit-exactly.
     pub fn load_state(&mut self, state: TensorMap, device: &Device) {
         let device = device.clone().without_autodiff();
         let restore = |data: TensorData| {
@@ -229,7 +229,7 @@ impl Update<'_> {
         self.compat == Compat::Official && self.config.kind == OptimizerKind::Lars
     }
 
-    /// Whether a parameter gets decay and trust ratio.
+    /// Whether a parameter gets weight decay and the trust ratio.
     fn regularises(&self, path: &str, rank: usize) -> bool {
         match self.official_lars() {
             true => !official_code_spares(path),

@@ -54,7 +54,7 @@ pub struct WarmupMultiStep {
     pub warmup_factor: f64,
     /// Steps at which the rate falls, ascending.
     pub milestones: Vec<u64>,
-    /// Factor at each milestone, 0.1 as a rule.
+    /// Factor at each milestone, usually 0.1.
     pub gamma: f64,
 }
 
