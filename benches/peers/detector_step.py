@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN with a feature pyramid on the CPU: training steps, then detection, as in `scrl bench detector`.
+"""torchvision's Faster R-CNN with a feature pyramid: training steps, then detection, as in `scrl bench detector`.
 
 Batch norms are trained; nothing is frozen.
 """
@@ -33,14 +33,17 @@ def random_target(args):
 
 def main():
     args = options(__doc__, arch="resnet50", batch=2, height=480, width=640, classes=4, boxes=13)
-    model = detector(args).to(memory_format=args.format)
-    images = [torch.rand(3, args.height, args.width) for _ in range(args.batch)]
-    targets = [random_target(args) for _ in range(args.batch)]
+    model = detector(args).to(args.device, memory_format=args.format)
+    images = [torch.rand(3, args.height, args.width).to(args.device) for _ in range(args.batch)]
+    targets = [
+        {name: value.to(args.device) for name, value in random_target(args).items()} for _ in range(args.batch)
+    ]
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     losses = []
 
     def step():
-        loss = torch.stack(list(model(images, targets).values())).sum()
+        with args.cast:
+            loss = torch.stack(list(model(images, targets).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -48,7 +51,7 @@ def main():
 
     train = median_seconds(args.steps, step)
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), args.cast:
         infer = median_seconds(args.steps, lambda: model(images))
     report(
         "detector_step",

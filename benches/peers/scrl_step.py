@@ -1,4 +1,4 @@
-"""One SCRL training step in PyTorch on the CPU, as in `scrl bench pretrain`.
+"""One SCRL training step in PyTorch, as in `scrl bench pretrain`.
 
 Two views of every image go through an online and a target ResNet in one batch each; 1×1 RoIAlign on the last feature
 map, projector, predictor, symmetric loss, backward, SGD with momentum, moving average of the target.
@@ -49,19 +49,22 @@ def random_rois(images, boxes, size):
 def main():
     args = options(__doc__, arch="resnet50", batch=8, size=224, boxes=10)
     online, target, predictor = Encoder(args.arch), Encoder(args.arch), head(OUTPUT)
-    online, target = (network.to(memory_format=args.format) for network in (online, target))
+    online, target = (network.to(args.device, memory_format=args.format) for network in (online, target))
+    predictor = predictor.to(args.device)
     target.requires_grad_(False)
     trained = [*online.parameters(), *predictor.parameters()]
     optimizer = torch.optim.SGD(trained, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    views = torch.randn(2 * args.batch, 3, args.size, args.size).to(memory_format=args.format)
-    rois = random_rois(2 * args.batch, args.boxes, args.size)
+    views = torch.randn(2 * args.batch, 3, args.size, args.size).to(args.device, memory_format=args.format)
+    rois = random_rois(2 * args.batch, args.boxes, args.size).to(args.device)
+    run_online, run_target = (torch.compile(net) if args.compile else net for net in (online, target))
     half = args.batch * args.boxes
     losses = []
 
     def step():
-        predicted = normalize(predictor(online(views, rois)), dim=1)
-        with torch.no_grad():
-            aimed = normalize(target(views, rois), dim=1)
+        with args.cast:
+            predicted = normalize(predictor(run_online(views, rois)).float(), dim=1)
+            with torch.no_grad():
+                aimed = normalize(run_target(views, rois).float(), dim=1)
         # Each view's boxes are compared with the same boxes of the other view.
         cosine = (predicted * torch.cat([aimed[half:], aimed[:half]])).sum(1)
         loss = 2 * (2 - 2 * cosine).mean()
