@@ -9,10 +9,14 @@
 pub fn vectorized<R>(body: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
+        /// # Safety
+        /// The processor has these features.
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
         fn widest<R>(body: impl FnOnce() -> R) -> R {
             body()
         }
+        /// # Safety
+        /// The processor has AVX2.
         #[target_feature(enable = "avx2")]
         fn wide<R>(body: impl FnOnce() -> R) -> R {
             body()

@@ -1,7 +1,7 @@
 //! Left operands in tiles, shared by threads.
 
 use super::{
-    Matrix,
+    Matrix, amx,
     split::{BLOCK, BLOCK_TILES, DEPTH, Operand, Tile, pack_block},
 };
 use rayon::prelude::*;
@@ -22,6 +22,9 @@ const MAX_SPARE: usize = 4;
 
 impl Packed {
     /// Packs a `[rows, depth]` matrix with all threads.
+    ///
+    /// # Panics
+    /// As [`sum_of`](Self::sum_of).
     pub(super) fn new(matrix: Matrix<'_>, sizes: [usize; 2]) -> Self {
         Self::sum_of(matrix, sizes, &[0])
     }
@@ -31,8 +34,9 @@ impl Packed {
     /// matrix, of the second, ..., and again.
     ///
     /// # Panics
-    /// If a matrix overruns its slice.
+    /// If AMX is not available, or a matrix overruns its slice.
     pub(crate) fn sum_of(matrix: Matrix<'_>, [rows, depth]: [usize; 2], offsets: &[usize]) -> Self {
+        amx::require();
         for &offset in offsets {
             let matrix = Matrix { data: matrix.data.get(offset..).unwrap_or_default(), ..matrix };
             assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
@@ -49,8 +53,8 @@ impl Packed {
                 for (&offset, tiles) in offsets.iter().zip(&mut tiles) {
                     let matrix = Matrix { data: &matrix.data[offset..], ..matrix };
                     let operand = Operand::left(matrix, [rows, depth]);
-                    // SAFETY: operands are packed only where AMX is there, and processors with AMX have
-                    // AVX-512; the matrix holds its rows (asserted above).
+                    // SAFETY: AMX is available, and with it AVX-512; the matrix holds its rows (both asserted
+                    // above).
                     unsafe { pack_block::<true>(&operand, [block * BLOCK, from], tiles) };
                 }
             }

@@ -100,7 +100,7 @@ pub(crate) unsafe fn pack<const LEFT: bool>(operand: &Operand, tiles: &mut [Tile
 /// Packs 32 rows or columns from `start` and 32 steps from `from` to six tiles; zeros where the operand ends.
 ///
 /// # Safety
-/// As for [`pack`].
+/// The processor has AVX-512 (F and BW), and the operand's elements are there.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) unsafe fn pack_block<const LEFT: bool>(
     operand: &Operand,
@@ -124,6 +124,9 @@ pub(crate) unsafe fn pack_block<const LEFT: bool>(
 }
 
 /// Packs up to 16 × 32 elements of a left operand none of which are adjacent.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW), and the operand's elements are there.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_scattered_tile(operand: &Operand, tiles: &mut [Tile]) {
     let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -170,6 +173,9 @@ fn row_of(tiles: &mut [Tile], part: usize, row: usize) -> *mut __m512i {
 }
 
 /// Packs up to 16 × 32 elements whose adjacent ones are adjacent in the tile.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW), and the operand's elements are there.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_tile<const LEFT: bool>(operand: &Operand, tiles: &mut [Tile]) {
     for row in 0..TILE {
@@ -182,6 +188,9 @@ unsafe fn pack_tile<const LEFT: bool>(operand: &Operand, tiles: &mut [Tile]) {
 }
 
 /// Packs up to 16 × 32 elements whose adjacent ones lie in different rows of the tile.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW), and the operand's elements are there.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_transposed_tile<const LEFT: bool>(operand: &Operand, tiles: &mut [Tile]) {
     let zero = _mm512_setzero_si512();
@@ -201,6 +210,9 @@ unsafe fn pack_transposed_tile<const LEFT: bool>(operand: &Operand, tiles: &mut 
 }
 
 /// The parts of 32 adjacent steps of the inner dimension at one outer index.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW), and the operand's elements are there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn along_depth(operand: &Operand, outer: usize) -> [__m512i; PARTS] {
@@ -232,6 +244,9 @@ pub(crate) unsafe fn adjacent(source: *const f32, count: usize) -> [__m512i; PAR
 }
 
 /// The parts of twice 16 numbers.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn side_by_side(first: __m512, second: __m512) -> [__m512i; PARTS] {
@@ -249,6 +264,9 @@ fn side_by_side(first: __m512, second: __m512) -> [__m512i; PARTS] {
 }
 
 /// The parts of 16 adjacent outer indices at one pair of steps of the inner dimension.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW), and the operand's elements are there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn across_depth(operand: &Operand, pair: usize) -> [__m512i; PARTS] {
@@ -279,6 +297,9 @@ pub(crate) unsafe fn paired(rows: [*const f32; 2], counts: [usize; 2]) -> [__m51
 const UPPER_HALF: i32 = 0xffff_0000_u32 as i32;
 
 /// The upper halves of two vectors' elements, those of the second in the upper halves of the result.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn by_turns(even: __m512i, odd: __m512i) -> __m512i {
@@ -287,6 +308,9 @@ fn by_turns(even: __m512i, odd: __m512i) -> __m512i {
 }
 
 /// The three parts of 16 numbers, each in the upper half of its 32-bit element.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn split(values: __m512) -> [__m512i; PARTS] {
@@ -309,6 +333,9 @@ pub(crate) fn mask(count: usize) -> __mmask16 {
 }
 
 /// Transposes 16 rows of 16 elements.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn transpose(rows: [__m512i; TILE]) -> [__m512i; TILE] {

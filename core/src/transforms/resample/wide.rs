@@ -118,6 +118,9 @@ pub(super) fn resample_rows(source: Rows, windows: &Windows, out: &mut [u8]) {
 }
 
 /// Resamples `N` rows from `first` on.
+///
+/// # Safety
+/// The processor has the instructions that the function is compiled for.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
 fn resample_group<const N: usize>(source: Rows, first: usize, plan: &Plan, out: &mut [u8]) {
     let rows: [&[u8]; N] = std::array::from_fn(|i| source.row(first + i));
@@ -222,6 +225,10 @@ unsafe fn sum_columns(source: Rows, taps: &[Taps], out: &mut [u8]) {
     }
 }
 
+/// Bytes as a vector.
+///
+/// # Safety
+/// The processor has AVX-512F.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {
@@ -230,6 +237,9 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 }
 
 /// The digits' sums put together, in whole levels; not cut to 0..=255.
+///
+/// # Safety
+/// The processor has AVX-512F.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn total([low, middle, high]: [__m512i; 3]) -> __m512i {

@@ -82,7 +82,7 @@ impl Backward<'_> {
     /// `Σ g · (x − centre)` and `Σ g` of a group of channels, g being the gradient before the activation.
     ///
     /// # Safety
-    /// Nobody writes the group's part of the operands meanwhile.
+    /// The processor has the instructions of the lanes, and nobody writes the group's part of the operands meanwhile.
     #[inline(always)]
     unsafe fn sums<L: Lanes>(
         &self,
@@ -97,9 +97,10 @@ impl Backward<'_> {
                 // SAFETY: the caller's promise.
                 let [g, x] = unsafe { [self.gradient.values(&range), self.input.values(&range)] };
                 let [weight, bias] = match self.output {
-                    None => sums::<L, 2, 2>([g, x], terms),
                     // SAFETY: the caller's promise.
-                    Some(output) => sums::<L, 3, 2>([g, x, unsafe { output.values(&range) }], terms),
+                    None => unsafe { sums::<L, 2, 2>([g, x], terms) },
+                    // SAFETY: as above.
+                    Some(output) => unsafe { sums::<L, 3, 2>([g, x, output.values(&range)], terms) },
                 };
                 result.weight += weight;
                 result.bias += bias;
@@ -110,7 +111,7 @@ impl Backward<'_> {
     /// Writes the gradients of a group of channels.
     ///
     /// # Safety
-    /// Nobody else accesses the group's part of the results.
+    /// The processor has the instructions of the lanes, and nobody else accesses the group's part of the results.
     #[inline(always)]
     unsafe fn write<L: Lanes>(
         &self,
@@ -127,7 +128,7 @@ impl Backward<'_> {
                 let place = |result: DisjointMut<'_>| result.pointer(range.start, length);
                 let (input, residual) = (place(results.input), results.residual.map(place));
                 let gradient = InputGradient(*affine, *slope, self.floor);
-                // SAFETY: the ranges are in bounds; the caller promises that the results are ours alone.
+                // SAFETY: the ranges are in bounds; the rest is the caller's promise.
                 unsafe {
                     match (self.output.map(|output| output.pointer(&range)), residual) {
                         (None, _) => map::<L, 2, 1>(length, [g, x], [input], gradient),
@@ -153,12 +154,13 @@ impl Work for Group<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    unsafe fn run<L: Lanes>(self) {
         let Self { plan, pass, channels, sums, results } = self;
         let (affines, inverses) = (&plan.affines[channels.clone()], &plan.inverses[channels.clone()]);
         let rows = pass.layout.plane == 1;
         if plan.sums {
-            // SAFETY: a task accesses its own channels alone and has written nothing yet.
+            // SAFETY: a task accesses only its own channels and has written nothing yet; the lanes are the
+            // caller's promise.
             unsafe {
                 if rows {
                     pass.row_sums::<L>(&channels, affines, sums);
@@ -172,7 +174,7 @@ impl Work for Group<'_> {
         let terms = affines.iter().zip(inverses).zip(sums);
         let slopes: Vec<_> =
             terms.map(|((affine, inverse), sums)| plan.slope(*affine, *inverse, *sums)).collect();
-        // SAFETY: a task accesses its own channels alone.
+        // SAFETY: a task accesses only its own channels; the lanes are the caller's promise.
         unsafe {
             if rows {
                 pass.write_rows::<L>(&channels, affines, &slopes, results);

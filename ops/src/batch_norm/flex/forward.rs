@@ -50,15 +50,17 @@ impl Forward<'_> {
         });
     }
 
+    /// Statistics of a group of channels.
+    ///
     /// # Safety
-    /// Nobody writes the group's part of the input meanwhile.
+    /// The processor has the instructions of the lanes, and nobody writes the group's part of the input meanwhile.
     #[inline(always)]
     unsafe fn statistics<L: Lanes>(&self, channels: &Range<usize>, statistics: &mut [Statistics]) {
         let mut moments = vec![Moments::default(); channels.len()];
         for image in 0..self.layout.images {
             for (channel, moments) in channels.clone().zip(&mut moments) {
                 // SAFETY: the caller's promise.
-                moments.add::<L>(unsafe { self.input.values(&self.layout.plane(image, channel)) });
+                unsafe { moments.add::<L>(self.input.values(&self.layout.plane(image, channel))) };
             }
         }
         for (statistics, moments) in statistics.iter_mut().zip(&moments) {
@@ -66,8 +68,10 @@ impl Forward<'_> {
         }
     }
 
+    /// Writes the outputs of a group of channels.
+    ///
     /// # Safety
-    /// Nobody else accesses the group's part of the output.
+    /// The processor has the instructions of the lanes, and nobody else accesses the group's part of the output.
     #[inline(always)]
     unsafe fn write<L: Lanes>(&self, channels: &Range<usize>, affines: &[Affine]) {
         for image in 0..self.layout.images {
@@ -76,7 +80,7 @@ impl Forward<'_> {
                 let (length, x) = (range.len(), self.input.pointer(&range));
                 let y = self.output.pointer(range.start, length);
                 let output = Output(*affine, self.floor);
-                // SAFETY: the ranges are in bounds; the caller promises that the output is ours alone.
+                // SAFETY: the ranges are in bounds; the rest is the caller's promise.
                 unsafe {
                     match self.residual.map(|residual| residual.pointer(&range)) {
                         None => map::<L, 1, 1>(length, [x], [y], output),
@@ -99,10 +103,11 @@ impl<F: Fn(usize, Statistics) -> Affine> Work for ByBatch<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    unsafe fn run<L: Lanes>(self) {
         let Self { pass, channels, statistics, affine } = self;
         let rows = pass.layout.plane == 1;
-        // SAFETY: a task accesses its own channels alone and has written nothing yet.
+        // SAFETY: a task accesses only its own channels and has written nothing yet; the lanes are the caller's
+        // promise.
         unsafe {
             if rows {
                 pass.row_statistics::<L>(&channels, statistics);
@@ -115,7 +120,8 @@ impl<F: Fn(usize, Statistics) -> Affine> Work for ByBatch<'_, F> {
             .zip(statistics)
             .map(|(channel, statistics)| affine(channel, *statistics))
             .collect();
-        ByStatistics { pass, channels, affines: &affines }.run::<L>();
+        // SAFETY: the caller's promise.
+        unsafe { ByStatistics { pass, channels, affines: &affines }.run::<L>() };
     }
 }
 
@@ -129,8 +135,8 @@ impl Work for ByStatistics<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        // SAFETY: a task accesses its own channels alone.
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: a task accesses only its own channels; the lanes are the caller's promise.
         unsafe {
             if self.pass.layout.plane == 1 {
                 self.pass.write_rows::<L>(&self.channels, self.affines);

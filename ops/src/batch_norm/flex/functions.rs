@@ -22,13 +22,13 @@ impl Floor {
 
     #[inline(always)]
     fn raise<L: Lanes>(self, value: L) -> L {
-        value.raise(L::splat(self.0))
+        value.raise(value.filled(self.0))
     }
 
     /// The gradient before the activation.
     #[inline(always)]
     fn pass<L: Lanes>(self, g: L, y: L) -> L {
-        g.pass(y, L::splat(self.0))
+        g.pass(y, y.filled(self.0))
     }
 }
 
@@ -43,16 +43,23 @@ fn input_gradient<L: Lanes>(g: L, x: L, [c, a, s, o]: [L; 4]) -> L {
 }
 
 impl Affine {
+    /// Centre, scale and shift in lanes of a kind.
     #[inline(always)]
-    fn splat<L: Lanes>(self) -> [L; 3] {
-        [L::splat(self.centre), L::splat(self.scale), L::splat(self.shift)]
+    fn like<L: Lanes>(self, lanes: L) -> [L; 3] {
+        [lanes.filled(self.centre), lanes.filled(self.scale), lanes.filled(self.shift)]
     }
 }
 
 impl Slope {
+    /// Centre, scale, slope and offset in lanes of a kind.
     #[inline(always)]
-    fn splat<L: Lanes>(self, affine: Affine) -> [L; 4] {
-        [L::splat(affine.centre), L::splat(affine.scale), L::splat(self.slope), L::splat(self.offset)]
+    fn like<L: Lanes>(self, affine: Affine, lanes: L) -> [L; 4] {
+        [
+            lanes.filled(affine.centre),
+            lanes.filled(affine.scale),
+            lanes.filled(self.slope),
+            lanes.filled(self.offset),
+        ]
     }
 }
 
@@ -71,7 +78,7 @@ pub(super) struct Difference(pub(super) f32);
 impl Function<1, 2> for Difference {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [x]: [L; 1]) -> [L; 2] {
-        let difference = x.sub(L::splat(self.0));
+        let difference = x.sub(x.filled(self.0));
         [difference, difference.mul(difference)]
     }
 }
@@ -82,14 +89,14 @@ pub(super) struct Output(pub(super) Affine, pub(super) Floor);
 impl Function<1, 1> for Output {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [x]: [L; 1]) -> [L; 1] {
-        [self.1.raise(normalized(x, self.0.splat()))]
+        [self.1.raise(normalized(x, self.0.like(x)))]
     }
 }
 
 impl Function<2, 1> for Output {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [x, r]: [L; 2]) -> [L; 1] {
-        [self.1.raise(normalized(x, self.0.splat()).add(r))]
+        [self.1.raise(normalized(x, self.0.like(x)).add(r))]
     }
 }
 
@@ -99,7 +106,7 @@ pub(super) struct ParameterTerms(pub(super) Affine, pub(super) Floor);
 impl Function<2, 2> for ParameterTerms {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [g, x]: [L; 2]) -> [L; 2] {
-        self.apply([g, x, normalized(x, self.0.splat())])
+        self.apply([g, x, normalized(x, self.0.like(x))])
     }
 }
 
@@ -107,7 +114,7 @@ impl Function<3, 2> for ParameterTerms {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [g, x, y]: [L; 3]) -> [L; 2] {
         let g = self.1.pass(g, y);
-        [g.mul(x.sub(L::splat(self.0.centre))), g]
+        [g.mul(x.sub(x.filled(self.0.centre))), g]
     }
 }
 
@@ -117,7 +124,7 @@ pub(super) struct InputGradient(pub(super) Affine, pub(super) Slope, pub(super) 
 impl Function<2, 1> for InputGradient {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [g, x]: [L; 2]) -> [L; 1] {
-        self.apply([g, x, normalized(x, self.0.splat())])
+        self.apply([g, x, normalized(x, self.0.like(x))])
     }
 }
 
@@ -133,7 +140,7 @@ impl Function<3, 2> for InputGradient {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [g, x, y]: [L; 3]) -> [L; 2] {
         let g = self.2.pass(g, y);
-        [input_gradient(g, x, self.1.splat(self.0)), g]
+        [input_gradient(g, x, self.1.like(self.0, g)), g]
     }
 }
 

@@ -5,20 +5,36 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-/// Values in [`Lanes`], but for the single one of `f32`.
+/// Values in [`Lanes`], except for the single one of `f32`.
 pub(super) const WIDTH: usize = 16;
 
-/// Values side by side; without a unit of its own, `f32` is a single one, for what is left at an end.
+/// Values side by side, for which the processor has the instructions: each comes from [`splat`](Self::splat) or
+/// [`load`](Self::load), whose callers promise so. `f32` is a single value, for what is left at the end of a run.
 pub(super) trait Lanes: Copy {
-    fn splat(value: f32) -> Self;
-
+    /// `value` in every lane.
+    ///
     /// # Safety
-    /// The values from `place` on may be read.
+    /// The processor has the instructions of these lanes.
+    unsafe fn splat(value: f32) -> Self;
+
+    /// The values from `place` on.
+    ///
+    /// # Safety
+    /// The processor has the instructions of these lanes, and the values may be read.
     unsafe fn load(place: *const f32) -> Self;
 
+    /// Writes the values from `place` on.
+    ///
     /// # Safety
-    /// The values from `place` on may be written.
+    /// The values may be written.
     unsafe fn store(self, place: *mut f32);
+
+    /// `value` in every lane of another one of this kind.
+    #[inline(always)]
+    fn filled(self, value: f32) -> Self {
+        // SAFETY: that `self` exists shows that the processor has the instructions.
+        unsafe { Self::splat(value) }
+    }
 
     fn add(self, other: Self) -> Self;
 
@@ -26,7 +42,7 @@ pub(super) trait Lanes: Copy {
 
     fn mul(self, other: Self) -> Self;
 
-    /// `floor` where the value is less; what is not a number stays so.
+    /// `floor` where the value is less; NaN stays NaN.
     fn raise(self, floor: Self) -> Self;
 
     /// Zero where `output` is at most `floor`, otherwise the value.
@@ -35,7 +51,7 @@ pub(super) trait Lanes: Copy {
 
 impl Lanes for f32 {
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    unsafe fn splat(value: f32) -> Self {
         value
     }
 
@@ -79,7 +95,7 @@ impl Lanes for f32 {
 
 /// Any processor's lanes, left to the compiler.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; WIDTH]);
+struct Portable([f32; WIDTH]);
 
 impl Portable {
     #[inline(always)]
@@ -93,7 +109,7 @@ impl Portable {
 
 impl Lanes for Portable {
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    unsafe fn splat(value: f32) -> Self {
         Self([value; WIDTH])
     }
 
@@ -136,27 +152,29 @@ impl Lanes for Portable {
     }
 }
 
-/// AVX2's lanes. Only code compiled for AVX2 may use them.
+/// AVX2's lanes.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(__m256, __m256);
+struct Avx2(__m256, __m256);
 
-// SAFETY of all bodies: [`run`] uses the type where the processor has AVX2 alone.
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Avx2 {
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller's promise.
         let half = unsafe { _mm256_set1_ps(value) };
         Self(half, half)
     }
 
     #[inline(always)]
     unsafe fn load(place: *const f32) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { Self(_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(8))) }
     }
 
     #[inline(always)]
     unsafe fn store(self, place: *mut f32) {
+        // SAFETY: `self` exists, so the processor has the instructions; the rest is the caller's promise.
         unsafe {
             _mm256_storeu_ps(place, self.0);
             _mm256_storeu_ps(place.add(8), self.1);
@@ -165,27 +183,32 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
     }
 
     #[inline(always)]
     fn raise(self, floor: Self) -> Self {
-        // The instruction returns its second operand if one is not a number.
+        // The instruction returns its second operand if either is NaN.
+        // SAFETY: `self` exists, so the processor has the instructions.
         unsafe { Self(_mm256_max_ps(floor.0, self.0), _mm256_max_ps(floor.1, self.1)) }
     }
 
     #[inline(always)]
     fn pass(self, output: Self, floor: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         unsafe {
             let low = _mm256_cmp_ps::<_CMP_NLE_UQ>(output.0, floor.0);
             let high = _mm256_cmp_ps::<_CMP_NLE_UQ>(output.1, floor.1);
@@ -194,52 +217,59 @@ impl Lanes for Avx2 {
     }
 }
 
-/// AVX-512's lanes. Only code compiled for AVX-512 may use them.
+/// AVX-512's lanes.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(__m512);
+struct Avx512(__m512);
 
-// SAFETY of all bodies: [`run`] uses the type where the processor has AVX-512 alone.
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Avx512 {
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller's promise.
         Self(unsafe { _mm512_set1_ps(value) })
     }
 
     #[inline(always)]
     unsafe fn load(place: *const f32) -> Self {
+        // SAFETY: the caller's promise.
         Self(unsafe { _mm512_loadu_ps(place) })
     }
 
     #[inline(always)]
     unsafe fn store(self, place: *mut f32) {
+        // SAFETY: `self` exists, so the processor has the instructions; the rest is the caller's promise.
         unsafe { _mm512_storeu_ps(place, self.0) }
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         Self(unsafe { _mm512_add_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         Self(unsafe { _mm512_sub_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         Self(unsafe { _mm512_mul_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn raise(self, floor: Self) -> Self {
-        // The instruction returns its second operand if one is not a number.
+        // The instruction returns its second operand if either is NaN.
+        // SAFETY: `self` exists, so the processor has the instructions.
         Self(unsafe { _mm512_max_ps(floor.0, self.0) })
     }
 
     #[inline(always)]
     fn pass(self, output: Self, floor: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
         unsafe {
             let mask = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(output.0, floor.0);
             Self(_mm512_maskz_mov_ps(mask, self.0))
@@ -252,7 +282,10 @@ pub(super) trait Work {
     type Output;
 
     /// Mark the body `#[inline(always)]`, or it is not compiled for the kind.
-    fn run<L: Lanes>(self) -> Self::Output;
+    ///
+    /// # Safety
+    /// The processor has the instructions of the lanes.
+    unsafe fn run<L: Lanes>(self) -> Self::Output;
 }
 
 /// Does the work with the widest registers of the processor.
@@ -268,19 +301,30 @@ pub(super) fn run<W: Work>(work: W) -> W::Output {
             return unsafe { with_avx2(work) };
         }
     }
-    work.run::<Portable>()
+    // SAFETY: portable lanes need nothing of the processor.
+    unsafe { work.run::<Portable>() }
 }
 
+/// Does the work with AVX-512F.
+///
+/// # Safety
+/// The processor has it.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn with_avx512<W: Work>(work: W) -> W::Output {
-    work.run::<Avx512>()
+    // SAFETY: this function is compiled for AVX-512, so only a processor that has it may get here.
+    unsafe { work.run::<Avx512>() }
 }
 
+/// Does the work with AVX2.
+///
+/// # Safety
+/// The processor has it.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn with_avx2<W: Work>(work: W) -> W::Output {
-    work.run::<Avx2>()
+    // SAFETY: this function is compiled for AVX2, so only a processor that has it may get here.
+    unsafe { work.run::<Avx2>() }
 }
 
 #[cfg(test)]
@@ -295,19 +339,19 @@ mod tests {
         type Output = Vec<u32>;
 
         #[inline(always)]
-        fn run<L: Lanes>(self) -> Vec<u32> {
+        unsafe fn run<L: Lanes>(self) -> Vec<u32> {
             let values = [0.0, -0.0, 1.5, -2.25, 1e-40, -3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
             let mut results = Vec::new();
             for (index, value) in values.into_iter().enumerate() {
                 let others: Vec<f32> = values.iter().cycle().skip(index).take(WIDTH).copied().collect();
-                // SAFETY: there are as many values.
-                let (a, b) = (L::splat(value), unsafe { L::load(others.as_ptr()) });
+                // SAFETY: the caller's promise, and there are as many values.
+                let (a, b) = unsafe { (L::splat(value), L::load(others.as_ptr())) };
                 let all = [a.add(b), a.sub(b), a.mul(b), a.raise(b), b.raise(a), a.pass(b, a), b.pass(a, b)];
                 for result in all {
                     let mut written = [0.0f32; WIDTH];
                     // SAFETY: there is as much room.
                     unsafe { result.store(written.as_mut_ptr()) };
-                    // The bits of what is not a number are the processor's affair.
+                    // The bits of a NaN are the processor's affair.
                     results
                         .extend(written.map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }));
                 }
@@ -318,7 +362,8 @@ mod tests {
 
     #[test]
     fn every_width_computes_the_same_bits() {
-        let portable = Everything.run::<Portable>();
+        // SAFETY: portable lanes need nothing of the processor.
+        let portable = unsafe { Everything.run::<Portable>() };
         assert_eq!(run(Everything), portable);
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
@@ -326,12 +371,13 @@ mod tests {
             assert_eq!(unsafe { with_avx2(Everything) }, portable);
         }
         // One value at a time: the first of each sixteen.
-        let single: Vec<u32> = Everything.run::<f32>().into_iter().step_by(WIDTH).collect();
+        // SAFETY: as above.
+        let single: Vec<u32> = unsafe { Everything.run::<f32>() }.into_iter().step_by(WIDTH).collect();
         assert_eq!(single, portable.into_iter().step_by(WIDTH).collect::<Vec<_>>());
     }
 
     #[test]
-    fn the_activation_keeps_what_is_not_a_number_and_passes_no_gradient_at_zero() {
+    fn the_activation_keeps_nan_and_passes_no_gradient_at_zero() {
         assert!(f32::NAN.raise(0.0).is_nan());
         assert_eq!((-1.0f32).raise(0.0), 0.0);
         assert_eq!(3.0f32.pass(0.0, 0.0), 0.0);

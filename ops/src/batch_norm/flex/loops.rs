@@ -14,16 +14,25 @@ pub(super) trait Function<const K: usize, const M: usize> {
 /// Values that are summed up in single precision before the sums go on in double precision.
 pub(super) const BLOCK: usize = 128 * WIDTH;
 
+/// The values at a place of all sources.
+///
+/// # Safety
+/// The processor has the instructions of the lanes, and the sources have values for them from the place on.
 #[inline(always)]
 unsafe fn load<L: Lanes, const K: usize>(sources: &[*const f32; K], place: usize) -> [L; K] {
-    let mut values = [L::splat(0.0); K];
+    // SAFETY: the caller's promise.
+    let mut values = [unsafe { L::splat(0.0) }; K];
     for (value, source) in values.iter_mut().zip(sources) {
-        // SAFETY: the caller's promise.
+        // SAFETY: as above.
         *value = unsafe { L::load(source.add(place)) };
     }
     values
 }
 
+/// Writes a value to the place of each target.
+///
+/// # Safety
+/// The targets have room for the values from the place on, and nobody else accesses it.
 #[inline(always)]
 unsafe fn store<L: Lanes, const M: usize>(targets: &[*mut f32; M], place: usize, values: [L; M]) {
     for (value, target) in values.into_iter().zip(targets) {
@@ -42,8 +51,8 @@ fn add<L: Lanes, const M: usize>(sums: &mut [L; M], terms: [L; M]) {
 /// Writes the results at each place to that place of the targets.
 ///
 /// # Safety
-/// Sources and targets are `length` values long; a target may be a source, but does not overlap one
-/// otherwise, and nobody else accesses the targets.
+/// The processor has the instructions of the lanes. Sources and targets are `length` values long; a target may be
+/// a source, but does not overlap one otherwise, and nobody else accesses the targets.
 #[inline(always)]
 pub(super) unsafe fn map<L: Lanes, const K: usize, const M: usize>(
     length: usize,
@@ -52,7 +61,8 @@ pub(super) unsafe fn map<L: Lanes, const K: usize, const M: usize>(
     function: impl Function<K, M>,
 ) {
     let whole = length - length % WIDTH;
-    // SAFETY: places are less than the length. What is written at a place has been read before.
+    // SAFETY: places are less than the length, and what is written at a place has been read before; the rest is
+    // the caller's promise.
     unsafe {
         for place in (0..whole).step_by(WIDTH) {
             store(&targets, place, function.apply(load::<L, K>(&sources, place)));
@@ -65,10 +75,13 @@ pub(super) unsafe fn map<L: Lanes, const K: usize, const M: usize>(
 
 /// Sums of the results over all places, [`BLOCK`] at a time.
 ///
+/// # Safety
+/// The processor has the instructions of the lanes.
+///
 /// # Panics
 /// If the sources differ in length.
 #[inline(always)]
-pub(super) fn sums<L: Lanes, const K: usize, const M: usize>(
+pub(super) unsafe fn sums<L: Lanes, const K: usize, const M: usize>(
     sources: [&[f32]; K],
     function: impl Function<K, M>,
 ) -> [f64; M] {
@@ -77,7 +90,7 @@ pub(super) fn sums<L: Lanes, const K: usize, const M: usize>(
     let mut totals = [0.0; M];
     for start in (0..length).step_by(BLOCK) {
         let block = sources.map(|source| source[start..].as_ptr());
-        // SAFETY: the block ends inside the sources.
+        // SAFETY: the block ends inside the sources; the rest is the caller's promise.
         let sums = unsafe { block_sums::<L, K, M>(BLOCK.min(length - start), block, &function) };
         for (total, sum) in totals.iter_mut().zip(sums) {
             *total += sum;
@@ -86,8 +99,10 @@ pub(super) fn sums<L: Lanes, const K: usize, const M: usize>(
     totals
 }
 
+/// Sums of the results over the places of a block.
+///
 /// # Safety
-/// Sources are `length` values long.
+/// The processor has the instructions of the lanes, and sources are `length` values long.
 #[inline(always)]
 unsafe fn block_sums<L: Lanes, const K: usize, const M: usize>(
     length: usize,
@@ -95,10 +110,11 @@ unsafe fn block_sums<L: Lanes, const K: usize, const M: usize>(
     function: &impl Function<K, M>,
 ) -> [f64; M] {
     let (whole, pairs) = (length - length % WIDTH, length - length % (2 * WIDTH));
-    let mut even = [L::splat(0.0); M];
+    // SAFETY: the caller's promise.
+    let mut even = [unsafe { L::splat(0.0) }; M];
     let mut odd = even;
     let mut rest = [0.0f32; M];
-    // SAFETY: places are less than the length.
+    // SAFETY: places are less than the length; the rest is the caller's promise.
     unsafe {
         for place in (0..pairs).step_by(2 * WIDTH) {
             add(&mut even, function.apply(load(&sources, place)));

@@ -19,15 +19,21 @@ pub(super) struct Moments {
 }
 
 impl Moments {
+    /// Takes in more values.
+    ///
+    /// # Safety
+    /// The processor has the instructions of the lanes.
     #[inline(always)]
-    pub(super) fn add<L: Lanes>(&mut self, values: &[f32]) {
+    pub(super) unsafe fn add<L: Lanes>(&mut self, values: &[f32]) {
         for block in values.chunks(BLOCK) {
             if self.count == 0.0 {
-                let [sum] = sums::<L, 1, 1>([block], Itself);
+                // SAFETY: the caller's promise.
+                let [sum] = unsafe { sums::<L, 1, 1>([block], Itself) };
                 self.mean = sum / block.len() as f64;
             }
             let shift = self.mean as f32;
-            let sums = sums::<L, 1, 2>([block], Difference(shift));
+            // SAFETY: as above.
+            let sums = unsafe { sums::<L, 1, 2>([block], Difference(shift)) };
             self.combine(block.len() as f64, self.mean - f64::from(shift), sums);
         }
     }

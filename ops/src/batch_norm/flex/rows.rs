@@ -36,7 +36,7 @@ impl Forward<'_> {
     /// [`Forward::statistics`] in two passes over a few columns.
     ///
     /// # Safety
-    /// Nobody writes the group's part of the input meanwhile.
+    /// The processor has the instructions of the lanes, and nobody writes the group's part of the input meanwhile.
     #[inline(always)]
     pub(super) unsafe fn row_statistics<L: Lanes>(
         &self,
@@ -57,7 +57,7 @@ impl Forward<'_> {
         for image in 0..images {
             let x = self.input.pointer(&self.layout.row(image, channels));
             let sum = sums.as_mut_ptr();
-            // SAFETY: the slices have one value a channel.
+            // SAFETY: the slices have one value for each channel; the rest is the caller's promise.
             unsafe { map::<L, 3, 1>(channels.len(), [sum, x, centres.as_ptr()], [sum], RowSquares) };
             if (image + 1) % BLOCK == 0 || image + 1 == images {
                 flush(&mut squares, &mut sums);
@@ -72,7 +72,7 @@ impl Forward<'_> {
     /// [`Forward::write`] of rows.
     ///
     /// # Safety
-    /// Nobody else accesses the group's part of the output.
+    /// The processor has the instructions of the lanes, and nobody else accesses the group's part of the output.
     #[inline(always)]
     pub(super) unsafe fn write_rows<L: Lanes>(&self, channels: &Range<usize>, affines: &[Affine]) {
         let columns = columns(affines);
@@ -97,7 +97,8 @@ impl Backward<'_> {
     /// Writes the gradient before the activation of a row.
     ///
     /// # Safety
-    /// `masked` takes one value a channel, and nobody writes the row of the operands meanwhile.
+    /// The processor has the instructions of the lanes, `masked` takes one value for each channel, and nobody writes
+    /// the row of the operands meanwhile.
     #[inline(always)]
     unsafe fn mask_row<L: Lanes>(&self, range: &Range<usize>, columns: &[Vec<f32>; 3], masked: *mut f32) {
         let g = self.gradient.pointer(range);
@@ -117,7 +118,7 @@ impl Backward<'_> {
     /// [`Backward::sums`] of rows.
     ///
     /// # Safety
-    /// Nobody writes the group's part of the operands meanwhile.
+    /// The processor has the instructions of the lanes, and nobody writes the group's part of the operands meanwhile.
     #[inline(always)]
     pub(super) unsafe fn row_sums<L: Lanes>(
         &self,
@@ -150,7 +151,7 @@ impl Backward<'_> {
     /// [`Backward::write`] of rows.
     ///
     /// # Safety
-    /// Nobody else accesses the group's part of the results.
+    /// The processor has the instructions of the lanes, and nobody else accesses the group's part of the results.
     #[inline(always)]
     pub(super) unsafe fn write_rows<L: Lanes>(
         &self,

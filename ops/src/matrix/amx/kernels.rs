@@ -1,17 +1,20 @@
 //! Products of blocks of tiles, in assembly: Rust has no stable intrinsics for AMX.
 //!
-//! Sums are in the registers 0 to 3, left tiles in 4 and 5, right tiles in 6 and 7. Compiled code uses none of
-//! them, so they keep their contents from one instruction to the next.
+//! Sums are in the registers 0 to 3, left tiles in 4 and 5, right tiles in 6 and 7. No register keeps a value from one
+//! piece of assembly to the next, and each declares that it writes them all.
 
 use crate::matrix::split::{TILE, Tile};
 use std::arch::asm;
 
 /// Defines the product of a block of left and a block of right tiles.
-///
-/// Sums are in the registers 0 to 3, left tiles in 4 and 5, right tiles in 6 and 7. Every step asks for 1 KiB of
-/// the memory at `ahead`, which need not be there.
 macro_rules! product {
     ($name:ident, left $load_left:ident, right $load_right:ident, sums $sums:ident) => {
+        /// The product of a block of left and a block of right tiles. Every step asks for 1 KiB of the memory at
+        /// `ahead`, which need not be there.
+        ///
+        /// # Safety
+        /// This thread holds the [`Registers`](super::Registers); left and right have `steps` steps, at least one;
+        /// the target's whole tiles are the caller's alone, and written where they are added to.
         #[inline]
         pub(super) unsafe fn $name(
             [left, right, ahead]: [*const Tile; 3],
@@ -20,10 +23,9 @@ macro_rules! product {
             row_stride: usize,
             accumulate: bool,
         ) {
-            // SAFETY: the caller's promises about the memory; the registers are configured and not used by
-            // compiled code.
+            // SAFETY: the caller's promises.
             unsafe {
-                asm!(
+                tile_asm!(
                     "lea {other}, [{target} + {stride}*8]",
                     "lea {other}, [{other} + {stride}*8]",
                     "test {accumulate}, {accumulate}",
@@ -155,8 +157,8 @@ product!(product_1x1, left left_single, right right_single, sums upper_left);
 /// memory at `ahead`, which need not be there.
 ///
 /// # Safety
-/// AMX is available and its registers taken; all tiles lie inside their memory; the target's elements are the
-/// caller's alone.
+/// This thread holds the [`Registers`](super::Registers); there is at least one offset; all tiles lie inside their
+/// memory; the target's elements are the caller's alone.
 pub(crate) unsafe fn product_with_panel(
     [left, ahead]: [*const Tile; 2],
     panel: *const u32,
@@ -167,9 +169,9 @@ pub(crate) unsafe fn product_with_panel(
 ) {
     // Rows of the panel begin anywhere in a cache line and load slower than the left tiles: their tiles are loaded
     // once a step.
-    // SAFETY: the caller's promises; the registers are not used by compiled code.
+    // SAFETY: the caller's promises.
     unsafe {
-        asm!(
+        tile_asm!(
             "lea {other}, [{target} + {stride}*8]",
             "lea {other}, [{other} + {stride}*8]",
             all_four!("zero"),
@@ -243,9 +245,9 @@ pub(crate) unsafe fn add_product_of_panel(
     target: *mut f32,
     row_stride: usize,
 ) {
-    // SAFETY: the caller's promises; the registers are not used by compiled code.
+    // SAFETY: the caller's promises.
     unsafe {
-        asm!(
+        tile_asm!(
             "lea {other}, [{target} + {stride}*8]",
             "lea {other}, [{other} + {stride}*8]",
             all_four!("load"),

@@ -4,6 +4,17 @@
 //! high·low, middle·middle and low·high. What is left out is below 2⁻²⁴ of a product, less than what one
 //! 32-bit rounding loses. Sums are kept in 32 bits.
 
+/// Assembly that writes tile registers, and says so to the compiler.
+macro_rules! tile_asm {
+    ($($part:tt)*) => {
+        asm!(
+            $($part)*
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        )
+    };
+}
+
 mod kernels;
 
 pub(crate) use kernels::{add_product_of_panel, product_with_panel};
@@ -13,7 +24,12 @@ use super::{
     split::{BLOCK, BLOCK_TILES, DEPTH, Operand, TILE, Tile, pack},
 };
 use kernels::{product_1x1, product_1x2, product_2x1, product_2x2};
-use std::{arch::asm, cell::RefCell, sync::OnceLock};
+use std::{
+    arch::asm,
+    cell::{Cell, RefCell},
+    marker::PhantomData,
+    sync::OnceLock,
+};
 
 /// Steps of the inner dimension that are packed at a time at most.
 const DEPTH_PART: usize = 16 * DEPTH;
@@ -39,6 +55,14 @@ pub(crate) fn available() -> bool {
     })
 }
 
+/// Checks that the tile registers can be used, and so the AVX-512 instructions that prepare their operands.
+///
+/// # Panics
+/// If they cannot.
+pub(crate) fn require() {
+    assert!(available(), "AMX is not available on this processor, or switched off");
+}
+
 fn has_instructions() -> bool {
     const TILES: u32 = 1 << 24;
     const BFLOAT16: u32 = 1 << 22;
@@ -57,13 +81,28 @@ fn request_permission() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// Sets all tile registers to 16 rows of 64 bytes; gives them back when dropped.
-pub(crate) struct Registers;
+thread_local! {
+    /// Whether this thread holds its [`Registers`].
+    static TAKEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A thread's tile registers, set to 16 rows of 64 bytes each; given back when dropped.
+///
+/// They belong to the thread that took them.
+pub(crate) struct Registers {
+    not_send: PhantomData<*mut ()>,
+}
 
 impl Registers {
+    /// Takes the registers of this thread.
+    ///
+    /// # Safety
+    /// AMX is [`available`].
+    ///
     /// # Panics
-    /// Never; but the processor stops the program where AMX is not [`available`].
-    pub(crate) fn take() -> Self {
+    /// If the thread holds them already: giving them back twice would leave the first holder without.
+    pub(crate) unsafe fn take() -> Self {
+        assert!(!TAKEN.replace(true), "this thread holds the tile registers already");
         #[repr(C, align(64))]
         struct Shapes([u8; 64]);
         let mut shapes = Shapes([0; 64]);
@@ -72,16 +111,17 @@ impl Registers {
             shapes.0[16 + 2 * register] = 64;
             shapes.0[48 + register] = TILE as u8;
         }
-        // SAFETY: the processor has AMX (`pays`), and the 64 bytes are a valid configuration.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack)) };
-        Self
+        // SAFETY: the processor has AMX by the caller's promise, and the 64 bytes are a valid configuration.
+        unsafe { tile_asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack),) };
+        Self { not_send: PhantomData }
     }
 }
 
 impl Drop for Registers {
     fn drop(&mut self) {
         // SAFETY: the registers were taken.
-        unsafe { asm!("tilerelease", options(nostack)) };
+        unsafe { tile_asm!("tilerelease", options(nostack),) };
+        TAKEN.set(false);
     }
 }
 
@@ -123,7 +163,8 @@ pub(super) unsafe fn multiply(
         None => [(RIGHT_PART / n.next_multiple_of(BLOCK) / DEPTH * DEPTH).clamp(DEPTH, DEPTH_PART), n],
     };
     SCRATCH.with_borrow_mut(|scratch| {
-        let _registers = Registers::take();
+        // SAFETY: AMX is available by the caller's promise.
+        let _registers = unsafe { Registers::take() };
         for column in (0..n).step_by(columns_part) {
             let columns = (n - column).min(columns_part);
             for from in (0..k).step_by(depth_part) {
@@ -168,7 +209,11 @@ pub(super) unsafe fn multiply(
     });
 }
 
-/// The product of two blocks, up to 32 × 32 elements.
+/// The product of two blocks, up to 32 × 32 elements; the third operand is what the [`kernels`] ask for ahead.
+///
+/// # Safety
+/// This thread holds the [`Registers`]; both operands have `steps` steps; the elements of the target are the caller's
+/// alone, and written where they are added to.
 #[inline]
 unsafe fn block_product(
     [rows, columns]: [usize; 2],
@@ -204,5 +249,25 @@ unsafe fn block_product(
             let target = target.wrapping_add(row * row_stride);
             std::ptr::copy_nonoverlapping(buffer.add(row * BLOCK), target, columns);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_cannot_take_its_registers_twice_but_again_after_giving_them_back() {
+        if !available() {
+            return;
+        }
+        // SAFETY: AMX is available.
+        let take = || unsafe { Registers::take() };
+        let first = take();
+        assert!(std::panic::catch_unwind(|| drop(take())).is_err());
+        // Every thread has registers of its own.
+        std::thread::spawn(move || drop(take())).join().expect("another thread takes its own");
+        drop(first);
+        drop(take());
     }
 }

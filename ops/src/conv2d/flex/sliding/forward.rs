@@ -4,7 +4,7 @@ use super::{Geometry, PANEL_BYTES, Tile, tiles};
 use crate::cpu::DisjointMut;
 use crate::matrix::{
     Matrix,
-    amx::{Registers, product_with_panel},
+    amx::{self, Registers, product_with_panel},
     packed::Packed,
     split::{BLOCK, BLOCK_TILES, DEPTH, PARTS, TILE, mask, paired},
 };
@@ -45,6 +45,9 @@ struct Scratch {
 }
 
 /// Writes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`, and a weight, `[O, C, KH, KW]`.
+///
+/// # Panics
+/// If AMX is not available.
 pub(in super::super) fn forward(
     geometry: &Geometry,
     input: &[f32],
@@ -66,6 +69,9 @@ pub(in super::super) fn forward(
 /// Writes the gradient of the input, `[N, C, H, W]`, given that of the output and the weight, `[O, C, KH, KW]`.
 ///
 /// `mirrored` is the convolution from output to input gradient, whose kernels are turned by half a turn.
+///
+/// # Panics
+/// If AMX is not available.
 pub(in super::super) fn input_gradient(
     mirrored: &Geometry,
     output_gradient: &[f32],
@@ -106,6 +112,7 @@ fn one_tile(
     output: DisjointMut<'_>,
     scratch: &mut Scratch,
 ) {
+    amx::require();
     let panel = Panel::new(geometry, tile);
     let length = steps(geometry) * panel.step();
     if scratch.panel.len() < length {
@@ -113,7 +120,7 @@ fn one_tile(
     }
     let image = geometry.channels_in * geometry.input_plane();
     let image = &input[tile.image * image..][..image];
-    // SAFETY: `pays` has found AMX, which comes with AVX-512; the panel has the length of all its steps.
+    // SAFETY: AMX is available, and with it AVX-512.
     unsafe { fill(geometry, image, tile, panel, &mut scratch.panel[..length]) };
     let taps = tile.tap_offsets(geometry);
     let offsets: Vec<usize> = (0..steps(geometry))
@@ -123,13 +130,14 @@ fn one_tile(
     scratch.output.resize((BLOCK * width).max(scratch.output.len()), 0.0);
     for start in (0..geometry.channels_out).step_by(BLOCK) {
         let left = weight.block(start / BLOCK, 0);
-        let registers = Registers::take();
+        // SAFETY: AMX is available.
+        let registers = unsafe { Registers::take() };
         for (index, place) in (0..width).step_by(BLOCK).enumerate() {
             // The weight's next block comes from memory: a part of it for each block of places.
             let ahead = left.wrapping_add(offsets.len() * (BLOCK_TILES + index));
             let strides = [panel.row, panel.part()].map(|pairs| pairs * size_of::<u32>());
-            // SAFETY: the panel's rows are as long as the last block needs, the weight has a block for these
-            // channels and a step for each offset, and the buffer is this thread's.
+            // SAFETY: the registers are taken, the panel's rows are as long as the last block needs, the weight has
+            // a block for these channels and a step for each offset, and the buffer is this thread's.
             unsafe {
                 product_with_panel(
                     [left, ahead],
@@ -163,7 +171,7 @@ fn write_rows(
     let plane = (tile.image * geometry.channels_out + channel) * geometry.output_plane();
     for (y, source) in tile.rows.clone().zip(line.chunks(tile.line(geometry))) {
         let start = plane + y * geometry.output[1] + tile.columns.start;
-        // SAFETY: tiles do not overlap, and this one is handled by this thread alone.
+        // SAFETY: tiles do not overlap, and only this thread handles this one.
         let target = unsafe { output.unwritten_part(start..start + tile.columns.len()) };
         vectorized(
             #[inline(always)]

@@ -4,7 +4,7 @@ use super::{Geometry, Tile, even_parts, tiles};
 use crate::cpu::DisjointMut;
 use crate::matrix::{
     Matrix,
-    amx::{Registers, add_product_of_panel, grow},
+    amx::{self, Registers, add_product_of_panel, grow},
     split::{self, BLOCK, BLOCK_TILES, DEPTH, Operand, PARTS, adjacent, pack},
 };
 use rayon::prelude::*;
@@ -33,6 +33,9 @@ struct Scratch {
 /// Writes the gradient of the weight, `[O, C, KH, KW]`.
 ///
 /// A task owns some input channels and a group of tiles; the groups' sums are added in their order.
+///
+/// # Panics
+/// If AMX is not available.
 pub(in super::super) fn weight_gradient(
     geometry: &Geometry,
     input: &[f32],
@@ -80,7 +83,7 @@ fn write_channels(
     channels.clone().into_par_iter().enumerate().for_each(|(index, channel)| {
         for out in 0..geometry.channels_out {
             let start = (out * geometry.channels_in + channel) * taps;
-            // SAFETY: kernels do not overlap, and this channel's are written by this thread alone.
+            // SAFETY: kernels do not overlap, and only this thread writes those of this channel.
             let kernel = unsafe { gradient.unwritten_part(start..start + taps) };
             for (tap, target) in kernel.iter_mut().enumerate() {
                 target.write(total[(tap * rows + index) * columns + out]);
@@ -103,6 +106,7 @@ fn sum_tiles(
     tiles: &[Tile],
     scratch: &mut Scratch,
 ) -> Vec<f32> {
+    amx::require();
     let (rows, columns) = (padded(channels.len()), padded(geometry.channels_out));
     let mut sums = vec![0.0f32; geometry.taps() * rows * columns];
     for tile in tiles {
@@ -112,9 +116,10 @@ fn sum_tiles(
         let reach = steps * DEPTH + taps.iter().max().copied().unwrap_or(0);
         let row = (reach.max(tile.lines(geometry) * tile.line(geometry)).div_ceil(DEPTH) | 1) * DEPTH;
         place_gradient(geometry, output_gradient, tile, scratch);
-        // SAFETY: `pays` has found AMX, which comes with AVX-512.
+        // SAFETY: AMX is available, and with it AVX-512.
         unsafe { fill(geometry, input, channels, tile, row, &mut scratch.panel) };
-        let _registers = Registers::take();
+        // SAFETY: AMX is available.
+        let _registers = unsafe { Registers::take() };
         let strides = [row, rows * row].map(|numbers| numbers * size_of::<u16>());
         for channel in (0..rows).step_by(BLOCK) {
             for (tap, offset) in taps.iter().enumerate() {
@@ -122,8 +127,8 @@ fn sum_tiles(
                 let blocks = scratch.gradient.chunks_exact(steps * BLOCK_TILES);
                 for (column, right) in (0..columns).step_by(BLOCK).zip(blocks) {
                     let target = &mut sums[(tap * rows + channel) * columns + column..];
-                    // SAFETY: rows of the panel reach to the end of the last step, and the sums hold a block
-                    // from here on.
+                    // SAFETY: the registers are taken, rows of the panel reach to the end of the last step, and
+                    // the sums hold a block from here on.
                     unsafe {
                         add_product_of_panel(
                             panel,
@@ -143,6 +148,7 @@ fn sum_tiles(
 
 /// Puts the output gradients of a tile at their places, zeros between them, and packs them.
 fn place_gradient(geometry: &Geometry, output_gradient: &[f32], tile: &Tile, scratch: &mut Scratch) {
+    amx::require();
     let (line, places) = (tile.line(geometry), tile.places(geometry));
     let length = geometry.channels_out * places;
     if scratch.lines.len() < length {
@@ -160,7 +166,7 @@ fn place_gradient(geometry: &Geometry, output_gradient: &[f32], tile: &Tile, scr
     }
     let matrix = Matrix::rows(lines, places).transposed();
     let operand = Operand::right(matrix, [places, geometry.channels_out]);
-    // SAFETY: `pays` has found AMX, which comes with AVX-512; the lines hold `[O, places]`.
+    // SAFETY: AMX is available, and with it AVX-512; the lines hold `[O, places]`.
     unsafe { pack::<false>(&operand, grow(&mut scratch.gradient, operand.tiles())) };
 }
 
