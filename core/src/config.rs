@@ -21,6 +21,7 @@ use explain::{Origin, explain, place_in_file};
 ///
 /// `place` is `FILE:LINE`, `FILE`, or the override that set the key.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file is missing or unreadable.
     #[error("cannot read config `{path}`: {source}; check the path given to --config")]

@@ -8,6 +8,7 @@ use crate::validate::ValidationReport;
 
 /// Why an export or its validation failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ExportError {
     /// ONNX Runtime is missing or refuses the file.
     #[error(transparent)]

@@ -10,7 +10,6 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use onnx_ir::{Message, ModelProto};
 use ort::value::TensorRef;
-use scrl_core::data::detection::Category;
 use scrl_core::models::{Arch, parameters};
 use scrl_core::random::{RngExt, standard_normal, stream};
 use scrl_core::structures::Size;
@@ -21,6 +20,7 @@ use scrl_export::{
     OnnxDetector, ValidationInputs, export_detector, export_pyramid, validate_detector, validate_pyramid,
 };
 use scrl_transfer::DetectorMetadata;
+use scrl_transfer::data::Category;
 use scrl_transfer::data::{Preprocessing, Sample, collate};
 use scrl_transfer::detection::{
     BoxHead, Detection, DetectorConfig, FasterRcnn, Pooler, Roi, Target, Variant,

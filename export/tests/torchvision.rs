@@ -6,7 +6,6 @@ use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
 use scrl_core::checkpoint::weights::write_safetensors;
-use scrl_core::data::detection::Category;
 use scrl_core::models::{Arch, parameters};
 use scrl_core::random::stream;
 use scrl_core::structures::Size;
@@ -16,6 +15,7 @@ use scrl_export::{
     DetectorInfo, DetectorInputs, DetectorOptions, ImageBatch, OnnxDetector, export_detector,
     validate_detector,
 };
+use scrl_transfer::data::Category;
 use scrl_transfer::data::Preprocessing;
 use scrl_transfer::detection::{Detection, DetectorConfig, FasterRcnn, Norm, Variant};
 use scrl_transfer::{DetectorMetadata, load_state_dict};

@@ -8,7 +8,7 @@ mod measure;
 use std::path::Path;
 
 use anyhow::Result;
-use scrl_core::data::synth;
+use scrl_synth as synth;
 
 use super::board::duration;
 use super::budget;

@@ -19,7 +19,7 @@ use scrl_export::{
 use scrl_pretrain::{PretrainConfig, Pretraining};
 use scrl_transfer::weights::DETECTOR_FILE;
 use scrl_transfer::{
-    DataSource, InitWeights, LoadedDetector, TransferConfig, TransferOutcome, load_detector,
+    DataSource, InitWeights, LoadedDetector, Transfer, TransferConfig, TransferOutcome, load_detector,
 };
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +143,7 @@ impl TransferJob {
             Some(path) => InitWeights::parse(&path.to_string_lossy())?,
         };
         let (run, resumed) = open(&self.run)?;
-        let outcome = scrl_transfer::train(&self.settings, &init, &run, resumed, device, monitor)?;
+        let outcome = Transfer::new(&self.settings, &init, &run).resume(resumed).run(device, monitor)?;
         let TransferOutcome::Finished(report) = outcome else { return Ok(None) };
         let events = events::read(run.path())?;
         let metrics = report.metrics.summary().into_iter().map(|(name, value)| (name.to_string(), value));

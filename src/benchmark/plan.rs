@@ -6,7 +6,7 @@ mod recipe;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use scrl_core::data::synth::SynthConfig;
+use scrl_synth::SynthConfig;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Arm, ResolvedPlan, Source, TransferArm};

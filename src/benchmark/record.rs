@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use scrl_core::engine::atomic;
 use scrl_export::validate::Tolerance;
 use serde::{Deserialize, Serialize};
 
@@ -129,8 +130,5 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(failed)?;
     }
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".tmp-{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).with_context(failed)
+    atomic::write(path, content).with_context(failed)
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use scrl_core::data::synth::{self, ShapeClass};
 use scrl_core::engine::Interrupt;
+use scrl_synth::{self as synth, ShapeClass};
 
 use super::board::Board;
 use super::budget::{self, ImageCounts};

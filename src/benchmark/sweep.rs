@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use scrl_core::data::detection::DetectionDataset;
+use scrl_transfer::data::DetectionDataset;
 use scrl_transfer::{DataSource, TransferConfig};
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use scrl_core::data::detection::Category;
 use scrl_core::structures::Size;
 use scrl_export::OnnxDetector;
+use scrl_transfer::data::Category;
 use scrl_transfer::data::{Preprocessing, Sample, collate};
 use scrl_transfer::detection::Detection;
 use scrl_transfer::evaluate::{detect_batch, to_source};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use scrl_core::config;
 use scrl_core::engine::Monitor;
+use scrl_core::engine::atomic;
 use scrl_transfer::data::voc;
 use scrl_transfer::evaluate::{EvaluateOptions, check_classes, detect_with};
 use scrl_transfer::evaluation::{
@@ -77,7 +78,7 @@ fn data_source(args: &EvaluateArgs) -> Result<DataSource> {
 fn write(out: Option<&Path>, text: &str) -> Result<()> {
     match out {
         Some(path) => {
-            std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
+            atomic::write(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))
         }
         None => Ok(()),
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use scrl_core::engine::Monitor;
+use scrl_core::engine::atomic;
 use scrl_pretrain::config::PoolLevel;
 use scrl_pretrain::probe::{Accuracy, KnnConfig, LinearConfig, ProbeOptions, ProbeReport, probe};
 
@@ -18,7 +19,7 @@ pub fn run(args: ProbeArgs, mut monitor: Monitor) -> Result<Ending> {
     };
     print(&report);
     if let Some(path) = out {
-        std::fs::write(&path, serde_json::to_string_pretty(&report)? + "\n")
+        atomic::write(&path, (serde_json::to_string_pretty(&report)? + "\n").as_bytes())
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     Ok(Ending::Done)

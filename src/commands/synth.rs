@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use scrl_core::config;
-use scrl_core::data::synth::{self, SynthConfig};
+use scrl_synth::{self as synth, SynthConfig};
 
 use super::Ending;
 use crate::cli::SynthArgs;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use scrl_core::config;
 use scrl_core::engine::Monitor;
-use scrl_transfer::{InitWeights, TransferConfig, TransferOutcome, train};
+use scrl_transfer::{InitWeights, Transfer, TransferConfig, TransferOutcome};
 
 use super::{Ending, open_run};
 use crate::cli::TransferArgs;
@@ -17,7 +17,8 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     }
     let init = InitWeights::parse(&args.init)?;
     let run = open_run(&args.run)?;
-    match train(&settings, &init, &run, args.run.resume, &device, &mut monitor)? {
+    let transfer = Transfer::new(&settings, &init, &run).resume(args.run.resume);
+    match transfer.run(&device, &mut monitor)? {
         TransferOutcome::Finished(report) => {
             super::print_metrics(&report.metrics);
             if let Some(best) = &report.best {

@@ -12,6 +12,7 @@ use crate::evaluation::EvaluationError;
 
 /// Why a transfer run or an evaluation stopped.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransferError {
     #[error("{key} is {value}, but must be {expected}")]
     Config { key: &'static str, value: String, expected: String },

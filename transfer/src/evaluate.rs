@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::data::{Category, DetectionDataset};
 use burn::tensor::Device;
-use scrl_core::data::detection::{Category, DetectionDataset};
 use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;

@@ -1,11 +1,12 @@
 //! Fine-tunes a detector and evaluates it: a transfer run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
 use scrl_core::checkpoint::state;
 use scrl_core::config::to_toml;
+use scrl_core::engine::atomic;
 use scrl_core::engine::{Events, Monitor, RunDir, Throughput};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -64,93 +65,109 @@ pub struct TransferReport {
     pub best: Option<Best>,
 }
 
-/// Trains a detector and evaluates it.
+/// A transfer run before it starts: a detector is trained and evaluated.
 ///
-/// Writes into `run`: `config.toml`, events, `checkpoints/last`, `weights/detector.safetensors` (after the last iteration),
-/// `results.json` (COCO's results format), `precision_recall.json` and `metrics.json`; with evaluations on the way also
-/// `weights/best.safetensors` and `weights/best.json`. `device` is one without autodiff. With `resume` the run continues
-/// from its checkpoint, on the CPU to the bit as if it had not stopped.
-///
-/// # Errors
-/// When the config, the data, the weights or the checkpoint do not fit, a file cannot be read or written, or the loss stops
-/// being finite.
-pub fn train(
-    config: &TransferConfig,
-    init: &InitWeights,
-    run: &RunDir,
+/// Writes into its run directory: `config.toml`, events, `checkpoints/last`, `weights/detector.safetensors` (after the last
+/// iteration), `results.json` (COCO's results format), `precision_recall.json` and `metrics.json`; with evaluations on the
+/// way also `weights/best.safetensors` and `weights/best.json`.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a transfer does nothing until `run`"]
+pub struct Transfer<'a> {
+    config: &'a TransferConfig,
+    init: &'a InitWeights,
+    run: &'a RunDir,
     resume: bool,
-    device: &Device,
-    monitor: &mut Monitor,
-) -> Result<TransferOutcome, TransferError> {
-    let begun = Instant::now();
-    config.validate()?;
-    let data = TransferData::load(config)?;
-    let config = &data.config;
-    let training_device = device.clone().autodiff();
-    let last = run.checkpoints().join("last");
-    let resumed = resume && state::exists(&last);
-    let mut training = if resumed {
-        Training::resume(config, &last, run, &training_device)?
-    } else {
-        run.write_config(&to_toml(config))?;
-        Training::start(config, init, &training_device)?
-    };
-    log_settings(config, &data, &training);
-    let mut events = Events::open(run, resumed.then_some(training.iteration))?;
-    let mut meter = Throughput::new(config.log_every as usize);
-    let schedule = config.schedule();
-    let mut batches = data.batches(training.iteration);
-    let interrupted =
-        |training: &Training| Ok(TransferOutcome::Interrupted { iteration: training.iteration });
+}
 
-    monitor.progress.start(config.iterations, training.iteration, "training");
-    while training.iteration < config.iterations {
-        if training.owes_evaluation(config.eval_every) {
-            let model = data.detector(&training.model, device)?;
-            let Some(evaluation) = data.evaluate(&model, device, monitor)? else {
-                return interrupted(&training);
-            };
-            record(&mut training, &mut events, &data, &evaluation.metrics)?;
-            best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
-            training.save(&last, config)?;
-            monitor.progress.start(config.iterations, training.iteration, "training");
-        }
-        if monitor.interrupt.is_requested() {
-            training.save(&last, config)?;
-            monitor.progress.finish("interrupted, checkpoint written");
-            return interrupted(&training);
-        }
-        let Some(samples) = batches.next() else { break };
-        let batch = collate(samples?, &training_device);
-        let lr = schedule.lr(training.iteration);
-        let log = is_due(training.iteration + 1, config.log_every);
-        let losses;
-        (training, losses) = training.step(batch, lr, config.seed, log, &data.train)?;
-        meter.record(config.batch_size);
-        if log {
-            let figures = losses.figures(lr, meter.images_per_second(), training.grad_norm());
-            events.record("train", training.iteration, data.epoch(training.iteration), figures)?;
-        }
-        monitor.progress.update(training.iteration, &format!("loss {:.3}, lr {lr:.2e}", losses.total()));
-        if is_due(training.iteration, config.checkpoint_every) || training.owes_evaluation(config.eval_every)
-        {
-            training.save(&last, config)?;
-        }
+impl<'a> Transfer<'a> {
+    /// Trains the detector of `config` in the run directory `run`; its backbone starts from `init`.
+    pub fn new(config: &'a TransferConfig, init: &'a InitWeights, run: &'a RunDir) -> Self {
+        Self { config, init, run, resume: false }
     }
-    monitor.progress.finish("");
 
-    training.save(&last, config)?;
-    let model = data.detector(&training.model, device)?;
-    save_detector(&run.weights().join(DETECTOR_FILE), &model, &data.metadata())?;
-    let Some(evaluation) = data.evaluate(&model, device, monitor)? else { return interrupted(&training) };
-    record(&mut training, &mut events, &data, &evaluation.metrics)?;
-    let best = best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
-    training.save(&last, config)?;
-    write_results(&run.file("results.json"), &data.val, &evaluation.detections)?;
-    write_json(&run.file(PRECISION_RECALL_FILE), &precision_recall(&data.val, &evaluation.detections)?)?;
-    let report = data.report(training.init, evaluation.metrics, best, begun);
-    write_json(&run.file("metrics.json"), &report)?;
-    Ok(TransferOutcome::Finished(Box::new(report)))
+    /// Continues from the run's last checkpoint if it has one, on the CPU to the bit as if it had not stopped.
+    pub fn resume(self, resume: bool) -> Self {
+        Self { resume, ..self }
+    }
+
+    /// Trains until the last iteration or an interrupt, and evaluates. `device` is one without autodiff.
+    ///
+    /// # Errors
+    /// When the config, the data, the weights or the checkpoint do not fit, a file cannot be read or written, or the loss
+    /// becomes NaN or infinite.
+    pub fn run(self, device: &Device, monitor: &mut Monitor) -> Result<TransferOutcome, TransferError> {
+        let Self { config, init, run, resume } = self;
+        let begun = Instant::now();
+        config.validate()?;
+        let data = TransferData::load(config)?;
+        let config = &data.config;
+        let training_device = device.clone().autodiff();
+        let last = run.checkpoints().join("last");
+        let resumed = resume && state::exists(&last);
+        let mut training = if resumed {
+            Training::resume(config, &last, run, &training_device)?
+        } else {
+            run.write_config(&to_toml(config))?;
+            Training::start(config, init, &training_device)?
+        };
+        log_settings(config, &data, &training);
+        let mut events = Events::open(run, resumed.then_some(training.iteration))?;
+        let mut meter = Throughput::new(config.log_every as usize);
+        let schedule = config.schedule();
+        let mut batches = data.batches(training.iteration);
+        let interrupted =
+            |training: &Training| Ok(TransferOutcome::Interrupted { iteration: training.iteration });
+
+        monitor.progress.start(config.iterations, training.iteration, "training");
+        while training.iteration < config.iterations {
+            if training.owes_evaluation(config.eval_every) {
+                let model = data.detector(&training.model, device)?;
+                let Some(evaluation) = data.evaluate(&model, device, monitor)? else {
+                    return interrupted(&training);
+                };
+                record(&mut training, &mut events, &data, &evaluation.metrics)?;
+                best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
+                training.save(&last, config)?;
+                monitor.progress.start(config.iterations, training.iteration, "training");
+            }
+            if monitor.interrupt.is_requested() {
+                training.save(&last, config)?;
+                monitor.progress.finish("interrupted, checkpoint written");
+                return interrupted(&training);
+            }
+            let Some(samples) = batches.next() else { break };
+            let batch = collate(samples?, &training_device);
+            let lr = schedule.lr(training.iteration);
+            let log = is_due(training.iteration + 1, config.log_every);
+            let losses;
+            (training, losses) = training.step(batch, lr, config.seed, log, &data.train)?;
+            meter.record(config.batch_size);
+            if log {
+                let figures = losses.figures(lr, meter.images_per_second(), training.grad_norm());
+                events.record("train", training.iteration, data.epoch(training.iteration), figures)?;
+            }
+            monitor.progress.update(training.iteration, &format!("loss {:.3}, lr {lr:.2e}", losses.total()));
+            if is_due(training.iteration, config.checkpoint_every)
+                || training.owes_evaluation(config.eval_every)
+            {
+                training.save(&last, config)?;
+            }
+        }
+        monitor.progress.finish("");
+
+        training.save(&last, config)?;
+        let model = data.detector(&training.model, device)?;
+        save_detector(&run.weights().join(DETECTOR_FILE), &model, &data.metadata())?;
+        let Some(evaluation) = data.evaluate(&model, device, monitor)? else { return interrupted(&training) };
+        record(&mut training, &mut events, &data, &evaluation.metrics)?;
+        let best = best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
+        training.save(&last, config)?;
+        write_results(&run.file("results.json"), &data.val, &evaluation.detections)?;
+        write_json(&run.file(PRECISION_RECALL_FILE), &precision_recall(&data.val, &evaluation.detections)?)?;
+        let report = data.report(training.init, evaluation.metrics, best, begun);
+        write_json(&run.file("metrics.json"), &report)?;
+        Ok(TransferOutcome::Finished(Box::new(report)))
+    }
 }
 
 /// Whether an iteration is one of every so many; 0 is never.
@@ -212,12 +229,11 @@ fn log_settings(config: &TransferConfig, data: &TransferData, training: &Trainin
     }
 }
 
-/// Replaces a file in one go.
+/// Replaces a file with the JSON of `value`.
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TransferError> {
     let failed = |source| TransferError::Write { path: path.to_path_buf(), source };
     let text = serde_json::to_vec_pretty(value).map_err(|e| failed(e.into()))?;
-    let temporary: PathBuf = path.with_extension("json.tmp");
-    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path)).map_err(failed)
+    atomic::write(path, &text).map_err(failed)
 }
 
 #[cfg(test)]

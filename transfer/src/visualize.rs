@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{BufWriter, Error as IoError, Write};
 use std::path::Path;
 
+use crate::data::Category;
 use image::ImageFormat;
 use image::codecs::jpeg::JpegEncoder;
-use scrl_core::data::detection::Category;
 pub use scrl_core::draw::{distinct_color as class_color, draw_box};
 use scrl_core::transforms::RgbImage;
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::data::Category;
 use burn::tensor::Device;
 use scrl_core::checkpoint::CheckpointError;
 use scrl_core::checkpoint::weights::{load_backbone, read_tensors, write_safetensors};
-use scrl_core::data::detection::Category;
 use scrl_core::models::parameters::{self, LoadReport, TensorMap};
 use scrl_core::random::stream;
 use serde::Serialize;

@@ -8,6 +8,7 @@ use crate::engine::disk_advice;
 
 /// Why a checkpoint or a weight file could not be written or read.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum CheckpointError {
     /// The system refused a write; the checkpoint that was there before is untouched.
     #[error("cannot write `{path}`: {source}{advice}", advice = disk_advice(source))]

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::synth::SynthError;
 use crate::transforms::ImageError;
 
 /// A data set that cannot be read or written. Each message names the file and, where there is one, the fix.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DataError {
     /// The operating system refused to open or read a file or folder.
     #[error("cannot read `{path}`: {reason}; check that it exists and may be read")]
@@ -34,10 +34,6 @@ pub enum DataError {
     /// An image cannot be decoded.
     #[error(transparent)]
     Image(#[from] ImageError),
-
-    /// Scenes that cannot be rendered as asked.
-    #[error(transparent)]
-    Synth(#[from] SynthError),
 
     /// The code that prepares a sample panicked.
     #[error("preparing sample {index} panicked: {message}; this is a bug, please report it")]

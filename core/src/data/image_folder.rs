@@ -12,7 +12,7 @@ pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// One image file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct ImageFile {
     /// Where the image lies.
     pub path: PathBuf,
     /// Index into [`ImageFolder::classes`], when the folder has classes.
@@ -23,7 +23,7 @@ pub struct Sample {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageFolder {
     /// Root by root, sorted by path within each.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<ImageFile>,
     /// Class names in alphabetical order; empty when the samples have no labels.
     pub classes: Vec<String>,
 }
@@ -46,7 +46,7 @@ impl ImageFolder {
             _ => None,
         };
         Ok(labelled.unwrap_or_else(|| Self {
-            samples: paths.into_iter().map(|path| Sample { path, label: None }).collect(),
+            samples: paths.into_iter().map(|path| ImageFile { path, label: None }).collect(),
             classes: Vec::new(),
         }))
     }
@@ -110,7 +110,7 @@ fn label(root: &Path, paths: &[PathBuf]) -> Option<ImageFolder> {
     }
     let samples = paths.iter().zip(&names);
     let samples =
-        samples.map(|(path, name)| Sample { path: path.clone(), label: classes.binary_search(name).ok() });
+        samples.map(|(path, name)| ImageFile { path: path.clone(), label: classes.binary_search(name).ok() });
     Some(ImageFolder { samples: samples.collect(), classes })
 }
 
@@ -137,7 +137,8 @@ mod tests {
     }
 
     fn names(found: &ImageFolder, root: &Path) -> Vec<String> {
-        let name = |s: &Sample| s.path.strip_prefix(root).expect("below root").to_string_lossy().into_owned();
+        let name =
+            |s: &ImageFile| s.path.strip_prefix(root).expect("below root").to_string_lossy().into_owned();
         found.samples.iter().map(name).collect()
     }
 

@@ -4,8 +4,20 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Replaces a file: writes a sibling, syncs it, renames it over `path`.
-pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a file: writes a sibling, syncs it, renames it over `path`. A reader sees the old content or the new one.
+///
+/// # Errors
+/// When the folder of `path` does not exist or cannot be written, or the disk is full. The old file is then still there.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    // What a link points to is replaced, not the link; a pipe or a device takes the bytes as they come.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    match std::fs::metadata(&target) {
+        Ok(found) if !found.is_file() => std::fs::write(&target, content),
+        _ => replace(&target, content),
+    }
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = sibling(path, &format!("tmp-{}", std::process::id()));
     let result = write_synced(&temporary, content).and_then(|()| std::fs::rename(&temporary, path));
     if result.is_err() {
@@ -47,6 +59,21 @@ pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link_and_a_device_takes_the_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("a.json"), dir.path().join("link.json"));
+        write(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        write(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(!Path::new("/dev/null").is_file());
+        assert!(write(dir.path(), b"a folder is no file").is_err());
+    }
 
     #[test]
     fn a_write_replaces_the_file_and_leaves_nothing_else() {

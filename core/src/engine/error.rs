@@ -6,6 +6,7 @@ use thiserror::Error;
 
 /// Why a run directory cannot be used.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// A new run was asked for where something lies already.
     #[error(

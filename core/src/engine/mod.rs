@@ -1,6 +1,6 @@
 //! What surrounds a training loop: run directory, events, progress, interrupts.
 
-pub(crate) mod atomic;
+pub mod atomic;
 mod error;
 pub mod events;
 pub mod meters;

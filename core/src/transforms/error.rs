@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 /// An image that cannot be decoded. Each message names the file and the fix.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ImageError {
     /// The operating system refused to open or read it.
     #[error("cannot read image `{path}`: {reason}; check that it exists and may be read")]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use scrl_core::data::detection::Category;
 use scrl_transfer::DetectorMetadata;
+use scrl_transfer::data::Category;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 /// Why there is no ONNX Runtime, or why it refuses a model.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RuntimeError {
     /// `ORT_DYLIB_PATH` names a library that cannot be used.
     #[error(

@@ -35,6 +35,7 @@ use crate::inspection::Rows;
 
 /// Why a backbone cannot be probed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProbeError {
     #[error(transparent)]
     Data(#[from] DataError),

@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn only_a_run_whose_images_all_have_labels_is_probed() {
-        let image = |label| scrl_core::data::image_folder::Sample { path: "a.png".into(), label };
+        let image = |label| scrl_core::data::ImageFile { path: "a.png".into(), label };
         let classes = vec!["cat".to_string(), "dog".to_string()];
         let labelled =
             ImageFolder { samples: vec![image(Some(0)), image(Some(1))], classes: classes.clone() };

@@ -46,13 +46,13 @@ fn hash(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use scrl_core::data::Sample;
+    use scrl_core::data::ImageFile;
 
     use super::*;
 
     fn folder(root: &str, counts: &[usize]) -> ImageFolder {
         let classes: Vec<String> = (0..counts.len()).map(|class| format!("class{class}")).collect();
-        let sample = |class: usize, image: usize| Sample {
+        let sample = |class: usize, image: usize| ImageFile {
             path: format!("{root}/class{class}/{image:03}.png").into(),
             label: Some(class),
         };

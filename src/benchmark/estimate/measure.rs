@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use scrl_core::data::image_folder::ImageFolder;
-use scrl_core::data::synth::SynthConfig;
 use scrl_core::engine::{Interrupt, Monitor, OpenMode, Progress, RunDir};
 use scrl_core::random::stream;
 use scrl_pretrain::{PretrainConfig, Pretraining};
+use scrl_synth::SynthConfig;
 use scrl_transfer::evaluate::{EvaluateOptions, detect_dataset};
-use scrl_transfer::{InitWeights, TransferConfig};
+use scrl_transfer::{InitWeights, Transfer, TransferConfig};
 
 use super::super::budget::{ImageCounts, Length};
 use super::super::job::{Job, PretrainJob, TransferJob};
@@ -187,7 +187,7 @@ impl<'a> Measured<'a> {
         (settings.log_every, settings.checkpoint_every, settings.eval_every) = (1, 0, 0);
         let run = self.run_dir()?;
         let step = time(|monitor| {
-            scrl_transfer::train(&settings, &InitWeights::Random, &run, false, &self.device, monitor)?;
+            Transfer::new(&settings, &InitWeights::Random, &run).run(&self.device, monitor)?;
             Ok(())
         })?;
         if settings.batch_size < whole {

@@ -1,9 +1,9 @@
 //! The same test images with what the detector of every init finds.
 
 use anyhow::{Context, Result};
-use scrl_core::data::detection::{DetectionDataset, DetectionImage};
 use scrl_core::structures::BoxXyxy;
 use scrl_core::transforms::{RgbImage, decode::decode};
+use scrl_transfer::data::{DetectionDataset, DetectionImage};
 use scrl_transfer::detection::Detection;
 use scrl_transfer::evaluation::read_results;
 use scrl_transfer::visualize::{DrawOptions, draw_detections};

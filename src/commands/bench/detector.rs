@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::module::Module;
-use scrl_core::data::detection::{Category, DetectionDataset, DetectionImage};
 use scrl_core::random::{Rng, RngExt};
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
+use scrl_transfer::data::{Category, DetectionDataset, DetectionImage};
 use scrl_transfer::data::{Sample, collate};
 use scrl_transfer::detection::{DetectorConfig, Norm, Target};
 use scrl_transfer::evaluate::detect_batch;

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use scrl_core::checkpoint::weights::read_tensors;
 use scrl_core::config;
-use scrl_core::data::detection::Category;
+use scrl_core::engine::atomic;
 use scrl_export::{
     DetectorInfo, DetectorInputs, DetectorOptions, DetectorReport, ExportError, export_detector, file_sha256,
     validate_detector,
 };
+use scrl_transfer::data::Category;
 use scrl_transfer::data::Preprocessing;
 use scrl_transfer::detection::{DetectorConfig, Variant};
 use scrl_transfer::weights::DETECTOR_FILE;
@@ -76,7 +77,7 @@ fn record(out: &Path, report: &DetectorReport) -> Result<()> {
     let mut name = out.as_os_str().to_owned();
     name.push(".validation.json");
     let path = PathBuf::from(name);
-    std::fs::write(&path, serde_json::to_string_pretty(report)?)
+    atomic::write(&path, serde_json::to_string_pretty(report)?.as_bytes())
         .with_context(|| format!("cannot write `{}`", path.display()))
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use scrl_core::data::detection::Category;
+use scrl_core::engine::atomic;
 use scrl_core::structures::Size;
+use scrl_transfer::data::Category;
 use scrl_transfer::detection::Detection;
 use serde::Serialize;
 
@@ -102,10 +103,8 @@ pub fn slashed(path: &Path) -> String {
     path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
-/// Writes the results file in one go.
+/// Writes the results file, in place of one that is there.
 pub fn write(path: &Path, predictions: &[Prediction]) -> Result<()> {
-    let temporary = path.with_extension("json.tmp");
-    std::fs::write(&temporary, serde_json::to_vec(predictions)?)
-        .and_then(|()| std::fs::rename(&temporary, path))
+    atomic::write(path, &serde_json::to_vec(predictions)?)
         .with_context(|| format!("cannot write `{}`", path.display()))
 }

@@ -4,9 +4,9 @@
 
 use std::collections::VecDeque;
 
+use crate::data::DetectionDataset;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
-use scrl_core::data::detection::DetectionDataset;
 use scrl_core::random::stream;
 use scrl_core::structures::Size;
 
@@ -137,7 +137,7 @@ fn place(sample: &Sample, image: &mut [f32], height: usize, width: usize) {
 mod tests {
     use std::path::PathBuf;
 
-    use scrl_core::data::detection::DetectionImage;
+    use crate::data::DetectionImage;
 
     use super::*;
 

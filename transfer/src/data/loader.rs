@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use scrl_core::data::detection::DetectionDataset;
+use crate::data::DetectionDataset;
 use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{BatchIter, LoaderOptions, load_batches};
 

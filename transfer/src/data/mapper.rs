@@ -1,7 +1,7 @@
 //! From an image file to the detector's input, after detectron2's `DatasetMapper` and `ResizeShortestEdge`.
 
+use crate::data::DetectionImage;
 use rand::Rng as _;
-use scrl_core::data::detection::DetectionImage;
 use scrl_core::data::error::DataError;
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
@@ -157,7 +157,7 @@ fn target(image: &DetectionImage, size: Size, mirrored: bool) -> Target {
 mod tests {
     use std::path::PathBuf;
 
-    use scrl_core::data::detection::DetectionObject;
+    use crate::data::DetectionObject;
     use scrl_core::random::stream;
 
     use super::*;

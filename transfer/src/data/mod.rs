@@ -1,6 +1,8 @@
 //! Detection data: sources, decoding to network inputs, batches.
 
 pub mod batch;
+pub mod coco;
+pub mod dataset;
 pub mod loader;
 pub mod mapper;
 pub mod source;
@@ -9,6 +11,7 @@ pub mod union;
 pub mod voc;
 
 pub use batch::{Batch, BatchPlan, collate};
+pub use dataset::{Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 pub use loader::{TrainingLoader, TrainingLoaderOptions};
 pub use mapper::{Interpolation, Mapper, Preprocessing, Sample};
 pub use source::DataSource;

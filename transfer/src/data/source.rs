@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use scrl_core::data::coco;
-use scrl_core::data::detection::DetectionDataset;
+use crate::data::DetectionDataset;
+use crate::data::coco;
 use scrl_core::data::error::DataError;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! What a data set holds, broken parts included.
 
-use scrl_core::data::coco;
-use scrl_core::data::detection::{DetectionDataset, DroppedBox};
+use crate::data::coco;
+use crate::data::{DetectionDataset, DroppedBox};
 use scrl_core::data::error::DataError;
 
 use super::{DataSource, union, voc};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use scrl_core::data::detection::{Category, DetectionDataset};
+use crate::data::{Category, DetectionDataset};
 use scrl_core::data::error::DataError;
 
 /// The images of all parts, in their order, as one data set.
@@ -45,7 +45,7 @@ fn names(categories: &[Category]) -> Vec<&str> {
 mod tests {
     use std::path::PathBuf;
 
-    use scrl_core::data::detection::DetectionImage;
+    use crate::data::DetectionImage;
 
     use super::*;
 

@@ -192,6 +192,7 @@ impl Default for DetectorConfig {
 
 /// A detector that cannot be built.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DetectorConfigError {
     /// Not one anchor size a level.
     #[error("anchor_sizes has {0} entries, the pyramid has 5 levels; give one size for each of P2 to P6")]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::data::{DetectionDataset, DetectionObject};
 use hotcoco::params::IouType;
 use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image};
-use scrl_core::data::detection::{DetectionDataset, DetectionObject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -127,7 +127,7 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
     run(dataset, found)
 }
 
-/// Gives an annotation without `area` that of its box, as [`coco::load`](scrl_core::data::coco::load) does.
+/// Gives an annotation without `area` that of its box, as [`coco::load`](crate::data::coco::load) does.
 fn fill_in_area(annotation: &mut Annotation) {
     if annotation.area.is_none() {
         annotation.area = annotation.bbox.map(|[_, _, width, height]| width * height);
@@ -136,9 +136,10 @@ fn fill_in_area(annotation: &mut Annotation) {
 
 fn run(dataset: Dataset, found: Vec<CocoResult>) -> Result<CocoMetrics, EvaluationError> {
     let truth = COCO::from_dataset(dataset);
-    let found = truth.load_res_anns(found.into_iter().map(annotation).collect())?;
+    let found =
+        truth.load_res_anns(found.into_iter().map(annotation).collect()).map_err(EvaluationError::engine)?;
     let mut evaluation = COCOeval::new(truth, found, IouType::Bbox);
-    evaluation.evaluate()?;
+    evaluation.evaluate().map_err(EvaluationError::engine)?;
     evaluation.accumulate();
     evaluation.summarize_lines();
     let figures = evaluation.get_results(None, false);

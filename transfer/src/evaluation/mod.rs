@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::DetectionDataset;
 use scrl_core::data::DataError;
-use scrl_core::data::detection::DetectionDataset;
 use serde::{Deserialize, Serialize};
 
 use crate::detection::Detection;
@@ -23,7 +23,7 @@ pub use voc_files::{evaluate_voc_files, write_voc_files};
 /// What was found in one image; boxes in pixels of the original image, best score first or in any order.
 #[derive(Clone, Debug)]
 pub struct ImageDetections {
-    /// [`DetectionImage::id`](scrl_core::data::detection::DetectionImage) of the image.
+    /// [`DetectionImage::id`](crate::data::DetectionImage) of the image.
     pub image_id: u64,
     /// `class` indexes [`DetectionDataset::categories`].
     pub detections: Vec<Detection>,
@@ -71,6 +71,7 @@ pub fn evaluate_detections(
 
 /// Why detections could not be evaluated.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EvaluationError {
     #[error("`{path}` cannot be read or written: {source}")]
     Io { path: PathBuf, source: std::io::Error },
@@ -97,12 +98,17 @@ pub enum EvaluationError {
     #[error("a detection in image {image} has a score or box that is not finite; its model has diverged")]
     NonFinite { image: u64 },
     #[error("the COCO evaluation failed: {0}")]
-    Engine(#[from] hotcoco::Error),
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl EvaluationError {
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), source }
+    }
+
+    /// What hotcoco says: its own type stays out of the public surface.
+    fn engine(source: hotcoco::Error) -> Self {
+        Self::Engine(Box::new(source))
     }
 
     pub(crate) fn json(path: &Path, expected: &'static str, source: serde_json::Error) -> Self {

@@ -1,8 +1,8 @@
 //! Precision against recall, at the 101 recall levels of COCO's evaluation.
 
+use crate::data::DetectionDataset;
 use hotcoco::params::IouType;
 use hotcoco::{AccumulatedEval, COCO, COCOeval};
-use scrl_core::data::detection::DetectionDataset;
 use serde::{Deserialize, Serialize};
 
 use super::coco::{annotation, to_hotcoco};
@@ -47,9 +47,9 @@ pub fn precision_recall(
     check(ground_truth, results)?;
     let truth = COCO::from_dataset(to_hotcoco(ground_truth));
     let rows = to_coco_results(ground_truth, results).into_iter().map(annotation).collect();
-    let found = truth.load_res_anns(rows)?;
+    let found = truth.load_res_anns(rows).map_err(EvaluationError::engine)?;
     let mut evaluation = COCOeval::new(truth, found, IouType::Bbox);
-    evaluation.evaluate()?;
+    evaluation.evaluate().map_err(EvaluationError::engine)?;
     evaluation.accumulate();
     let recall = evaluation.params.rec_thrs.clone();
     let (area, limit) = (evaluation.params.all_area_idx(), evaluation.params.max_det_idx());

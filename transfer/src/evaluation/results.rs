@@ -1,11 +1,10 @@
 //! Detections in COCO's results format: a JSON list of `{image_id, category_id, bbox: [x, y, w, h], score}`.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use scrl_core::data::detection::DetectionDataset;
+use crate::data::DetectionDataset;
+use scrl_core::engine::atomic;
 use scrl_core::structures::BoxXyxy;
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +41,7 @@ pub(super) fn xywh(bbox: &BoxXyxy) -> [f64; 4] {
     [x1, y1, x2 - x1, y2 - y1]
 }
 
-/// Writes a results file.
+/// Writes a results file, in place of one that is there.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -51,11 +50,8 @@ pub fn write_results(
     dataset: &DetectionDataset,
     results: &[ImageDetections],
 ) -> Result<(), EvaluationError> {
-    let file = File::create(path).map_err(|e| EvaluationError::io(path, e))?;
-    let mut writer = BufWriter::new(file);
-    serde_json::to_writer(&mut writer, &to_coco_results(dataset, results))
-        .map_err(|e| EvaluationError::io(path, e.into()))?;
-    writer.flush().map_err(|e| EvaluationError::io(path, e))
+    let written = serde_json::to_vec(&to_coco_results(dataset, results)).map_err(Into::into);
+    written.and_then(|text| atomic::write(path, &text)).map_err(|e| EvaluationError::io(path, e))
 }
 
 /// Reads a results file into class indices and corners, grouped by image in the order of first appearance.
@@ -103,7 +99,7 @@ pub(super) fn read_rows(path: &Path) -> Result<Vec<CocoResult>, EvaluationError>
 
 #[cfg(test)]
 mod tests {
-    use scrl_core::data::detection::Category;
+    use crate::data::Category;
 
     use super::*;
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use scrl_core::data::detection::{DetectionDataset, DetectionObject};
+use crate::data::{DetectionDataset, DetectionObject};
 use scrl_core::structures::BoxXyxy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use scrl_core::data::detection::DetectionDataset;
+use crate::data::DetectionDataset;
+use scrl_core::engine::atomic;
 
 use super::voc::{ClassCase, Found, Truth, inclusive};
 use super::{EvaluationError, ImageDetections, VocMetrics};
@@ -126,7 +127,7 @@ pub fn write_voc_files(
     }
     for (category, text) in dataset.categories.iter().zip(texts) {
         let path = folder.join(file_name(COMPETITIONS[0], split, &category.name));
-        std::fs::write(&path, text).map_err(|e| EvaluationError::io(&path, e))?;
+        atomic::write(&path, text.as_bytes()).map_err(|e| EvaluationError::io(&path, e))?;
     }
     Ok(())
 }

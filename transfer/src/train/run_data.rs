@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::data::{DetectionDataset, DetectionImage};
 use burn::module::Module;
 use burn::tensor::Device;
-use scrl_core::data::detection::{DetectionDataset, DetectionImage};
 use scrl_core::engine::Monitor;
 use scrl_core::models::parameters;
 use scrl_core::random::stream;

@@ -102,7 +102,7 @@ fn transfer(
 ) -> Result<TransferOutcome, TransferError> {
     let mode = if resume { OpenMode::Resume } else { OpenMode::New };
     let run = RunDir::open(out, mode).unwrap();
-    train(config, init, &run, resume, &Device::flex(), monitor)
+    Transfer::new(config, init, &run).resume(resume).run(&Device::flex(), monitor)
 }
 
 fn finish(config: &TransferConfig, init: &InitWeights, out: &Path) -> TransferReport {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use crate::data::DetectionDataset;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use scrl_core::checkpoint::{CheckpointError, state};
-use scrl_core::data::detection::DetectionDataset;
 use scrl_core::engine::RunDir;
 use scrl_core::models::parameters;
 use scrl_core::random::{Rng, stream};

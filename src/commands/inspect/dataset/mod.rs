@@ -10,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use scrl_core::engine::atomic;
+
 use crate::cli::InspectDatasetArgs;
 use crate::commands::Ending;
 
@@ -31,7 +33,7 @@ pub fn run(args: &InspectDatasetArgs) -> Result<Ending> {
     let duplicates = files::duplicates(&splits, &facts);
     let report = DatasetReport::new(&args.data, format, reports, duplicates);
     let path = args.out.join("report.json");
-    std::fs::write(&path, serde_json::to_string_pretty(&report)?)
+    atomic::write(&path, serde_json::to_string_pretty(&report)?.as_bytes())
         .with_context(|| format!("cannot write `{}`", path.display()))?;
     report.print();
     for (split, facts) in splits.iter().zip(&facts) {

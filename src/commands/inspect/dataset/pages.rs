@@ -1,11 +1,11 @@
 //! Pages of images with what their annotations say.
 
 use anyhow::Result;
-use scrl_core::data::detection::{DetectionImage, DetectionObject};
 use scrl_core::data::sampler;
 use scrl_core::draw::{Rgb, distinct_color, draw_box};
 use scrl_core::structures::Size;
 use scrl_core::transforms::{RgbImage, decode, resample};
+use scrl_transfer::data::{DetectionImage, DetectionObject};
 use scrl_transfer::visualize::text::{draw_text, plate_size};
 
 use super::files::FileFacts;

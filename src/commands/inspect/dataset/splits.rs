@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use scrl_core::data::DataError;
-use scrl_core::data::detection::{Category, DetectionImage};
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_transfer::DataSource;
+use scrl_transfer::data::{Category, DetectionImage};
 use scrl_transfer::data::{Survey, survey};
 use serde::Serialize;
 
@@ -110,7 +110,7 @@ fn folders(data: &Path, wanted: &[String]) -> Result<Vec<Split>, DataError> {
 fn folder(name: String, root: &Path, data: &Path) -> Result<Split, DataError> {
     let found = ImageFolder::scan(&[root.to_path_buf()])?;
     let category = |(id, name): (usize, String)| Category { id: id as u64, name };
-    let entry = |sample: scrl_core::data::Sample| Entry {
+    let entry = |sample: scrl_core::data::ImageFile| Entry {
         name: shown(&sample.path, data),
         path: sample.path,
         content: Content::Plain(sample.label),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use scrl_core::data::detection::{DetectionImage, DetectionObject};
 use scrl_core::structures::Size;
+use scrl_transfer::data::{DetectionImage, DetectionObject};
 use serde::Serialize;
 
 /// COCO's limits of small and of medium objects, square pixels.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use scrl_core::data::detection::DetectionObject;
+use crate::data::DetectionObject;
 use scrl_core::data::error::DataError;
 use scrl_core::structures::BoxXyxy;
 use serde::Deserialize;

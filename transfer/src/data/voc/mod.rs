@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::data::{Category, DetectionDataset, DetectionImage, DroppedBox};
 use rayon::prelude::*;
-use scrl_core::data::detection::{Category, DetectionDataset, DetectionImage, DroppedBox};
 use scrl_core::data::error::DataError;
 use scrl_core::transforms::decode;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use scrl_core::data::detection;
+use crate::data;
 use scrl_core::structures::BoxXyxy;
 
 use super::*;
@@ -38,7 +38,7 @@ fn assert_equal(found: &CocoMetrics, expected: &BTreeMap<String, f64>) {
 fn dataset(path: &Path) -> DetectionDataset {
     let file: Dataset = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut categories: Vec<_> =
-        file.categories.into_iter().map(|c| detection::Category { id: c.id, name: c.name }).collect();
+        file.categories.into_iter().map(|c| data::Category { id: c.id, name: c.name }).collect();
     categories.sort_by_key(|category| category.id);
     let object = |a: &Annotation| {
         let [x, y, width, height] = a.bbox.unwrap();
@@ -50,7 +50,7 @@ fn dataset(path: &Path) -> DetectionDataset {
             area: a.area.unwrap() as f32,
         }
     };
-    let image = |image: Image| detection::DetectionImage {
+    let image = |image: Image| data::DetectionImage {
         id: image.id,
         path: PathBuf::new(),
         file_name: image.file_name,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use scrl_core::data::coco;
+use crate::data::coco;
 
 use super::*;
 use crate::evaluation::{evaluate_coco, read_results};

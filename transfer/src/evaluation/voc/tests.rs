@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use scrl_core::data::detection::{Category, DetectionImage};
+use crate::data::{Category, DetectionImage};
 
 use super::*;
 use crate::detection::Detection;

@@ -7,7 +7,7 @@ use super::layout::{Layout, PlacedObject};
 use super::raster::Coverage;
 use super::shapes::{Point, blob, fitted, random_direction, randomly_turned};
 use super::texture::{Color, Texture, fractal_noise};
-use crate::random::{Rng, stream};
+use scrl_core::random::{Rng, stream};
 
 /// How far an object's mean colour lies from what it covers, at least, in RGB distance, after [`RECOLOURINGS`].
 const MIN_COLOR_DISTANCE: f32 = 0.22;
@@ -237,9 +237,9 @@ fn distance(a: Color, b: Color) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::arrange;
-    use super::super::{Split, SynthConfig};
     use super::*;
+    use crate::layout::arrange;
+    use crate::{Split, SynthConfig};
 
     #[test]
     fn an_object_changes_the_pixels_it_owns_and_none_beyond_its_box_and_shadow() {

@@ -106,8 +106,8 @@ fn add_span(row: &mut [f32], start: f32, end: f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shapes::{Point, ShapeClass, fitted, randomly_turned};
     use super::*;
+    use crate::shapes::{Point, ShapeClass, fitted, randomly_turned};
 
     /// Whether a point lies inside, by the crossings of a ray: no spans, no sorting.
     fn contains(outline: &Outline, x: f32, y: f32) -> bool {
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn coverage_agrees_with_counting_sample_points_in_every_pixel() {
         const GRID: usize = 16;
-        let mut rng = crate::random::stream(11, &[]);
+        let mut rng = scrl_core::random::stream(11, &[]);
         for class in ShapeClass::ALL {
             let turned = randomly_turned(&class.outline(0.3), 0.2, &mut rng);
             let outline = fitted(&turned, Point { x: 10.3, y: 12.8 }, 17.0);

@@ -6,7 +6,7 @@
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
-use crate::random::Rng;
+use scrl_core::random::Rng;
 
 /// A point in pixels, or in an outline's own unit frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_fitted_outline_has_the_asked_side_and_centre() {
-        let mut rng = crate::random::stream(3, &[]);
+        let mut rng = scrl_core::random::stream(3, &[]);
         for class in ShapeClass::ALL {
             let turned = randomly_turned(&class.outline(0.5), 0.2, &mut rng);
             let (low, high) = bounds(&fitted(&turned, Point { x: 40.0, y: 30.0 }, 20.0));

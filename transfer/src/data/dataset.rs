@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use crate::random::{RngCore, stream};
-use crate::structures::BoxXyxy;
+use scrl_core::random::{RngCore, stream};
+use scrl_core::structures::BoxXyxy;
 
 /// The purpose of the random stream that ranks images for [`DetectionDataset::subset`].
 const SUBSET: u64 = u64::from_be_bytes(*b"subset__");

@@ -245,7 +245,7 @@ fn the_written_annotations_load_as_a_detection_data_set() {
     let config = small();
     write(&config, folder.path()).unwrap();
     let annotations = folder.path().join("annotations/instances_train.json");
-    let loaded = crate::data::coco::load(&annotations, &folder.path().join("train")).unwrap();
+    let loaded = scrl_transfer::data::coco::load(&annotations, &folder.path().join("train")).unwrap();
     assert_eq!((loaded.images.len(), loaded.dropped), (6, 0));
     assert!(loaded.categories.iter().map(|c| c.name.as_str()).eq(ShapeClass::ALL.map(ShapeClass::name)));
     for (index, image) in loaded.images.iter().enumerate() {
@@ -256,7 +256,7 @@ fn the_written_annotations_load_as_a_detection_data_set() {
         assert!(found.eq(drawn), "image {index}");
         assert!(image.path.is_file());
     }
-    let classes = crate::data::ImageFolder::scan(&[folder.path().join("classes")]).unwrap();
+    let classes = scrl_core::data::ImageFolder::scan(&[folder.path().join("classes")]).unwrap();
     assert_eq!((classes.classes.len(), classes.samples.len()), (8, 16));
     assert!(classes.samples.iter().all(|sample| sample.label.is_some()));
 }

@@ -6,32 +6,9 @@ use super::SynthConfig;
 use super::layout::{Layout, arrange};
 use super::paint::paint;
 use super::shapes::ShapeClass;
-use crate::random::stream;
-use crate::structures::BoxXyxy;
-
-/// Which images a scene belongs to. Splits share no random stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// Annotated, for training.
-    Train,
-    /// Annotated, for evaluation.
-    Val,
-    /// Without annotations, for pretraining.
-    Unlabelled,
-    /// One object of the class near the middle of the image.
-    Class(ShapeClass),
-}
-
-impl Split {
-    fn path(self) -> [u64; 2] {
-        match self {
-            Self::Train => [0, 0],
-            Self::Val => [1, 0],
-            Self::Unlabelled => [2, 0],
-            Self::Class(class) => [3, class.index() as u64],
-        }
-    }
-}
+use super::split::Split;
+use scrl_core::random::stream;
+use scrl_core::structures::BoxXyxy;
 
 /// An object as it is seen.
 #[derive(Clone, Debug, PartialEq)]

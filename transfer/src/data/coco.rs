@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::DataError;
-use super::detection::{Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
-use crate::structures::BoxXyxy;
+use super::{Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
+use scrl_core::data::DataError;
+use scrl_core::structures::BoxXyxy;
 
 #[derive(Deserialize)]
 struct Instances {

@@ -7,10 +7,11 @@ use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::scene::{SceneObject, Split, render_scene};
+use super::scene::{SceneObject, render_scene};
 use super::shapes::ShapeClass;
+use super::split::Split;
 use super::{SynthConfig, SynthError, annotations};
-use crate::data::error::DataError;
+use scrl_core::data::DataError;
 
 /// Raised whenever the same configuration would render other bytes.
 const GENERATOR_VERSION: u32 = 1;
@@ -65,10 +66,10 @@ struct Manifest {
 ///
 /// # Errors
 /// For a configuration that cannot be met, for a folder that is not empty, and when a file cannot be written.
-pub fn write(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataError> {
+pub fn write(config: &SynthConfig, out: &Path) -> Result<SynthSummary, SynthError> {
     config.validate()?;
     if !entries(out)?.is_empty() {
-        return Err(SynthError::Occupied { path: out.to_path_buf() }.into());
+        return Err(SynthError::Occupied { path: out.to_path_buf() });
     }
     render_into(config, out)
 }
@@ -78,12 +79,12 @@ pub fn write(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataError
 ///
 /// # Errors
 /// As [`write()`], and for a folder that is neither empty nor of this function's making.
-pub fn overwrite(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataError> {
+pub fn overwrite(config: &SynthConfig, out: &Path) -> Result<SynthSummary, SynthError> {
     config.validate()?;
     let present = entries(out)?;
     let ours = [MANIFEST, UNFINISHED].iter().any(|name| out.join(name).is_file());
     if !present.is_empty() && !ours {
-        return Err(SynthError::Foreign { path: out.to_path_buf() }.into());
+        return Err(SynthError::Foreign { path: out.to_path_buf() });
     }
     if ours {
         // From here on the folder counts as unfinished.
@@ -113,7 +114,7 @@ pub fn read_summary(out: &Path, config: &SynthConfig) -> Option<SynthSummary> {
     complete.then_some(manifest.summary)
 }
 
-fn render_into(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataError> {
+fn render_into(config: &SynthConfig, out: &Path) -> Result<SynthSummary, SynthError> {
     make_folder(out)?;
     write_file(&out.join(UNFINISHED), &[])?;
     let mut summary = Statistics::default();
@@ -131,7 +132,7 @@ fn render_into(config: &SynthConfig, out: &Path) -> Result<SynthSummary, DataErr
         write_file(&file, &annotations::to_json(config, name, &scenes))?;
         summary.objects.extend(scenes.into_iter().flatten());
     }
-    finish(config, out, summary.summarize())
+    Ok(finish(config, out, summary.summarize())?)
 }
 
 /// Every folder of pictures, with its split and its number of pictures. Empty ones are left out.

@@ -4,9 +4,9 @@ use rand::Rng as _;
 
 use super::SynthConfig;
 use super::raster::Coverage;
-use super::scene::Split;
 use super::shapes::{Outline, Point, ShapeClass, fitted, randomly_turned};
-use crate::random::{Rng, stream};
+use super::split::Split;
+use scrl_core::random::{Rng, stream};
 
 /// The least part of its silhouette that an object may show, where the silhouette includes what the image's edge
 /// cuts off.

@@ -50,8 +50,9 @@ impl Default for SynthConfig {
     }
 }
 
-/// A request for scenes that cannot be met.
+/// Scenes that cannot be rendered as asked, or not be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SynthError {
     /// A value of the configuration that cannot be used.
     #[error("synth.{key} is {found}, expected {expected}")]
@@ -66,6 +67,10 @@ pub enum SynthError {
         "`{path}` holds files that `scrl synth` did not write, so it is not replaced; pass another --out"
     )]
     Foreign { path: std::path::PathBuf },
+
+    /// A file or folder cannot be read or written.
+    #[error(transparent)]
+    Data(#[from] scrl_core::data::DataError),
 }
 
 /// The longer side of the smallest object whose class can be seen, in pixels.

@@ -3,7 +3,7 @@
 use rand::Rng as _;
 
 use super::shapes::{Point, ShapeClass, random_direction};
-use crate::random::Rng;
+use scrl_core::random::Rng;
 
 /// Red, green and blue in `[0, 1]`.
 pub(super) type Color = [f32; 3];
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_pattern_varies_over_the_plane() {
-        let mut rng = crate::random::stream(1, &[]);
+        let mut rng = scrl_core::random::stream(1, &[]);
         let texture = Texture::random((6.0, 12.0), (0.3, 0.5), &mut rng);
         for pattern in PATTERNS {
             let texture = Texture { pattern, ..texture.clone() };
