@@ -10,7 +10,7 @@ use criterion::{
     BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use scrl_core::models::layers::BatchNorm;
-use scrl_core::models::{Arch, ResNetConfig};
+use scrl_core::models::{Arch, Level, ResNetConfig};
 use scrl_core::random::stream;
 
 /// Images a batch.
@@ -56,11 +56,11 @@ fn backbones(criterion: &mut Criterion) {
         let shape = [BATCH, 3, 128, 128];
         let (model, images) = (config.init(&mut stream(0, &[]), &device), random(shape, &device));
         group.bench_function(BenchmarkId::new("evaluation", arch), |bencher| {
-            bencher.iter(|| black_box(model.forward(images.clone()).c5));
+            bencher.iter(|| black_box(model.forward(images.clone()).at(Level::C5)));
         });
         let (model, images) = (config.init(&mut stream(0, &[]), &training), random(shape, &training));
         group.bench_function(BenchmarkId::new("training", arch), |bencher| {
-            bencher.iter(|| black_box(model.forward(images.clone()).c5.backward()));
+            bencher.iter(|| black_box(model.forward(images.clone()).at(Level::C5).backward()));
         });
     }
 }

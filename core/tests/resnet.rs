@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::checkpoint::weights::{read_safetensors, read_tensors};
 use scrl_core::models::parameters::{self, TensorMap};
-use scrl_core::models::{Arch, Features, ResNet, ResNetConfig};
+use scrl_core::models::{Arch, Features, Level, ResNet, ResNetConfig};
 use scrl_core::random::stream;
 
 /// Relative to the largest magnitude of a tensor. Both sides compute in f32 and add in different orders; over the
@@ -87,7 +87,7 @@ fn check(expected: &TensorMap, name: &str, found: &TensorData) {
 }
 
 fn check_features(expected: &TensorMap, prefix: &str, features: &Features) {
-    let maps = [("c2", &features.c2), ("c3", &features.c3), ("c4", &features.c4), ("c5", &features.c5)];
+    let maps = features.iter().map(|(level, map)| (level.name().to_lowercase(), map));
     for (name, map) in maps {
         check(expected, &format!("{prefix}.{name}"), &map.clone().into_data());
     }
@@ -118,8 +118,8 @@ fn agrees(arch: Arch) {
     for key in keys_below(&expected, &format!("{name}.statistics")) {
         check(&expected, &format!("{name}.statistics.{key}"), &statistics[&key]);
     }
-    let weights = random(trained.c5.dims(), WEIGHT_STREAM, &device);
-    let gradients = gradients(&network, trained.c5.mul(weights).mean());
+    let weights = random(trained.at(Level::C5).dims(), WEIGHT_STREAM, &device);
+    let gradients = gradients(&network, trained.at(Level::C5).mul(weights).mean());
     for key in keys_below(&expected, &format!("{name}.gradients")) {
         check(&expected, &format!("{name}.gradients.{key}"), &gradients[&key]);
     }

@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use onnx_ir::ModelProto;
 use scrl_core::checkpoint::weights::BackboneMetadata;
-use scrl_core::models::{Block, Features, ResNet, ResNetConfig};
+use scrl_core::models::{Block, Features, Level, ResNet, ResNetConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::ExportError;
@@ -296,11 +296,12 @@ impl OutputTensor {
 /// What an exported backbone returns, from the model's own feature maps.
 pub(crate) fn select(output: BackboneOutput, features: Features) -> Vec<OutputTensor> {
     if output == BackboneOutput::Pooled {
-        let [batch, channels, ..] = features.c5.dims();
-        let pooled = features.c5.mean_dims(&[2, 3]).reshape([batch, channels]);
+        let map = features.at(Level::C5);
+        let [batch, channels, ..] = map.dims();
+        let pooled = map.mean_dims(&[2, 3]).reshape([batch, channels]);
         return vec![OutputTensor::new("pooled", pooled)];
     }
-    let maps = [("c2", features.c2), ("c3", features.c3), ("c4", features.c4), ("c5", features.c5)];
-    let kept = maps.into_iter().filter(|(name, _)| output.tensors().contains(name));
-    kept.map(|(name, map)| OutputTensor::new(name, map)).collect()
+    let maps = features.iter().map(|(level, map)| (level.name().to_lowercase(), map.clone()));
+    let kept = maps.filter(|(name, _)| output.tensors().contains(&name.as_str()));
+    kept.map(|(name, map)| OutputTensor::new(&name, map)).collect()
 }

@@ -9,7 +9,7 @@ use burn_onnx::export::{AxisSpec, InputSpec, OnnxExporter};
 use onnx_ir::{Message, ModelProto};
 use ort::value::TensorRef;
 use scrl_core::checkpoint::weights::BackboneMetadata;
-use scrl_core::models::{Arch, ResNet, ResNetConfig, parameters};
+use scrl_core::models::{Arch, Level, ResNet, ResNetConfig, parameters};
 use scrl_core::random::{RngExt, standard_normal, stream};
 use scrl_core::transforms::RgbImage;
 use scrl_export::runtime::{Runtime, RuntimeError, runtime};
@@ -324,6 +324,6 @@ fn capture(model: &ResNet) -> burn_onnx::export::OnnxModel {
     let device = Device::flex();
     let [sample, second] = [1, 2].map(|batch| Tensor::<4>::zeros([batch, 3, 64, 64], &device));
     let axes = [AxisSpec::dynamic("batch"), AxisSpec::Static, AxisSpec::Static, AxisSpec::Static];
-    let forward = |model: &ResNet, images: Tensor<4>| model.forward(images).c5;
+    let forward = |model: &ResNet, images: Tensor<4>| model.forward(images).at(Level::C5);
     OnnxExporter::new().export_dynamic(model, sample, second, &[InputSpec::new(axes)], forward).unwrap()
 }

@@ -1,6 +1,6 @@
 //! The settings of a pretraining run, as read from TOML; the defaults are SCRL's 200-epoch recipe.
 
-use scrl_core::models::ResNetConfig;
+use scrl_core::models::{Level, ResNetConfig};
 use scrl_core::solver::{Compat, Optimizer, OptimizerConfig};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,15 @@ pub enum PoolLevel {
     C4,
     /// Stride 32, the published choice.
     C5,
+}
+
+impl From<PoolLevel> for Level {
+    fn from(level: PoolLevel) -> Self {
+        match level {
+            PoolLevel::C4 => Level::C4,
+            PoolLevel::C5 => Level::C5,
+        }
+    }
 }
 
 /// How the target network starts.

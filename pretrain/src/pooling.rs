@@ -3,10 +3,8 @@
 //! N images, two views each: maps `[2N, C, H, W]` stack view 1 of all images on view 2.
 
 use burn::tensor::Tensor;
-use scrl_core::models::Features;
 use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
 
-use crate::config::PoolLevel;
 use crate::image_views::ImageViews;
 
 /// What of a view becomes a vector.
@@ -88,12 +86,4 @@ pub fn pool_boxes(features: Tensor<4>, rois: &[ImageBox], stride: usize) -> Tens
         aligned: false,
     };
     roi_align(features, rois, options).flatten(1, 3)
-}
-
-/// The map of a level and its stride in view pixels.
-pub fn map_at(features: Features, level: PoolLevel) -> (Tensor<4>, usize) {
-    match level {
-        PoolLevel::C4 => (features.c4, 16),
-        PoolLevel::C5 => (features.c5, 32),
-    }
 }

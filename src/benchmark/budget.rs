@@ -1,7 +1,6 @@
 //! Pretrainings of equal length: passes over the images, updates, or multiplications.
 
 use anyhow::{Context, Result, ensure};
-use scrl_pretrain::config::PoolLevel;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 
 use super::plan::{Arm, BenchmarkPlan, Budget, PretrainImages, ResolvedPlan, Source};
@@ -51,19 +50,16 @@ impl Length {
     }
 }
 
-/// Views through the trained network, forward and backward, and through the momentum network. Where C4 is pooled, nothing
-/// flows back through the last stage.
+/// Views through the trained network, forward and backward, and through the momentum network. Stages behind the
+/// pooled level are not computed.
 fn passes_per_image(settings: &PretrainConfig) -> f64 {
     let stages = settings.model.multiplications(224);
-    let last = stages[4] as f64 / stages.iter().sum::<u64>() as f64;
-    let trained = match settings.level() {
-        PoolLevel::C4 => 1.0 - last,
-        PoolLevel::C5 => 1.0,
-    };
+    let computed: u64 = stages[..settings.level().index() + 2].iter().sum();
+    let share = computed as f64 / stages.iter().sum::<u64>() as f64;
     let facts = settings.method.facts();
     let momentum_views = facts.momentum_network.map_or(0, |network| network.views);
-    let passes = facts.online_views as f64 * (1.0 + 2.0 * trained) + momentum_views as f64;
-    passes * (f64::from(settings.augment.view_size) / 224.0).powi(2)
+    let passes = facts.online_views as f64 * 3.0 + momentum_views as f64;
+    share * passes * (f64::from(settings.augment.view_size) / 224.0).powi(2)
 }
 
 /// The arms with the number of epochs that the plan's budget gives them.
@@ -233,12 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_no_gradient_reaches_costs_its_forward_passes_alone() {
+    fn stages_behind_the_pooled_one_cost_nothing() {
         let mut settings = plan("").arms.pop().and_then(|arm| arm.recipe().cloned()).unwrap();
         assert_eq!(passes_per_image(&settings), 8.0);
-        settings.heads.pool_level = PoolLevel::C4;
-        // The last stage makes 411 of ResNet-18's 1,814 million multiplications; two views, a backward pass counts twice.
-        assert!((passes_per_image(&settings) - (8.0 - 4.0 * 411.041792 / 1813.561344)).abs() < 1e-9);
+        settings.heads.pool_level = scrl_pretrain::config::PoolLevel::C4;
+        // The last stage makes 411 of ResNet-18's 1,814 million multiplications.
+        assert!((passes_per_image(&settings) - 8.0 * (1.0 - 411.041792 / 1813.561344)).abs() < 1e-9);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use scrl_core::engine::Monitor;
 use scrl_core::engine::atomic;
-use scrl_pretrain::config::PoolLevel;
+use scrl_core::models::Level;
 use scrl_pretrain::probe::{Accuracy, KnnConfig, LinearConfig, ProbeOptions, ProbeReport, probe};
 
 use super::Ending;
@@ -41,8 +41,8 @@ fn options(args: &ProbeArgs) -> ProbeOptions {
         val_fraction: args.val_fraction,
         size: args.size,
         level: match args.level {
-            ProbeLevel::C4 => PoolLevel::C4,
-            ProbeLevel::C5 => PoolLevel::C5,
+            ProbeLevel::C4 => Level::C4,
+            ProbeLevel::C5 => Level::C5,
         },
         knn: (args.knn || both).then_some(knn),
         linear: (args.linear || both).then_some(linear),

@@ -85,7 +85,6 @@ pub fn init_detector(
     if *init == InitWeights::Random {
         config.check_random_init()?;
     }
-    config.model.check_devices(std::slice::from_ref(device))?;
     let model = config.model.init(&mut stream(config.seed, &[INIT]), device);
     match init {
         InitWeights::Random => Ok(model),

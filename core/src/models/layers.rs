@@ -6,7 +6,6 @@ use burn::module::{Flag, Module, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{BatchNormOptions, Conv2dOptions, batch_norm_inference, batch_norm_train, conv2d, linear};
 
-use super::statistics::BatchStatistics;
 use crate::random::{Rng, RngExt, standard_normal};
 
 /// Samples a parameter from the normal distribution with mean 0 and this standard deviation.
@@ -174,8 +173,6 @@ pub struct BatchNorm {
     pub epsilon: f64,
     /// Weight of a batch in the running statistics.
     pub momentum: f64,
-    /// Whether the batch is that of all replicas of the model (SyncBN), see [`BatchStatistics::over_replicas`].
-    pub synchronized: bool,
 }
 
 impl BatchNorm {
@@ -194,7 +191,6 @@ impl BatchNorm {
             training: Param::from_bool(true),
             epsilon: 1e-5,
             momentum: 0.1,
-            synchronized: false,
         }
     }
 
@@ -237,11 +233,9 @@ impl BatchNorm {
         let dims = input.dims();
         let samples = (dims.iter().product::<usize>() / dims[1]) as f64;
         let result = batch_norm_train(input, self.weight.val(), self.bias.val(), options);
-        let local = BatchStatistics { mean: result.mean, variance: result.variance, samples };
-        let batch = if self.synchronized { BatchStatistics::over_replicas(vec![local]) } else { local };
-        let unbiased = if batch.samples > 1.0 { batch.samples / (batch.samples - 1.0) } else { 1.0 };
-        self.update(&self.running_mean, batch.mean, 1.0);
-        self.update(&self.running_var, batch.variance, unbiased);
+        let unbiased = if samples > 1.0 { samples / (samples - 1.0) } else { 1.0 };
+        self.update(&self.running_mean, result.mean, 1.0);
+        self.update(&self.running_var, result.variance, unbiased);
         result.output
     }
 

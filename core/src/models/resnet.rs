@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 use scrl_ops::{MaxPool2dOptions, max_pool2d};
 use serde::{Deserialize, Serialize};
 
+use super::features::{Features, Level};
 use super::layers::{BatchNorm, Conv2d, Conv2dConfig};
 use crate::random::Rng;
 
@@ -113,15 +114,6 @@ impl ResNetConfig {
     }
 }
 
-/// The four feature maps of a ResNet, strides 4, 8, 16 and 32.
-#[derive(Clone, Debug)]
-pub struct Features {
-    pub c2: Tensor<4>,
-    pub c3: Tensor<4>,
-    pub c4: Tensor<4>,
-    pub c5: Tensor<4>,
-}
-
 /// A ResNet without its classifier.
 #[derive(Module, Debug)]
 pub struct ResNet {
@@ -136,13 +128,21 @@ pub struct ResNet {
 impl ResNet {
     /// `[N, 3, H, W]` to the four feature maps; C*k* is `[N, channels, ⌈H/2^k⌉, ⌈W/2^k⌉]`.
     pub fn forward(&self, images: Tensor<4>) -> Features {
+        self.forward_to(Level::C5, images)
+    }
+
+    /// As [`forward`](Self::forward), without the stages behind `last`: their layers compute nothing, and their batch norms
+    /// see no batch.
+    pub fn forward_to(&self, last: Level, images: Tensor<4>) -> Features {
         let stem = self.bn1.forward_relu(self.conv1.forward(images));
         let stem = max_pool2d(stem, MaxPool2dOptions { kernel: [3; 2], stride: [2; 2], padding: [1; 2] });
-        let c2 = forward_stage(&self.layer1, stem);
-        let c3 = forward_stage(&self.layer2, c2.clone());
-        let c4 = forward_stage(&self.layer3, c3.clone());
-        let c5 = forward_stage(&self.layer4, c4.clone());
-        Features { c2, c3, c4, c5 }
+        let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
+        let stages = stages.into_iter().take(last.index() + 1);
+        let maps = stages.scan(stem, |input, stage| {
+            *input = forward_stage(stage, input.clone());
+            Some(input.clone())
+        });
+        Features::new(maps.collect())
     }
 
     /// Freezes the first `stages` of stem, C2, C3, C4, C5 (detectron2's `FREEZE_AT`: 1 is the stem, 2 the stem and C2):

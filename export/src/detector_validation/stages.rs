@@ -93,12 +93,12 @@ impl StagesSession {
         let outputs = run(&mut self.session, &case.batch, self.options.image_sizes)?;
         let images = case.normalized(model);
         let stages = model.backbone.body.forward(images.clone());
-        let levels = model.backbone.fpn.forward(stages.clone());
+        let levels = model.backbone.fpn.forward(&stages);
         let rpn = model.rpn.forward(&levels);
         let mut list = Vec::new();
-        let maps = [("c2", stages.c2), ("c3", stages.c3), ("c4", stages.c4), ("c5", stages.c5)];
+        let maps = ["c2", "c3", "c4", "c5"].into_iter().zip(stages.iter().map(|(_, map)| map.clone()));
         let names = ["p2", "p3", "p4", "p5", "p6"];
-        for (name, map) in maps.into_iter().chain(names.into_iter().zip(levels.iter().cloned())) {
+        for (name, map) in maps.chain(names.into_iter().zip(levels.iter().cloned())) {
             list.push(tensor_stage(name, values(map), &outputs, tolerance));
         }
         list.push(tensor_stage("objectness", values(rpn.objectness), &outputs, tolerance));

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::ResNet;
 use scrl_core::models::parameters::{TensorMap, collect, load};
+use scrl_core::models::{Level, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
@@ -17,12 +17,12 @@ use super::evaluation::{EvaluationNetworks, Projection};
 use super::gradients::{mean_gradients, micro_batches};
 use super::method::{Gradients, Method, PooledViews, StepReport, StepSettings, Tap, load_network};
 use super::trace::{self, Activation, LayerTrace};
-use crate::config::{PoolLevel, PretrainConfig, TargetInit};
+use crate::config::{PretrainConfig, TargetInit};
 use crate::error::PretrainError;
 use crate::heads::Mlp;
 use crate::image_views::{ImageViews, stack_views};
 use crate::in_place::InPlace;
-use crate::pooling::{Pooling, Regions, global_average, map_at};
+use crate::pooling::{Pooling, Regions, global_average};
 use crate::{ema, loss};
 
 /// Backbone, projector and predictor; trained by gradients.
@@ -50,7 +50,7 @@ pub struct Bootstrap {
     online: InPlace<OnlineNetwork>,
     target: InPlace<TargetNetwork>,
     pooling: Pooling,
-    level: PoolLevel,
+    level: Level,
     accumulate: usize,
     device: Device,
 }
@@ -92,13 +92,13 @@ impl Bootstrap {
     /// The symmetrised loss of `views`, `[2N, 3, S, S]`: view 1 stacked on view 2.
     pub fn loss(&self, views: Tensor<4>, regions: &Regions, tap: &mut Tap<'_>) -> Tensor<1> {
         let (online, target) = (self.online.get(), self.target.get());
-        let (target_map, stride) = map_at(target.encoder.forward(views.clone()), self.level);
+        let (level, stride) = (self.level, self.level.stride());
+        let target_map = target.encoder.forward_to(level, views.clone()).at(level);
         let target = target.projector.forward(regions.pool(target_map, stride)).detach();
         tap(Activation::Vectors("target projection", &target));
-        let features = online.encoder.forward(views);
+        let features = online.encoder.forward_to(level, views);
         tap(Activation::Maps(&features));
-        let (map, stride) = map_at(features, self.level);
-        let pooled = regions.pool(map, stride);
+        let pooled = regions.pool(features.at(level), stride);
         tap(Activation::Vectors("pooled", &pooled));
         let projection = online.projector.forward(pooled);
         tap(Activation::Vectors("projection", &projection));
@@ -121,8 +121,7 @@ impl Method for Bootstrap {
             let views = [0, 1].map(|view| stack_views(part, view, &self.device));
             self.loss(Tensor::cat(views.to_vec(), 0), regions, &mut |activation| {
                 if let Activation::Maps(features) = activation {
-                    let (map, _) = map_at(features.clone(), self.level);
-                    pooled.push(global_average(map.inner()));
+                    pooled.push(global_average(features.at(self.level).inner()));
                 }
                 tap(activation);
             })

@@ -14,9 +14,9 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use scrl_core::models::ResNet;
 use scrl_core::models::layers::{Init, Linear};
 use scrl_core::models::parameters::{TensorMap, collect, load};
+use scrl_core::models::{Level, ResNet};
 use scrl_core::random::{Rng, standard_normal};
 use scrl_core::solver::Optimizer;
 
@@ -27,13 +27,13 @@ use super::method::{
     Tap, load_network,
 };
 use super::trace::{self, Activation, LayerTrace};
-use crate::config::{DenseClConfig, PoolLevel, PretrainConfig, TargetInit};
+use crate::config::{DenseClConfig, PretrainConfig, TargetInit};
 use crate::ema;
 use crate::error::PretrainError;
 use crate::image_views::{ImageViews, stack_views};
 use crate::in_place::InPlace;
 use crate::loss::{cross_entropy, normalise};
-use crate::pooling::{Pooling, global_average, map_at};
+use crate::pooling::{Pooling, global_average};
 
 pub(super) const FACTS: MethodFacts = MethodFacts {
     name: "densecl",
@@ -42,7 +42,7 @@ pub(super) const FACTS: MethodFacts = MethodFacts {
     momentum_network: Some(MomentumNetwork { views: 1, schedule: MomentumSchedule::Constant }),
     needs_boxes: false,
     needs_labels: false,
-    level: |settings| settings.heads.pool_level,
+    level: |settings| settings.heads.pool_level.into(),
     // MoCo's is 30, for normalised features; here features are as they are.
     probe_lr: 0.2,
     init: |settings, _, encoder, rng, device| Box::new(DenseCl::init(settings, encoder, rng, device)),
@@ -173,7 +173,7 @@ pub struct DenseCl {
     global_queue: Queue,
     dense_queue: Queue,
     config: DenseClConfig,
-    level: PoolLevel,
+    level: Level,
     accumulate: usize,
     device: Device,
 }
@@ -206,11 +206,11 @@ impl DenseCl {
         let (network, views) = (self.query.get(), [0, 1].map(|view| stack_views(part, view, &self.device)));
         let [first, second] = views;
         let keys = self.key.get();
-        let keys = keys.vectors(map_at(keys.encoder.forward(second), self.level).0);
+        let keys = keys.vectors(keys.encoder.forward_to(self.level, second).at(self.level));
         tap(Activation::Vectors("keys", &keys.global));
-        let features = network.encoder.forward(first);
+        let features = network.encoder.forward_to(self.level, first);
         tap(Activation::Maps(&features));
-        let (map, _) = map_at(features, self.level);
+        let map = features.at(self.level);
         let pooled = global_average(map.clone().inner());
         let queries = network.vectors(map);
         tap(Activation::Vectors("queries", &queries.global));

@@ -1,19 +1,18 @@
 //! The networks as an evaluation sees them: running statistics, no gradients.
 
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::ResNet;
+use scrl_core::models::{Level, ResNet};
 
-use crate::config::PoolLevel;
 use crate::image_views::{ImageViews, stack_views};
 use crate::inspection::{Inspection, MatchedRows, Rows};
-use crate::pooling::{Pooling, global_average, map_at};
+use crate::pooling::{Pooling, global_average};
 
 /// Backbone and, for methods that compare two views, the projector of the trained network. They share memory with the
 /// networks in training, so they must be dropped before the next step.
 pub struct EvaluationNetworks {
     pub(super) encoder: ResNet,
     /// The method's feature map.
-    pub(super) level: PoolLevel,
+    pub(super) level: Level,
     /// What is compared between two views.
     pub(super) projection: Option<Projection>,
 }
@@ -29,15 +28,19 @@ impl EvaluationNetworks {
     /// Features of whole images and of the regions of both views; `device` must not be an autodiff device.
     pub fn inspect(&self, batch: &[ImageViews], device: &Device) -> Inspection {
         let Some(projection) = &self.projection else {
-            let (map, _) = map_at(self.encoder.forward(stack_views(batch, 0, device)), self.level);
+            let map = self.map(stack_views(batch, 0, device));
             return Inspection { features: Rows::from_tensor(global_average(map)), ..Default::default() };
         };
         let views = [0, 1].map(|view| stack_views(batch, view, device));
-        let (map, stride) = map_at(self.encoder.forward(Tensor::cat(views.to_vec(), 0)), self.level);
+        let map = self.map(Tensor::cat(views.to_vec(), 0));
         let first = map.clone().narrow(0, 0, batch.len());
         let features = Rows::from_tensor(global_average(first));
-        let (projected, backbone) = projection.matched(batch, map, stride).unwrap_or_default();
+        let (projected, backbone) = projection.matched(batch, map, self.level.stride()).unwrap_or_default();
         Inspection { features, projected, backbone }
+    }
+
+    fn map(&self, views: Tensor<4>) -> Tensor<4> {
+        self.encoder.forward_to(self.level, views).at(self.level)
     }
 }
 

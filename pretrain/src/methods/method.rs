@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::ResNet;
 use scrl_core::models::parameters::{TensorMap, load};
+use scrl_core::models::{Level, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
 use super::evaluation::EvaluationNetworks;
 use super::trace::{Activation, LayerTrace, Trace, Tracer};
-use crate::config::{PoolLevel, PretrainConfig};
+use crate::config::PretrainConfig;
 use crate::error::PretrainError;
 use crate::image_views::ImageViews;
 use crate::in_place::InPlace;
@@ -34,7 +34,7 @@ pub struct MethodFacts {
     /// Whether it learns from class labels.
     pub needs_labels: bool,
     /// The feature map whose vectors it uses. Its signs of life are taken from the same map.
-    pub level: fn(&PretrainConfig) -> PoolLevel,
+    pub level: fn(&PretrainConfig) -> Level,
     /// Learning rate of a linear classifier on its backbone, for a batch of 256.
     pub probe_lr: f64,
     /// Its networks at the start of a run.

@@ -11,10 +11,10 @@ pub mod supervised;
 mod trace;
 
 use burn::tensor::Device;
-use scrl_core::models::ResNet;
+use scrl_core::models::{Level, ResNet};
 use scrl_core::random::{Rng, stream};
 
-use crate::config::{MethodKind, PoolLevel, PretrainConfig};
+use crate::config::{MethodKind, PretrainConfig};
 pub use evaluation::EvaluationNetworks;
 pub use method::{
     Gradients, Init, Method, MethodFacts, MomentumNetwork, MomentumSchedule, PooledViews, StepReport,
@@ -52,17 +52,13 @@ impl MethodKind {
 
 impl PretrainConfig {
     /// The feature map whose vectors the method uses.
-    pub fn level(&self) -> PoolLevel {
+    pub fn level(&self) -> Level {
         (self.method.facts().level)(self)
     }
 
     /// Channels of [`level`](Self::level).
     pub fn level_channels(&self) -> usize {
-        let [.., c4, c5] = self.model.channels();
-        match self.level() {
-            PoolLevel::C4 => c4,
-            PoolLevel::C5 => c5,
-        }
+        self.model.channels()[self.level().index()]
     }
 }
 

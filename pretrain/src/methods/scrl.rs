@@ -11,7 +11,7 @@ pub(super) const FACTS: MethodFacts = MethodFacts {
     momentum_network: Some(MomentumNetwork { views: 2, schedule: MomentumSchedule::RisingToOne }),
     needs_boxes: true,
     needs_labels: false,
-    level: |settings| settings.heads.pool_level,
+    level: |settings| settings.heads.pool_level.into(),
     probe_lr: 0.2,
     init: |settings, _, encoder, rng, device| {
         Box::new(Bootstrap::init(settings, Pooling::MatchedBoxes, encoder, rng, device))

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use scrl_core::models::ResNet;
 use scrl_core::models::layers::{Init, Linear};
 use scrl_core::models::parameters::{TensorMap, collect};
+use scrl_core::models::{Level, ResNet};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
@@ -15,7 +15,7 @@ use super::evaluation::EvaluationNetworks;
 use super::gradients::{mean_gradients, micro_batches};
 use super::method::{Gradients, Method, MethodFacts, StepReport, StepSettings, Tap, load_network};
 use super::trace::{self, Activation, LayerTrace};
-use crate::config::{PoolLevel, PretrainConfig};
+use crate::config::PretrainConfig;
 use crate::error::PretrainError;
 use crate::image_views::{ImageViews, stack_views};
 use crate::in_place::InPlace;
@@ -30,7 +30,7 @@ pub(super) const FACTS: MethodFacts = MethodFacts {
     momentum_network: None,
     needs_boxes: false,
     needs_labels: true,
-    level: |_| PoolLevel::C5,
+    level: |_| Level::C5,
     probe_lr: 0.2,
     init: |settings, classes, encoder, rng, device| {
         Box::new(Supervised::init(settings, classes, encoder, rng, device))
@@ -90,7 +90,7 @@ impl Method for Supervised {
         let losses = parts.clone().map(|part| {
             let features = network.encoder.forward(stack_views(part, 0, &self.device));
             tap(Activation::Maps(&features));
-            let logits = network.fc.forward(global_average(features.c5));
+            let logits = network.fc.forward(global_average(features.at(Level::C5)));
             tap(Activation::Vectors("logits", &logits));
             let labels = self.labels(part);
             let found = metrics::hits(logits.clone().inner(), labels.clone().inner());
@@ -114,7 +114,7 @@ impl Method for Supervised {
     }
 
     fn evaluation_networks(&self) -> EvaluationNetworks {
-        EvaluationNetworks { encoder: self.encoder().valid(), level: PoolLevel::C5, projection: None }
+        EvaluationNetworks { encoder: self.encoder().valid(), level: Level::C5, projection: None }
     }
 
     fn tensors(&self) -> Vec<(&'static str, TensorMap)> {

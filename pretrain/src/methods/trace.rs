@@ -10,7 +10,7 @@ const LAYER_SEGMENTS: usize = 3;
 
 /// What a pass has just computed.
 pub enum Activation<'a> {
-    /// The feature maps of the trained backbone.
+    /// The feature maps of the trained backbone, up to the pooled one.
     Maps(&'a Features),
     /// Rows of vectors, with their name.
     Vectors(&'static str, &'a Tensor<2>),
@@ -82,9 +82,9 @@ pub(super) struct Tracer(Vec<(&'static str, Extent)>);
 impl Tracer {
     pub(super) fn add(&mut self, activation: Activation<'_>) {
         match activation {
-            Activation::Maps(Features { c2, c3, c4, c5 }) => {
-                for (name, map) in [("C2", c2), ("C3", c3), ("C4", c4), ("C5", c5)] {
-                    self.record(name, Extent::of(map.clone().inner()));
+            Activation::Maps(features) => {
+                for (level, map) in features.iter() {
+                    self.record(level.name(), Extent::of(map.clone().inner()));
                 }
             }
             Activation::Vectors(name, rows) => self.record(name, Extent::of(rows.clone().inner())),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::data::{DataError, ImageFolder, LoaderOptions, load_batches, sampler};
 use scrl_core::engine::Monitor;
-use scrl_core::models::ResNet;
+use scrl_core::models::{Level, ResNet};
 use scrl_core::structures::{Rect, Size};
 use scrl_core::transforms::decode::decode;
 use scrl_core::transforms::normalize::chw;
@@ -14,9 +14,8 @@ use scrl_core::transforms::resample::{crop_resize, resize};
 use scrl_core::transforms::{ImageError, RgbImage};
 
 use super::{Labelled, ProbeError};
-use crate::config::PoolLevel;
 use crate::inspection::Rows;
-use crate::pooling::{global_average, map_at};
+use crate::pooling::global_average;
 
 /// Images at a time.
 const BATCH: usize = 32;
@@ -61,7 +60,7 @@ pub(super) fn labelled(
     data: &ImageFolder,
     done: u64,
     view: EvaluationView,
-    level: PoolLevel,
+    level: Level,
     device: &Device,
     monitor: &mut Monitor,
 ) -> Result<Option<Labelled>, ProbeError> {
@@ -83,10 +82,10 @@ pub(super) fn labelled(
     Ok(Some(Labelled { features, labels }))
 }
 
-fn pooled(encoder: &ResNet, images: &[Vec<f32>], side: usize, level: PoolLevel, device: &Device) -> Rows {
+fn pooled(encoder: &ResNet, images: &[Vec<f32>], side: usize, level: Level, device: &Device) -> Rows {
     let pixels = TensorData::new(images.concat(), [images.len(), 3, side, side]);
-    let (map, _) = map_at(encoder.forward(Tensor::from_data(pixels, device)), level);
-    Rows::from_tensor(global_average(map))
+    let features = encoder.forward_to(level, Tensor::from_data(pixels, device));
+    Rows::from_tensor(global_average(features.at(level)))
 }
 
 #[cfg(test)]
@@ -106,7 +105,7 @@ mod tests {
         let image: Vec<f32> = (0..3 * 64 * 64).map(|i| (i % 97) as f32 / 97.0).collect();
         let maps =
             encoder.forward(Tensor::from_data(TensorData::new(image.clone(), [1, 3, 64, 64]), &device));
-        for (level, map) in [(PoolLevel::C4, maps.c4), (PoolLevel::C5, maps.c5)] {
+        for (level, map) in [(Level::C4, maps.at(Level::C4)), (Level::C5, maps.at(Level::C5))] {
             let rows = pooled(&encoder, std::slice::from_ref(&image), 64, level, &device);
             let [_, channels, height, width] = map.dims();
             let values = map.into_data().try_to_vec::<f32>().unwrap();

@@ -21,6 +21,7 @@ use burn::tensor::Device;
 use scrl_core::checkpoint::{CheckpointError, weights};
 use scrl_core::data::{DataError, ImageFolder};
 use scrl_core::engine::Monitor;
+use scrl_core::models::Level;
 use serde::Serialize;
 
 pub use features::EvaluationView;
@@ -30,7 +31,6 @@ pub(crate) use online::online_lr;
 pub use online::{OnlineProbe, ProbeHits};
 pub use split::split;
 
-use crate::config::PoolLevel;
 use crate::inspection::Rows;
 
 /// Why a backbone cannot be probed.
@@ -67,7 +67,7 @@ pub struct ProbeOptions {
     /// Side of the centre crop in pixels; that of the pretraining views by default.
     pub size: Option<u32>,
     /// Feature map that is pooled.
-    pub level: PoolLevel,
+    pub level: Level,
     pub knn: Option<KnnConfig>,
     pub linear: Option<LinearConfig>,
 }
@@ -135,7 +135,7 @@ pub struct ProbeReport {
     pub val_images: usize,
     pub crop: u32,
     /// Feature map that was pooled.
-    pub level: PoolLevel,
+    pub level: Level,
     pub knn: Option<KnnReport>,
     pub linear: Option<LinearReport>,
 }

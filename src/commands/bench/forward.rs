@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::{Tensor, TensorData};
-use scrl_core::models::ResNetConfig;
+use scrl_core::models::{Level, ResNetConfig};
 use serde_json::{Value, json};
 
 use super::{median_seconds, normal, peak_gib, random_stream, set_up};
@@ -18,7 +18,7 @@ pub fn run(args: &BenchForwardArgs) -> Result<Value> {
     let images = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
     let images = Tensor::<4>::from_data(images, &device);
     let seconds = median_seconds(args.run.steps, &device, || {
-        std::hint::black_box(model.forward(images.clone()).c5);
+        std::hint::black_box(model.forward(images.clone()).at(Level::C5));
         Ok(())
     })?;
     Ok(json!({

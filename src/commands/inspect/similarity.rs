@@ -3,10 +3,9 @@
 //! C channels, H×W cells of the pooled feature map, K boxes of an image.
 
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::ResNet;
-use scrl_pretrain::config::PoolLevel;
+use scrl_core::models::{Level, ResNet};
 use scrl_pretrain::image_views::{ImageViews, stack_views};
-use scrl_pretrain::pooling::{map_at, pool_boxes, rois};
+use scrl_pretrain::pooling::{pool_boxes, rois};
 
 /// Cosines of one vector to every cell of a feature map.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,17 +96,17 @@ impl ImageFeatures {
     pub fn compute(
         encoder: &ResNet,
         image: &ImageViews,
-        level: PoolLevel,
+        level: Level,
         device: &Device,
     ) -> anyhow::Result<Self> {
         let image = std::slice::from_ref(image);
         let views = Tensor::cat(vec![stack_views(image, 0, device), stack_views(image, 1, device)], 0);
-        let (features, stride) = map_at(encoder.forward(views), level);
+        let features = encoder.forward_to(level, views).at(level);
         let [_, channels, height, width] = features.dims();
         let rois = rois(image);
         let vectors = match rois.is_empty() {
             true => Vec::new(),
-            false => floats(pool_boxes(features.clone(), &rois, stride))?,
+            false => floats(pool_boxes(features.clone(), &rois, level.stride()))?,
         };
         let mut vectors = vectors.chunks_exact(channels).map(<[f32]>::to_vec).collect::<Vec<_>>();
         let second = vectors.split_off(vectors.len() / 2);

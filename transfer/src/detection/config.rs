@@ -88,11 +88,11 @@ pub struct Numerics {
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
     /// They train: statistics of the batch, trained scale and shift.
+    ///
+    /// Files may also say `sync_batch_norm`: on the one device that a run uses, SyncBN is batch norm.
     #[default]
+    #[serde(alias = "sync_batch_norm")]
     BatchNorm,
-    /// As `BatchNorm`, with the statistics of all devices' batches (SyncBN). One device, the only number that is
-    /// supported, has the same results as `BatchNorm`.
-    SyncBatchNorm,
     /// Running statistics, fixed scale and shift.
     FrozenBatchNorm,
 }
@@ -207,12 +207,6 @@ pub enum DetectorConfigError {
         /// The range it should lie in.
         expected: &'static str,
     },
-    /// Statistics that no collective carries from device to device.
-    #[error(
-        "norm is sync_batch_norm on {0} devices, but batch statistics and their gradients are not summed over devices; \
-         train on one device, or set norm to batch_norm or frozen_batch_norm"
-    )]
-    SyncDevices(usize),
 }
 
 impl DetectorConfig {
@@ -227,17 +221,6 @@ impl DetectorConfig {
             norm: Norm::FrozenBatchNorm,
             frozen_norm_epsilon: 0.0,
             ..Self::default()
-        }
-    }
-
-    /// Refuses devices over which this detector cannot be trained.
-    ///
-    /// # Errors
-    /// When the batch norms are to be synchronised over several.
-    pub fn check_devices(&self, devices: &[Device]) -> Result<(), DetectorConfigError> {
-        match (self.norm, devices.len()) {
-            (Norm::SyncBatchNorm, count) if count > 1 => Err(DetectorConfigError::SyncDevices(count)),
-            _ => Ok(()),
         }
     }
 
@@ -354,7 +337,7 @@ mod tests {
     fn values_of_a_file_stand_whatever_the_variant_and_wherever_it_is_named() {
         let before = "norm = \"sync_batch_norm\"\nfrozen_norm_epsilon = 1e-3\n";
         let config = read(&format!("{before}variant = \"torchvision\"\nrpn_post_nms_train = 7"));
-        assert_eq!((config.norm, config.rpn_post_nms_train), (Norm::SyncBatchNorm, 7));
+        assert_eq!((config.norm, config.rpn_post_nms_train), (Norm::BatchNorm, 7));
         assert_eq!((config.frozen_norm_epsilon, config.rpn_post_nms_test), (1e-3, 1000));
     }
 
@@ -372,16 +355,6 @@ mod tests {
                 config
             );
         }
-    }
-
-    #[test]
-    fn synchronised_batch_norms_refuse_several_devices() {
-        let config = DetectorConfig { norm: Norm::SyncBatchNorm, ..Default::default() };
-        let devices = [Device::flex(), Device::flex()];
-        assert!(config.check_devices(&devices[..1]).is_ok());
-        let error = config.check_devices(&devices).unwrap_err().to_string();
-        assert!(error.contains("sync_batch_norm on 2 devices"), "{error}");
-        assert!(DetectorConfig::default().check_devices(&devices).is_ok());
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Losses {
 impl BackboneWithFpn {
     /// `[N, 3, H, W]` to P2 to P6.
     pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        self.fpn.forward(self.body.forward(images))
+        self.fpn.forward(&self.body.forward(images))
     }
 
     /// Every batch norm of the detector: its heads have none.
@@ -93,8 +93,7 @@ impl FasterRcnn {
     pub(super) fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
         let resnet = config.backbone();
         let body = resnet.init(rng, device);
-        let mut fpn = Fpn::init(resnet.channels(), config.fpn_channels, config.fpn_norm, rng, device);
-        fpn.batch_norms_mut().for_each(|norm| norm.synchronized = config.norm == Norm::SyncBatchNorm);
+        let fpn = Fpn::init(resnet.channels(), config.fpn_channels, config.fpn_norm, rng, device);
         Self {
             backbone: BackboneWithFpn { body: with_norm(body, config), fpn },
             rpn: Rpn::init(config, rng, device),
@@ -190,14 +189,10 @@ struct Regions {
 }
 
 fn with_norm(body: ResNet, config: &DetectorConfig) -> ResNet {
-    let mut body = body.freeze_at(config.freeze_at, config.frozen_norm_epsilon);
+    let body = body.freeze_at(config.freeze_at, config.frozen_norm_epsilon);
     match config.norm {
         Norm::BatchNorm => body,
         Norm::FrozenBatchNorm => body.freeze_batch_norm(config.frozen_norm_epsilon),
-        Norm::SyncBatchNorm => {
-            body.batch_norms_mut().for_each(|norm| norm.synchronized = true);
-            body
-        }
     }
 }
 

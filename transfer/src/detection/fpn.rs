@@ -5,7 +5,7 @@ use burn::tensor::module::{interpolate, max_pool2d};
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::layers::{Conv2dConfig, Init};
-use scrl_core::models::{BatchNorm, Conv2d, Features};
+use scrl_core::models::{BatchNorm, Conv2d, Features, Level};
 use scrl_core::random::Rng;
 
 /// A convolution and, if the pyramid is normalised, its batch norm.
@@ -36,17 +36,16 @@ impl Fpn {
     }
 
     /// P2 to P6, each `[N, C, ⌈H / stride⌉, ⌈W / stride⌉]` with strides 4 to 64.
-    pub fn forward(&self, features: Features) -> Vec<Tensor<4>> {
-        let Features { c2, c3, c4, c5 } = features;
+    pub fn forward(&self, features: &Features) -> Vec<Tensor<4>> {
         let mut maps = Vec::with_capacity(5);
         let mut merged: Option<Tensor<4>> = None;
-        for (level, input) in [c2, c3, c4, c5].into_iter().enumerate().rev() {
-            let lateral = conv_norm(&self.inner_blocks[level], input);
+        for level in Level::ALL.into_iter().rev() {
+            let lateral = conv_norm(&self.inner_blocks[level.index()], features.at(level));
             let sum = match merged {
                 Some(top) => lateral.clone() + upsample(top, &lateral),
                 None => lateral,
             };
-            maps.push(conv_norm(&self.layer_blocks[level], sum.clone()));
+            maps.push(conv_norm(&self.layer_blocks[level.index()], sum.clone()));
             merged = Some(sum);
         }
         maps.reverse();
@@ -91,9 +90,8 @@ mod tests {
         let device = Device::flex();
         let fpn = Fpn::init([4, 8, 16, 32], 6, true, &mut stream(0, &[]), &device);
         let map = |channels, height, width| Tensor::<4>::ones([2, channels, height, width], &device);
-        let features =
-            Features { c2: map(4, 24, 32), c3: map(8, 12, 16), c4: map(16, 6, 8), c5: map(32, 3, 4) };
-        let sizes: Vec<_> = fpn.forward(features).iter().map(|map| map.dims()).collect();
+        let features = Features::new(vec![map(4, 24, 32), map(8, 12, 16), map(16, 6, 8), map(32, 3, 4)]);
+        let sizes: Vec<_> = fpn.forward(&features).iter().map(|map| map.dims()).collect();
         assert_eq!(sizes, [[2, 6, 24, 32], [2, 6, 12, 16], [2, 6, 6, 8], [2, 6, 3, 4], [2, 6, 2, 2]]);
     }
 }

@@ -23,7 +23,7 @@ fn pyramids_of_odd_grids_are_those_of_torchvision() {
     let fpn = Fpn::init(case.inputs, case.shapes[0][1], false, &mut stream(0, &[]), &device);
     let maps: [_; 4] = feature_maps(&case.inputs, &device).try_into().unwrap();
     let [c2, c3, c4, c5] = maps;
-    let outputs = filled(fpn, half_noise(0)).forward(Features { c2, c3, c4, c5 });
+    let outputs = filled(fpn, half_noise(0)).forward(&Features::new(vec![c2, c3, c4, c5]));
     assert_eq!(outputs.len(), 5);
     for ((output, shape), expected) in outputs.into_iter().zip(case.shapes).zip(case.values) {
         assert_eq!(output.dims(), shape);

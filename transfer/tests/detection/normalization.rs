@@ -1,4 +1,4 @@
-//! What batch norms do: trained, synchronised, frozen, frozen by stage, and recomputed.
+//! What batch norms do: trained, frozen, frozen by stage, and recomputed.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -87,18 +87,6 @@ fn a_frozen_norm_divides_by_the_root_of_variance_and_its_own_epsilon() {
     // Running mean 0 and variance 1.
     assert_eq!(output(0.0), 3.0);
     assert!((output(3.0) - 1.5).abs() < 1e-6);
-}
-
-#[test]
-fn a_synchronised_norm_on_one_device_is_the_trained_one_to_the_bit() {
-    let results = [Norm::BatchNorm, Norm::SyncBatchNorm].map(|norm| step(&DetectorConfig { norm, ..tiny() }));
-    let [plain, synchronised] = results;
-    assert_ne!(plain.0, plain.1);
-    assert_eq!((plain.1, plain.2), (synchronised.1, synchronised.2));
-    let device = Device::flex().autodiff();
-    let model = model(&DetectorConfig { norm: Norm::SyncBatchNorm, ..tiny() }, &device);
-    assert!(model.backbone.body.layer3[0].bn2.synchronized);
-    assert!(model.backbone.fpn.layer_blocks[1].1.as_ref().unwrap().synchronized);
 }
 
 /// The stem's statistics are known without the network: those of its convolution's output.

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
 use super::*;
-use crate::models::Arch;
+use crate::models::{Arch, Level};
 
 const SMALL: ResNetConfig = ResNetConfig { arch: Arch::ResNet18, width: 0.25 };
 
@@ -52,15 +52,15 @@ fn a_saved_and_loaded_backbone_gives_equal_features_to_the_bit() {
     let training = Device::flex().autodiff();
     let backbone = SMALL.init(&mut random::stream(1, &[]), &training);
     // A training step moves the running statistics, which the file must carry.
-    backbone.forward(images(&training)).c5.mean().backward();
+    backbone.forward(images(&training)).at(Level::C5).mean().backward();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/weights/backbone.safetensors");
     save_backbone(&path, &backbone, &metadata()).unwrap();
-    let expected = backbone.valid().forward(images(&Device::flex())).c5.into_data();
+    let expected = backbone.valid().forward(images(&Device::flex())).at(Level::C5).into_data();
     for source in [path.clone(), dir.path().join("run")] {
         let (loaded, config, read) = load_backbone(&source, &Device::flex()).unwrap();
         assert_eq!((config, read), (SMALL, metadata()));
-        assert_eq!(loaded.forward(images(&Device::flex())).c5.into_data(), expected);
+        assert_eq!(loaded.forward(images(&Device::flex())).at(Level::C5).into_data(), expected);
     }
 }
 
@@ -69,7 +69,7 @@ fn a_loaded_backbone_trains_on_an_autodiff_device() {
     let (_dir, path) = write("w.safetensors", &torchvision_tensors(SMALL), &BTreeMap::new());
     let device = Device::flex().autodiff();
     let backbone = load_backbone(&path, &device).unwrap().0;
-    let gradients = backbone.forward(images(&device)).c5.mean().backward();
+    let gradients = backbone.forward(images(&device)).at(Level::C5).mean().backward();
     assert!(backbone.conv1.weight.val().grad(&gradients).is_some());
 }
 
