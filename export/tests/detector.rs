@@ -23,12 +23,12 @@ use scrl_transfer::DetectorMetadata;
 use scrl_transfer::data::Category;
 use scrl_transfer::data::{Preprocessing, Sample, collate};
 use scrl_transfer::detection::{
-    BoxHead, Detection, DetectorConfig, FasterRcnn, Pooler, Roi, Target, Variant,
+    BoxHead, Detection, Detector, DetectorConfig, FasterRcnn, Pooler, Roi, Target, Variant,
 };
 use scrl_transfer::evaluate::detect_batch;
 
 struct Case {
-    model: FasterRcnn,
+    model: Detector,
     info: DetectorInfo,
     folder: tempfile::TempDir,
 }
@@ -43,7 +43,7 @@ impl Case {
             config: config.clone(),
         };
         let folder = tempfile::tempdir().unwrap();
-        Self { model: random_model(&config), info: DetectorInfo::new(metadata), folder }
+        Self { model: Detector::FasterRcnn(random_model(&config)), info: DetectorInfo::new(metadata), folder }
     }
 
     fn export(&self, options: &DetectorOptions) -> PathBuf {
@@ -77,7 +77,7 @@ fn small(arch: Arch, width: f64, variant: Variant) -> DetectorConfig {
 /// Weights that give detections of every class: normal ones of unit gain, batch norms with statistics of their own.
 fn random_model(config: &DetectorConfig) -> FasterRcnn {
     let mut rng = stream(5, &[]);
-    let model = config.init(&mut rng, &Device::flex());
+    let model = FasterRcnn::init(config, &mut rng, &Device::flex());
     let mut tensors = parameters::collect(&model);
     for (path, data) in &mut tensors {
         let shape = data.shape().to_vec();

@@ -17,7 +17,7 @@ use scrl_export::{
 };
 use scrl_transfer::data::Category;
 use scrl_transfer::data::Preprocessing;
-use scrl_transfer::detection::{Detection, DetectorConfig, FasterRcnn, Norm, Variant};
+use scrl_transfer::detection::{Detection, Detector, DetectorConfig, Norm, Variant};
 use scrl_transfer::{DetectorMetadata, load_state_dict};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -83,7 +83,7 @@ fn noise(index: usize, key: u32) -> f64 {
 }
 
 /// A detector with each tensor's values by offset and scale, by way of a state dict.
-fn detector(config: &DetectorConfig, formula: impl Fn(&str, &[usize]) -> (f64, f64)) -> FasterRcnn {
+fn detector(config: &DetectorConfig, formula: impl Fn(&str, &[usize]) -> (f64, f64)) -> Detector {
     let mut tensors = parameters::collect(&config.init(&mut stream(0, &[]), &Device::flex()));
     for (key, (name, data)) in tensors.iter_mut().enumerate() {
         let shape = data.shape().to_vec();
@@ -104,10 +104,10 @@ fn bound(name: &str, shape: &[usize], gains: &[(&str, f64)]) -> f64 {
 }
 
 /// Exports the detector and opens the file.
-fn exported(model: &FasterRcnn, folder: &Path) -> (OnnxDetector, DetectorInfo) {
-    let categories = (1..=model.config.num_classes as u64).map(|id| Category { id, name: format!("{id}") });
+fn exported(model: &Detector, folder: &Path) -> (OnnxDetector, DetectorInfo) {
+    let categories = (1..=model.config().num_classes as u64).map(|id| Category { id, name: format!("{id}") });
     let metadata = DetectorMetadata {
-        config: model.config.clone(),
+        config: model.config().clone(),
         categories: categories.collect(),
         preprocessing: Preprocessing::default(),
     };

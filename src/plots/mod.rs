@@ -30,7 +30,8 @@ const PICTURES: [Picture; 3] = [
         title: "Training losses",
         kind: "train",
         y_label: "loss",
-        fields: &["loss", "loss_rpn_objectness", "loss_rpn_box", "loss_classifier", "loss_box_regression"],
+        // The total, and what else a detector calls a loss.
+        fields: &["loss*"],
         legend: SeriesLabelPosition::UpperRight,
     },
     Picture {
@@ -59,8 +60,8 @@ pub fn write(run: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     let events = read_events(&run.join("metrics.jsonl"))?;
     let mut files = Vec::new();
     for picture in &PICTURES {
-        let curves: Vec<Curve> =
-            picture.fields.iter().filter_map(|field| curve(&events, picture.kind, field)).collect();
+        let fields = picture.fields.iter().flat_map(|field| expand(&events, picture.kind, field));
+        let curves: Vec<Curve> = fields.filter_map(|field| curve(&events, picture.kind, &field)).collect();
         if !curves.is_empty() {
             let file = out.join(picture.file);
             draw(&file, picture.title, "iteration", picture.y_label, picture.legend.clone(), &curves)?;
@@ -74,6 +75,13 @@ pub fn write(run: &Path, out: &Path) -> Result<Vec<PathBuf>> {
 fn read_events(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The field itself or, with an asterisk at its end, the fields of the first such event that begin so, in its order.
+fn expand(events: &[Value], kind: &str, field: &str) -> Vec<String> {
+    let Some(start) = field.strip_suffix('*') else { return vec![field.to_owned()] };
+    let first = events.iter().find(|event| event["kind"] == kind).and_then(Value::as_object);
+    first.into_iter().flat_map(|event| event.keys()).filter(|key| key.starts_with(start)).cloned().collect()
 }
 
 fn curve(events: &[Value], kind: &str, field: &str) -> Option<Curve> {
@@ -95,6 +103,16 @@ fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_asterisk_stands_for_every_field_that_begins_so() {
+        let event = serde_json::json!({"kind": "train", "loss": 1, "loss_box": 2, "lr": 3});
+        let mut found = expand(&[event], "train", "loss*");
+        found.sort();
+        assert_eq!(found, ["loss", "loss_box"]);
+        assert_eq!(expand(&[], "train", "lr"), ["lr"]);
+        assert!(expand(&[], "train", "loss*").is_empty());
+    }
 
     #[test]
     fn long_curves_are_averaged_and_short_ones_kept() {

@@ -13,7 +13,7 @@ use scrl_core::structures::Size;
 use scrl_core::transforms::RgbImage;
 
 use crate::data::{Batch, Mapper, Preprocessing, Sample, collate};
-use crate::detection::{Detection, FasterRcnn, Target};
+use crate::detection::{Detection, Detector, Target};
 use crate::error::TransferError;
 use crate::evaluation::{DetectionMetrics, ImageDetections, evaluate_detections};
 use crate::weights::load_detector;
@@ -64,7 +64,7 @@ pub fn evaluate_weights(
 /// # Errors
 /// When an image cannot be read.
 pub fn evaluate_model(
-    model: &FasterRcnn,
+    model: &Detector,
     dataset: &Arc<DetectionDataset>,
     preprocessing: &Preprocessing,
     options: EvaluateOptions,
@@ -83,7 +83,7 @@ pub fn evaluate_model(
 /// # Errors
 /// When an image cannot be read.
 pub fn detect_dataset(
-    model: &FasterRcnn,
+    model: &Detector,
     dataset: &Arc<DetectionDataset>,
     preprocessing: &Preprocessing,
     options: EvaluateOptions,
@@ -133,7 +133,7 @@ pub fn detect_with<E: From<DataError>>(
 
 /// Detections in one image, best first.
 pub fn detect_image(
-    model: &FasterRcnn,
+    model: &Detector,
     image: &RgbImage,
     preprocessing: &Preprocessing,
     device: &Device,
@@ -146,7 +146,7 @@ pub fn detect_image(
 }
 
 /// Data set index and detections, in pixels of the image file, of each image of a batch; `model` is one without autodiff.
-pub fn detect_batch(model: &FasterRcnn, batch: Batch) -> Vec<(usize, Vec<Detection>)> {
+pub fn detect_batch(model: &Detector, batch: Batch) -> Vec<(usize, Vec<Detection>)> {
     let Batch { images, sizes, indices, sources, .. } = batch;
     let found = model.detect(images, &sizes);
     let places = sizes.into_iter().zip(sources).zip(indices);

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::TransferConfig;
 use crate::data::Preprocessing;
-use crate::detection::{DetectorConfig, FasterRcnn};
+use crate::detection::{Architecture, Detector, DetectorConfig};
 use crate::error::TransferError;
 
 /// Name of the detector in a run's `weights` folder.
@@ -25,9 +25,6 @@ const KIND: &str = "detector";
 
 /// The purpose of the random stream of initial weights.
 const INIT: u64 = u64::from_be_bytes(*b"det_init");
-
-/// The layers whose size depends on the number of classes.
-const PREDICTOR: &str = "roi_heads.box_predictor.";
 
 /// What a run starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +55,10 @@ impl InitWeights {
             return Ok(Self::Backbone(path));
         }
         let (tensors, metadata) = read_tensors(&path)?;
-        // detectron2's detectors have other names everywhere; of them the backbone alone is taken.
+        // detectron2's detectors have other names everywhere; only their backbone is taken.
         let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
-        let detector = is_detector(&metadata) || (has("roi_heads.") && has("backbone.body."));
+        let heads = Architecture::ALL.into_iter().any(|architecture| has(architecture.heads()));
+        let detector = is_detector(&metadata) || (heads && has("backbone.body."));
         Ok(if detector { Self::Detector(path) } else { Self::Backbone(path) })
     }
 
@@ -81,7 +79,7 @@ pub fn init_detector(
     config: &TransferConfig,
     init: &InitWeights,
     device: &Device,
-) -> Result<FasterRcnn, TransferError> {
+) -> Result<Detector, TransferError> {
     if *init == InitWeights::Random {
         config.check_random_init()?;
     }
@@ -94,11 +92,11 @@ pub fn init_detector(
 }
 
 fn with_backbone(
-    model: FasterRcnn,
+    model: Detector,
     config: &TransferConfig,
     path: &Path,
     device: &Device,
-) -> Result<FasterRcnn, TransferError> {
+) -> Result<Detector, TransferError> {
     let (backbone, found, metadata) = load_backbone(path, device)?;
     let expected = config.model.backbone();
     // Widths that round to the same number of channels are one network.
@@ -116,13 +114,14 @@ fn with_backbone(
 }
 
 /// Takes over a detector's tensors; the predictor of other classes stays random.
-fn with_detector(model: FasterRcnn, path: &Path) -> Result<FasterRcnn, TransferError> {
+fn with_detector(model: Detector, path: &Path) -> Result<Detector, TransferError> {
     let file = detector_file(path);
     let tensors = torchvision_tensors(read_tensors(&file)?.0);
+    let architecture = model.config().architecture;
     let (model, report) = parameters::load(model, &tensors);
-    let only_predictor = report.mismatched.iter().all(|(key, ..)| key.starts_with(PREDICTOR));
-    if !report.missing.is_empty() || !report.unused.is_empty() || !only_predictor {
-        return Err(TransferError::Detector { path: file, reason: explain(&report) });
+    let of_classes = |(key, ..): &(String, _, _)| key.starts_with(architecture.class_layers());
+    if !report.missing.is_empty() || !report.unused.is_empty() || !report.mismatched.iter().all(of_classes) {
+        return Err(TransferError::Detector { path: file, reason: explain(&report, architecture) });
     }
     if !report.mismatched.is_empty() {
         tracing::info!("the detector has other classes: its box predictor starts from random weights");
@@ -133,7 +132,7 @@ fn with_detector(model: FasterRcnn, path: &Path) -> Result<FasterRcnn, TransferE
 /// How many keys an error names of each kind.
 const NAMED_KEYS: usize = 3;
 
-fn explain(report: &LoadReport) -> String {
+fn explain(report: &LoadReport, architecture: Architecture) -> String {
     let list = |keys: Vec<String>| match keys.len() {
         0 => "none".to_string(),
         count if count <= NAMED_KEYS => keys.join(", "),
@@ -143,13 +142,20 @@ fn explain(report: &LoadReport) -> String {
     let shape = |(key, model, file): &(String, Vec<usize>, Vec<usize>)| {
         format!("`{key}` ({file:?}, expected {model:?})")
     };
-    let other_classes = report.mismatched.iter().any(|(key, ..)| key.starts_with(PREDICTOR));
+    let of_classes = |(key, ..): &(String, _, _)| key.starts_with(architecture.class_layers());
+    let rows = match architecture {
+        _ if !report.mismatched.iter().any(of_classes) => "",
+        Architecture::FasterRcnn => "; the box predictor has one row for the background and one a class",
+        Architecture::RetinaNet => {
+            "; the classifier has a row for each class and anchor, and none for the background"
+        }
+    };
     format!(
-        "missing: {}; left over: {}; of another shape: {}{}",
+        "a {}: missing: {}; left over: {}; of another shape: {}{rows}",
+        architecture.title(),
         quoted(&report.missing),
         quoted(&report.unused),
         list(report.mismatched.iter().map(shape).collect()),
-        if other_classes { "; the box predictor has one row for the background and one a class" } else { "" },
     )
 }
 
@@ -175,6 +181,11 @@ fn present_key(key: String) -> String {
         ] => {
             format!("backbone.fpn.{blocks}.{index}.0.{kind}")
         }
+        // Its heads once were a list of convolutions and ReLUs in turns (`models/detection/retinanet.py::_v1_to_v2_weights`).
+        ["head", head, "conv", index, kind @ ("weight" | "bias")] => match index.parse::<usize>() {
+            Ok(index) => format!("head.{head}.conv.{}.0.{kind}", index / 2),
+            Err(_) => key,
+        },
         _ => key,
     }
 }
@@ -191,7 +202,7 @@ pub fn load_state_dict(
     path: &Path,
     config: &DetectorConfig,
     device: &Device,
-) -> Result<FasterRcnn, TransferError> {
+) -> Result<Detector, TransferError> {
     config.validate()?;
     let file = detector_file(path);
     let tensors = torchvision_tensors(read_tensors(&file)?.0);
@@ -212,7 +223,7 @@ pub struct DetectorMetadata {
 /// A detector read from a file.
 #[derive(Clone, Debug)]
 pub struct LoadedDetector {
-    pub model: FasterRcnn,
+    pub model: Detector,
     pub metadata: DetectorMetadata,
 }
 
@@ -222,7 +233,7 @@ pub struct LoadedDetector {
 /// When the file cannot be written.
 pub fn save_detector(
     path: &Path,
-    model: &FasterRcnn,
+    model: &Detector,
     metadata: &DetectorMetadata,
 ) -> Result<(), CheckpointError> {
     write_safetensors(path, &parameters::collect(model), &metadata.to_map())
@@ -243,9 +254,10 @@ pub fn load_detector(path: &Path, device: &Device) -> Result<LoadedDetector, Tra
 }
 
 /// The model with exactly these tensors, or what does not fit.
-pub(crate) fn restore(model: FasterRcnn, tensors: &TensorMap) -> Result<FasterRcnn, String> {
+pub(crate) fn restore(model: Detector, tensors: &TensorMap) -> Result<Detector, String> {
+    let architecture = model.config().architecture;
     let (model, report) = parameters::load(model, tensors);
-    if report.is_complete() { Ok(model) } else { Err(explain(&report)) }
+    if report.is_complete() { Ok(model) } else { Err(explain(&report, architecture)) }
 }
 
 fn detector_file(path: &Path) -> PathBuf {

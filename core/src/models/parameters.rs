@@ -8,6 +8,35 @@ use burn::tensor::{Tensor, TensorData};
 /// Host copies of tensors by path, for example `layer1.0.conv1.weight`.
 pub type TensorMap = BTreeMap<String, TensorData>;
 
+/// Where a visitor is in a module. A variant of an enum adds nothing: its tensors' paths are those of the module in it.
+#[derive(Clone, Debug, Default)]
+pub struct ModulePath(Vec<Option<String>>);
+
+impl ModulePath {
+    /// What a visitor's or mapper's `enter_module` is told.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        self.0.push((!container.starts_with("Enum:")).then(|| name.to_owned()));
+    }
+
+    /// What its `exit_module` is told.
+    pub fn exit(&mut self) {
+        self.0.pop();
+    }
+}
+
+/// The segments, joined by dots.
+impl std::fmt::Display for ModulePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, segment) in self.0.iter().flatten().enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            f.write_str(segment)?;
+        }
+        Ok(())
+    }
+}
+
 /// What [`load`] did with each tensor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
@@ -31,21 +60,21 @@ impl LoadReport {
 /// Copies every float tensor of a module to the host: parameters and running statistics.
 pub fn collect<M: Module>(module: &M) -> TensorMap {
     struct Collect {
-        path: Vec<String>,
+        path: ModulePath,
         tensors: TensorMap,
     }
     impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_string());
+        fn enter_module(&mut self, name: &str, container_type: &str) {
+            self.path.enter(name, container_type);
         }
         fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
+            self.path.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.tensors.insert(self.path.join("."), param.val().detach().into_data());
+            self.tensors.insert(self.path.to_string(), param.val().detach().into_data());
         }
     }
-    let mut visitor = Collect { path: Vec::new(), tensors: TensorMap::new() };
+    let mut visitor = Collect { path: ModulePath::default(), tensors: TensorMap::new() };
     module.visit(&mut visitor);
     visitor.tensors
 }
@@ -53,19 +82,19 @@ pub fn collect<M: Module>(module: &M) -> TensorMap {
 /// Sets a module's tensors from a map; what does not fit is left alone and reported.
 pub fn load<M: Module>(module: M, tensors: &TensorMap) -> (M, LoadReport) {
     struct Load<'a> {
-        path: Vec<String>,
+        path: ModulePath,
         tensors: &'a TensorMap,
         report: LoadReport,
     }
     impl ModuleMapper for Load<'_> {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_string());
+        fn enter_module(&mut self, name: &str, container_type: &str) {
+            self.path.enter(name, container_type);
         }
         fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
+            self.path.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let path = self.path.join(".");
+            let path = self.path.to_string();
             let Some(data) = self.tensors.get(&path) else {
                 self.report.missing.push(path);
                 return param;
@@ -83,7 +112,7 @@ pub fn load<M: Module>(module: M, tensors: &TensorMap) -> (M, LoadReport) {
             })
         }
     }
-    let mut mapper = Load { path: Vec::new(), tensors, report: LoadReport::default() };
+    let mut mapper = Load { path: ModulePath::default(), tensors, report: LoadReport::default() };
     let module = module.map(&mut mapper);
     let mut report = mapper.report;
     let seen: std::collections::BTreeSet<&String> =

@@ -17,6 +17,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{GradientStepOptions, TrustRatio, gradient_step};
 use serde::{Deserialize, Serialize};
 
+use crate::models::parameters::ModulePath;
+
 use super::compat::{Compat, official_code_spares};
 use crate::models::parameters::TensorMap;
 
@@ -113,7 +115,7 @@ impl Optimizer {
     /// Nothing is read from the device.
     pub fn step<M: Module>(&mut self, lr: f64, module: M, mut grads: GradientsParams) -> M {
         let mut update = Update {
-            path: Vec::new(),
+            path: ModulePath::default(),
             config: &self.config,
             compat: self.compat,
             lr,
@@ -170,7 +172,7 @@ fn root_of_sum(squares: Vec<Tensor<1>>) -> f64 {
 }
 
 struct Update<'a> {
-    path: Vec<String>,
+    path: ModulePath,
     config: &'a OptimizerConfig,
     compat: Compat,
     lr: f64,
@@ -181,12 +183,12 @@ struct Update<'a> {
 }
 
 impl ModuleMapper for Update<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -205,7 +207,7 @@ impl ModuleMapper for Update<'_> {
 impl Update<'_> {
     fn updated<const D: usize>(&mut self, weight: Tensor<D>, grad: Tensor<D>) -> Tensor<D> {
         let shape = weight.dims();
-        let path = self.path.join(".");
+        let path = self.path.to_string();
         let momentum = self.config.momentum != 0.0;
         let buffer = momentum.then(|| {
             // With momentum, zeros become the first gradient itself.

@@ -69,9 +69,10 @@ impl DetectorInfo {
             false => "",
         };
         format!(
-            "Faster R-CNN with {} and FPN, {} classes, in the variant of {}. Input `images`: [batch, 3, height, width], RGB, \
+            "{} with {} and FPN, {} classes, in the variant of {}. Input `images`: [batch, 3, height, width], RGB, \
              {pixels}.{sizes} Outputs: boxes (x1, y1, x2, y2 in pixels of the input), scores, labels (index into \
              scrl.classes), num_detections; zero beyond them.",
+            config.architecture.title(),
             config.arch,
             config.num_classes,
             text(&config.variant).trim_matches('"')

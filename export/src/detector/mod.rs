@@ -19,12 +19,13 @@ mod metadata;
 mod postprocess;
 mod proposals;
 pub(crate) mod pyramid;
+mod retinanet;
 
 use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use scrl_transfer::detection::FasterRcnn;
+use scrl_transfer::detection::{Detector, FasterRcnn, RetinaNet};
 
 use crate::backbone::ExportReport;
 use crate::graph::{self, Dim, Element, Graph, ModelInfo, Value};
@@ -73,7 +74,7 @@ pub const OUTPUTS: [&str; 4] = ["boxes", "scores", "labels", "num_detections"];
 /// # Errors
 /// When a weight is not finite, the model is larger than an ONNX file can be, or the file cannot be written.
 pub fn export_detector(
-    model: &FasterRcnn,
+    model: &Detector,
     info: &DetectorInfo,
     path: &Path,
     options: &DetectorOptions,
@@ -83,7 +84,7 @@ pub fn export_detector(
 
 /// As [`export_detector`], with the results of every part as outputs too.
 pub(crate) fn export_stages(
-    model: &FasterRcnn,
+    model: &Detector,
     info: &DetectorInfo,
     path: &Path,
     options: &DetectorOptions,
@@ -92,7 +93,7 @@ pub(crate) fn export_stages(
 }
 
 fn write(
-    model: &FasterRcnn,
+    model: &Detector,
     info: &DetectorInfo,
     path: &Path,
     options: &DetectorOptions,
@@ -115,12 +116,11 @@ fn write(
 /// Adds inputs, nodes and outputs.
 fn build(
     graph: &mut Graph,
-    model: &FasterRcnn,
+    model: &Detector,
     info: &DetectorInfo,
     options: &DetectorOptions,
     stages: bool,
 ) -> Result<(), ExportError> {
-    let config = &model.config;
     let batch = Dim::Symbol("batch");
     let dims = [batch, Dim::Fixed(3), Dim::Symbol("height"), Dim::Symbol("width")];
     let images = graph.input("images", Element::Float, &dims);
@@ -129,23 +129,67 @@ fn build(
     let preprocessing = &info.metadata.preprocessing;
     let x = pyramid::normalize(graph, &images, sizes.as_ref(), options.input, preprocessing);
     let x = graph.narrow("transform.Cast", &x);
-    let pyramid = pyramid::pyramid(graph, &model.backbone, &x, options.fold_batch_norm)?;
+    let pyramid = pyramid::pyramid(graph, model.backbone(), &x, options.fold_batch_norm)?;
     let limits = limits(&mut Part::new(graph, "image_limits"), &images, sizes.as_ref());
+    let place = Place { images, limits, pyramid };
+    match model {
+        Detector::FasterRcnn(model) => faster_rcnn(graph, model, place, stages),
+        Detector::RetinaNet(model) => retinanet(graph, model, place, stages),
+    }
+}
+
+/// What every detector's heads start from.
+struct Place {
+    images: Value,
+    limits: Value,
+    pyramid: pyramid::Pyramid,
+}
+
+fn faster_rcnn(graph: &mut Graph, model: &FasterRcnn, place: Place, stages: bool) -> Result<(), ExportError> {
+    let (config, Place { images, limits, pyramid }) = (&model.config, place);
     let rpn = proposals::rpn_head(graph, &model.rpn, &pyramid.levels)?;
     let proposals = proposals::proposals(graph, &rpn, &pyramid.levels, &images, &limits, config);
     let rois = heads::pool(graph, &proposals, &pyramid.levels, config);
     let outputs = heads::box_head(graph, &model.roi_heads, &rois.pooled)?;
     let found = postprocess::detections(graph, &outputs, &rois, &proposals, &limits, config);
-    let most = Dim::Fixed(config.detections_per_image);
-    graph.output("boxes", Element::Float, &found.boxes, &[batch, most, Dim::Fixed(4)]);
-    graph.output("scores", Element::Float, &found.scores, &[batch, most]);
-    graph.output("labels", Element::Int64, &found.labels, &[batch, most]);
-    graph.output("num_detections", Element::Int64, &found.count, &[batch]);
+    found.add_outputs(graph, config.detections_per_image);
     if stages {
-        let stages = Stages { pyramid, rpn, proposals, rois, outputs };
-        stages.add_outputs(graph, config.num_classes);
+        add_maps(graph, &pyramid, &crate::pyramid::level_names(&model.backbone));
+        Stages { rpn, proposals, rois, outputs }.add_outputs(graph, config.num_classes);
     }
     Ok(())
+}
+
+fn retinanet(graph: &mut Graph, model: &RetinaNet, place: Place, stages: bool) -> Result<(), ExportError> {
+    let (config, Place { images, limits, pyramid }) = (&model.config, place);
+    let outputs = retinanet::heads(graph, &model.head, &pyramid.levels)?;
+    let found = retinanet::detections(graph, &outputs, &pyramid.levels, &images, &limits, config);
+    found.add_outputs(graph, config.detections_per_image);
+    if stages {
+        add_maps(graph, &pyramid, &crate::pyramid::level_names(&model.backbone));
+        retinanet::add_outputs(graph, &outputs);
+    }
+    Ok(())
+}
+
+/// Outputs `c2` to `c5` and the levels of the pyramid by their names.
+fn add_maps(graph: &mut Graph, pyramid: &pyramid::Pyramid, names: &[&'static str]) {
+    let maps = ["c2", "c3", "c4", "c5"].iter().zip(&pyramid.stages).chain(names.iter().zip(&pyramid.levels));
+    let (batch, any) = (Dim::Symbol("batch"), Dim::Any);
+    for (name, map) in maps {
+        let map = graph.widen(&format!("stages.{name}.Cast"), map);
+        graph.output(name, Element::Float, &map, &[batch, any, any, any]);
+    }
+}
+
+impl postprocess::Detections {
+    fn add_outputs(&self, graph: &mut Graph, most: usize) {
+        let (batch, most) = (Dim::Symbol("batch"), Dim::Fixed(most));
+        graph.output("boxes", Element::Float, &self.boxes, &[batch, most, Dim::Fixed(4)]);
+        graph.output("scores", Element::Float, &self.scores, &[batch, most]);
+        graph.output("labels", Element::Int64, &self.labels, &[batch, most]);
+        graph.output("num_detections", Element::Int64, &self.count, &[batch]);
+    }
 }
 
 /// Width, height, width, height of each image without its padding, `[N, 1, 4]`.
@@ -169,9 +213,8 @@ fn limits(part: &mut Part, images: &Value, sizes: Option<&Value>) -> Value {
     part.unsqueeze(&limits, &[1])
 }
 
-/// What lies between the images and the detections.
+/// What lies between Faster R-CNN's pyramid and its detections.
 struct Stages {
-    pyramid: pyramid::Pyramid,
     rpn: proposals::RpnOutputs,
     proposals: proposals::Proposals,
     rois: heads::Rois,
@@ -179,19 +222,10 @@ struct Stages {
 }
 
 impl Stages {
-    /// Outputs `c2` to `c5`, `p2` to `p6`, `objectness` `[N, A]`, `deltas` `[N, A, 4]`, `proposals` `[N, R, 4]`,
+    /// Outputs `objectness` `[N, A]`, `deltas` `[N, A, 4]`, `proposals` `[N, R, 4]`,
     /// `proposal_scores` `[N, R]`, `roi_places` `[Q, 2]`, `rois` `[Q, 4]`, `class_logits` and `box_deltas`.
     fn add_outputs(self, graph: &mut Graph, classes: usize) {
-        let names = ["c2", "c3", "c4", "c5"];
-        let maps = names.into_iter().zip(&self.pyramid.stages);
-        let levels = self.pyramid.levels.iter().enumerate();
-        let maps = maps.chain(levels.map(|(level, map)| (proposals::level_name(level), map)));
-        let maps: Vec<(&str, Value)> = maps.map(|(name, map)| (name, map.clone())).collect();
-        let (batch, any) = (Dim::Symbol("batch"), Dim::Any);
-        for (name, map) in maps {
-            let map = graph.widen(&format!("stages.{name}.Cast"), &map);
-            graph.output(name, Element::Float, &map, &[batch, any, any, any]);
-        }
+        let batch = Dim::Symbol("batch");
         let mut part = Part::new(graph, "stages");
         let objectness = part.concat(&self.rpn.objectness, 1);
         let deltas = part.concat(&self.rpn.deltas, 1);

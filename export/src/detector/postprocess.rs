@@ -11,7 +11,7 @@ use crate::graph::{Attribute, Graph, Value};
 use crate::part::Part;
 
 /// What is no detection, where probabilities are at least 0.
-const NOTHING: f32 = -1.0;
+pub(super) const NOTHING: f32 = -1.0;
 
 /// The graph's outputs; zero beyond `count`.
 pub(super) struct Detections {
@@ -114,13 +114,25 @@ fn best(part: &mut Part, boxes: &Value, scores: &Value, config: &DetectorConfig)
     let boxes = part.gather_rows(&boxes, &indices);
     let classes = part.int(config.num_classes as i64);
     let labels = part.op("Mod", &[&indices, &classes]);
+    finish(part, &boxes, &scores, &labels, config)
+}
+
+/// The outputs of detections that are sorted already: `boxes` `[N, D', 4]`, `scores` `[N, D']`, [`NOTHING`] where there is
+/// none, `labels` `[N, D']`, with D' at most D.
+pub(super) fn finish(
+    part: &mut Part,
+    boxes: &Value,
+    scores: &Value,
+    labels: &Value,
+    config: &DetectorConfig,
+) -> Detections {
     let (zero, none) = (part.float(0.0), part.int(0));
     let half = part.float(NOTHING / 2.0);
-    let found = part.op("Greater", &[&scores, &half]);
+    let found = part.op("Greater", &[scores, &half]);
     let rows = part.unsqueeze(&found, &[-1]);
-    let boxes = part.op("Where", &[&rows, &boxes, &zero]);
-    let scores = part.op("Where", &[&found, &scores, &zero]);
-    let labels = part.op("Where", &[&found, &labels, &none]);
+    let boxes = part.op("Where", &[&rows, boxes, &zero]);
+    let scores = part.op("Where", &[&found, scores, &zero]);
+    let labels = part.op("Where", &[&found, labels, &none]);
     let count = part.cast_to_int(&found);
     let axis = part.ints(&[1]);
     let keep = vec![("keepdims", Attribute::Int(0))];

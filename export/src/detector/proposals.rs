@@ -57,7 +57,7 @@ pub(super) fn level_name(level: usize) -> &'static str {
 }
 
 /// `[N, anchors of a cell · values, H, W]` to one row an anchor, row by row, column by column.
-fn by_anchor(graph: &mut Graph, path: &str, level: &str, map: &Value, shape: &[i64]) -> Value {
+pub(super) fn by_anchor(graph: &mut Graph, path: &str, level: &str, map: &Value, shape: &[i64]) -> Value {
     let map = graph.widen(&format!("{path}.{level}.Cast"), map);
     let mut part = Part::new(graph, format!("{path}.{level}"));
     let last = part.transpose(&map, &[0, 2, 3, 1]);
@@ -99,7 +99,7 @@ pub(super) fn proposals(
 }
 
 /// Anchors of one level, `[anchors of the level, 4]`; `cell` are those around the origin.
-fn anchors(
+pub(super) fn anchors(
     part: &mut Part,
     cell: &[[f32; 4]],
     level: usize,

@@ -7,10 +7,10 @@ use super::InputKind;
 use crate::ExportError;
 use crate::backbone::resnet;
 use crate::graph::{Attribute, Graph, Value};
-use crate::layers::{conv, conv_norm};
+use crate::layers::{conv, conv_norm, relu};
 use crate::part::Part;
 
-/// C2 to C5 and P2 to P6.
+/// C2 to C5, and P2 to P6 or P3 to P7.
 pub(crate) struct Pyramid {
     pub stages: [Value; 4],
     pub levels: Vec<Value>,
@@ -70,11 +70,12 @@ pub(crate) fn pyramid(
     Ok(Pyramid { stages, levels })
 }
 
-/// P2 to P6 of C2 to C5.
+/// P2 to P6 of C2 to C5, or P3 to P7 of C3 to C5.
 fn fpn(graph: &mut Graph, model: &Fpn, stages: &[Value; 4], fold: bool) -> Result<Vec<Value>, ExportError> {
     let mut levels = Vec::with_capacity(5);
     let mut merged: Option<Value> = None;
-    for (level, stage) in stages.iter().enumerate().rev() {
+    let first = stages.len() - model.inner_blocks.len();
+    for (level, stage) in stages[first..].iter().enumerate().rev() {
         let path = format!("backbone.fpn.inner_blocks.{level}");
         let lateral = block(graph, &path, &model.inner_blocks[level], stage, fold)?;
         let sum = match merged {
@@ -90,9 +91,17 @@ fn fpn(graph: &mut Graph, model: &Fpn, stages: &[Value; 4], fold: bool) -> Resul
         merged = Some(sum);
     }
     levels.reverse();
+    let coarsest = levels[levels.len() - 1].clone();
+    if let Some(extra) = &model.extra_blocks {
+        let p6 = conv(graph, "backbone.fpn.extra_blocks.p6", &extra.p6, &coarsest)?;
+        let active = relu(graph, "backbone.fpn.extra_blocks.relu", &p6);
+        let p7 = conv(graph, "backbone.fpn.extra_blocks.p7", &extra.p7, &active)?;
+        levels.extend([p6, p7]);
+        return Ok(levels);
+    }
     let subsample =
         vec![("kernel_shape", Attribute::Ints(vec![1; 2])), ("strides", Attribute::Ints(vec![2; 2]))];
-    levels.push(graph.node("backbone.fpn.extra_blocks", "MaxPool", &[&levels[3]], subsample));
+    levels.push(graph.node("backbone.fpn.extra_blocks", "MaxPool", &[&coarsest], subsample));
     Ok(levels)
 }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use scrl_transfer::detection::FasterRcnn;
+use scrl_transfer::detection::{BackboneWithFpn, Detection, Detector, FasterRcnn};
 use serde::Serialize;
 
 use crate::ExportError;
@@ -144,8 +144,8 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    fn normalized(&self, model: &FasterRcnn) -> Tensor<4> {
-        let device = model.backbone.body.conv1.weight.val().device();
+    fn normalized(&self, model: &BackboneWithFpn) -> Tensor<4> {
+        let device = model.body.conv1.weight.val().device();
         Tensor::from_data(TensorData::new(self.pixels.clone(), self.batch.shape), &device)
     }
 }
@@ -159,7 +159,7 @@ impl Case {
 /// Runtime, the file or an image cannot be used.
 pub fn validate_detector(
     onnx: &Path,
-    model: &FasterRcnn,
+    model: &Detector,
     info: &DetectorInfo,
     inputs: &DetectorInputs,
 ) -> Result<DetectorReport, ExportError> {
@@ -181,19 +181,30 @@ pub fn validate_detector(
         let start = Instant::now();
         let found = detector.detect_batch(&case.batch)?;
         let middle = Instant::now();
-        let expected = model.detect(case.normalized(&model), &case.batch.sizes);
+        let mut expected = model.detect(case.normalized(model.backbone()), &case.batch.sizes);
         report.runtime_seconds += (middle - start).as_secs_f64();
         report.model_seconds += middle.elapsed().as_secs_f64();
-        let mut matches = Matches::default();
-        for (expected, found) in expected.iter().zip(&found) {
-            matches.merge(&matching::compare(expected, found, &model.config, &tolerance));
+        let mut passed = true;
+        if let Detector::RetinaNet(retinanet) = &model {
+            let mut session = StagesSession::open(onnx, &model, info, &options)?;
+            let compared = session.compare_retinanet(retinanet, &case, &tolerance);
+            let (stages, forced) = compared.map_err(|error| failed(onnx, &case, &error))?;
+            passed = stages.iter().all(Stage::passed);
+            if !passed && report.stages.is_empty() {
+                report.stages = stages;
+            }
+            expected = forced;
         }
+        let mut matches = compare_all(&expected, &found, &model, &tolerance);
         let allowed = tolerance.allowed(expected.iter().chain(&found).map(Vec::len).sum());
-        if matches.unexplained > allowed {
-            explain(onnx, &model, info, &options, &case, &mut matches, &mut report)?;
+        if let Detector::FasterRcnn(model) = &model
+            && matches.unexplained > allowed
+        {
+            explain(onnx, model, info, &options, &case, &mut matches, &mut report)?;
         }
         report.total.merge(&matches);
-        let (passed, detections) = (matches.unexplained <= allowed, expected.iter().map(Vec::len).collect());
+        let detections = expected.iter().map(Vec::len).collect();
+        passed &= matches.unexplained <= allowed;
         report.cases.push(DetectorCase { name: case.name, detections, matches, passed });
     }
     report.passed = report.cases.iter().all(|case| case.passed);
@@ -202,6 +213,23 @@ pub fn validate_detector(
     }
     tracing::info!(path = %onnx.display(), cases = report.cases.len(), "validated");
     Ok(report)
+}
+
+fn compare_all(
+    expected: &[Vec<Detection>],
+    found: &[Vec<Detection>],
+    model: &Detector,
+    tolerance: &DetectorTolerance,
+) -> Matches {
+    let mut matches = Matches::default();
+    for (expected, found) in expected.iter().zip(found) {
+        matches.merge(&matching::compare(expected, found, model.config(), tolerance));
+    }
+    matches
+}
+
+fn failed(onnx: &Path, case: &Case, error: &ort::Error) -> ExportError {
+    ExportError::Run { path: onnx.to_path_buf(), case: case.name.clone(), reason: error.to_string() }
 }
 
 /// Share of the detections whose numbers may be beyond the tolerance where all tensors of the graph agree.
@@ -219,12 +247,9 @@ fn explain(
     matches: &mut Matches,
     report: &mut DetectorReport,
 ) -> Result<(), ExportError> {
-    let mut session = StagesSession::open(onnx, model, info, options)?;
-    let stages = session.compare(model, case, &report.tolerance).map_err(|error| ExportError::Run {
-        path: onnx.to_path_buf(),
-        case: case.name.clone(),
-        reason: error.to_string(),
-    })?;
+    let mut session = StagesSession::open(onnx, &Detector::FasterRcnn(model.clone()), info, options)?;
+    let compared = session.compare(model, case, &report.tolerance);
+    let stages = compared.map_err(|error| failed(onnx, case, &error))?;
     let swapped = stages.iter().find(|stage| stage.name == "proposals").map_or(0.0, |stage| stage.error);
     let (matched, inexact) = (matches.matched, matches.inexact);
     let amplified = if inexact <= 2 + (AMPLIFIED * 2.0 * matched as f64) as usize { inexact } else { 0 };

@@ -12,7 +12,11 @@ use burn::tensor::activation::relu;
 use onnx_ir::TensorProto;
 use ort::session::Session;
 use scrl_core::structures::BoxXyxy;
-use scrl_transfer::detection::{FasterRcnn, Pooler, Roi};
+use scrl_core::structures::Size;
+use scrl_transfer::detection::{
+    AnchorGenerator, BackboneWithFpn, Detection, Detector, FasterRcnn, Pooler, RetinaNet, Roi,
+    retinanet_detections,
+};
 use serde::Serialize;
 
 use super::matching::unmatched_boxes;
@@ -23,6 +27,7 @@ use crate::detector::{self, DetectorInfo, DetectorOptions, NO_SCORE};
 use crate::detector_runtime::{bbox, run};
 use crate::graph;
 use crate::inspect::read_model;
+use crate::pyramid::level_names;
 use crate::runtime::runtime;
 
 /// Share of the proposals that may differ: ties among a thousand near-equal scores and overlaps.
@@ -56,7 +61,7 @@ impl StagesSession {
     /// Exports it, with the weights of the file that is examined, and opens it.
     pub fn open(
         onnx: &Path,
-        model: &FasterRcnn,
+        model: &Detector,
         info: &DetectorInfo,
         options: &DetectorOptions,
     ) -> Result<Self, ExportError> {
@@ -91,16 +96,9 @@ impl StagesSession {
         tolerance: &DetectorTolerance,
     ) -> ort::Result<Vec<Stage>> {
         let outputs = run(&mut self.session, &case.batch, self.options.image_sizes)?;
-        let images = case.normalized(model);
-        let stages = model.backbone.body.forward(images.clone());
-        let levels = model.backbone.fpn.forward(&stages);
+        let images = case.normalized(&model.backbone);
+        let (mut list, levels) = maps(&model.backbone, images.clone(), &outputs, tolerance);
         let rpn = model.rpn.forward(&levels);
-        let mut list = Vec::new();
-        let maps = ["c2", "c3", "c4", "c5"].into_iter().zip(stages.iter().map(|(_, map)| map.clone()));
-        let names = ["p2", "p3", "p4", "p5", "p6"];
-        for (name, map) in maps.chain(names.into_iter().zip(levels.iter().cloned())) {
-            list.push(tensor_stage(name, values(map), &outputs, tolerance));
-        }
         list.push(tensor_stage("objectness", values(rpn.objectness), &outputs, tolerance));
         list.push(tensor_stage("deltas", values(rpn.deltas), &outputs, tolerance));
         list.push(proposals_stage(&model.proposals(images, &case.batch.sizes), &outputs, tolerance));
@@ -109,6 +107,55 @@ impl StagesSession {
         list.push(tensor_stage("box_deltas", deltas, &outputs, tolerance));
         Ok(list)
     }
+
+    /// The tensors of RetinaNet on this case, and the detections that the model's own post-processing makes of those of ONNX
+    /// Runtime: every decision is compared with the same numbers on both sides.
+    pub fn compare_retinanet(
+        &mut self,
+        model: &RetinaNet,
+        case: &Case,
+        tolerance: &DetectorTolerance,
+    ) -> ort::Result<(Vec<Stage>, Vec<Vec<Detection>>)> {
+        let outputs = run(&mut self.session, &case.batch, self.options.image_sizes)?;
+        let images = case.normalized(&model.backbone);
+        let [_, _, height, width] = images.dims();
+        let (mut list, levels) = maps(&model.backbone, images, &outputs, tolerance);
+        let predictions = model.head.forward(&levels);
+        let anchors = AnchorGenerator::new(&model.config).generate([height, width], &predictions.grids);
+        list.push(tensor_stage("logits", values(predictions.logits), &outputs, tolerance));
+        list.push(tensor_stage("deltas", values(predictions.deltas), &outputs, tolerance));
+        let (logits, deltas) = (output(&outputs, "logits"), output(&outputs, "deltas"));
+        let count = anchors.boxes.len();
+        let classes = model.config.num_classes;
+        let of_image = |(image, &size): (usize, &Size)| {
+            let logits = logits.get(image * count * classes..(image + 1) * count * classes);
+            let deltas = deltas.get(image * count * 4..(image + 1) * count * 4);
+            let (deltas, _) = deltas.unwrap_or_default().as_chunks::<4>();
+            match logits {
+                Some(logits) if deltas.len() == count => {
+                    retinanet_detections(logits, deltas, &anchors, size, &model.config)
+                }
+                // Tensors of another shape fail their own comparison.
+                _ => Vec::new(),
+            }
+        };
+        Ok((list, case.batch.sizes.iter().enumerate().map(of_image).collect()))
+    }
+}
+
+/// The comparison of the backbone's and the pyramid's maps, and the model's pyramid.
+fn maps(
+    model: &BackboneWithFpn,
+    images: Tensor<4>,
+    outputs: &[OutputTensor],
+    tolerance: &DetectorTolerance,
+) -> (Vec<Stage>, Vec<Tensor<4>>) {
+    let stages = model.body.forward(images);
+    let levels = model.fpn.forward(&stages);
+    let maps = ["c2", "c3", "c4", "c5"].into_iter().zip(stages.iter().map(|(_, map)| map.clone()));
+    let maps = maps.chain(level_names(model).into_iter().zip(levels.iter().cloned()));
+    let list = maps.map(|(name, map)| tensor_stage(name, values(map), outputs, tolerance)).collect();
+    (list, levels)
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

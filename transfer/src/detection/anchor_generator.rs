@@ -4,41 +4,57 @@ use std::ops::Range;
 
 use scrl_core::structures::BoxXyxy;
 
-use super::config::{DetectorConfig, LEVELS};
+use super::config::{Architecture, DetectorConfig, LEVELS};
 
 /// The anchors of one padded image size; every image of a batch has the same.
 #[derive(Clone, Debug)]
 pub struct Anchors {
-    /// Level by level, row by row, column by column, ratio by ratio.
+    /// Level by level, row by row, column by column, ratio by ratio, size by size.
     pub boxes: Vec<BoxXyxy>,
     /// Where each level lies in `boxes`.
     pub levels: Vec<Range<usize>>,
 }
 
-/// Places boxes of one size and several ratios at every position of every pyramid level.
+/// Places boxes of several sizes and ratios at every position of every pyramid level.
 #[derive(Clone, Debug)]
 pub struct AnchorGenerator {
-    sizes: Vec<f32>,
+    /// Of each level.
+    sizes: Vec<Vec<f32>>,
     ratios: Vec<f32>,
     round: bool,
-    strides_from_grid: bool,
+    /// Strides of the levels where they do not come from the grid.
+    strides: Option<Vec<usize>>,
 }
 
 impl AnchorGenerator {
-    /// Sizes, ratios and rounding of this config.
+    /// Sizes, ratios and rounding of this config's architecture: P2 to P6 with a size each, or for RetinaNet P3 to P7 with
+    /// several sizes each.
     pub fn new(config: &DetectorConfig) -> Self {
         let numerics = config.variant.numerics();
+        let (first, sizes) = match config.architecture {
+            Architecture::FasterRcnn => (4, config.anchor_sizes.iter().map(|&size| vec![size]).collect()),
+            Architecture::RetinaNet => {
+                let sizes = config.anchor_sizes.iter().map(|&size| config.retinanet.octave(size));
+                (8, sizes.collect())
+            }
+        };
         Self {
-            sizes: config.anchor_sizes.clone(),
+            sizes,
             ratios: config.anchor_ratios.clone(),
             round: numerics.round_anchors,
-            strides_from_grid: numerics.strides_from_grid,
+            strides: (!numerics.strides_from_grid).then(|| (0..LEVELS).map(|level| first << level).collect()),
         }
     }
 
     /// `image` and `grids` (one a level, from P2) are `[height, width]` of the padded image and the feature maps.
     pub fn generate(&self, image: [usize; 2], grids: &[[usize; 2]]) -> Anchors {
-        let mut boxes = Vec::with_capacity(grids.iter().map(|[h, w]| h * w * self.ratios.len()).sum());
+        let mut boxes = Vec::with_capacity(
+            grids
+                .iter()
+                .zip(&self.sizes)
+                .map(|([h, w], sizes)| h * w * sizes.len() * self.ratios.len())
+                .sum(),
+        );
         let mut levels = Vec::with_capacity(LEVELS);
         for (level, &grid) in grids.iter().enumerate() {
             let start = boxes.len();
@@ -48,20 +64,24 @@ impl AnchorGenerator {
         Anchors { boxes, levels }
     }
 
-    /// The anchors around the origin, one a ratio.
+    /// The anchors around the origin, ratio by ratio, and of each ratio size by size.
     pub fn cell_anchors(&self, level: usize) -> Vec<BoxXyxy> {
-        let size = self.sizes[level];
         let round = |value: f32| if self.round { value.round_ties_even() } else { value };
-        let cell_anchor = |&ratio: &f32| {
+        let cell_anchor = |(ratio, size): (f32, f32)| {
             let (height, width) = (ratio.sqrt() * size, 1.0 / ratio.sqrt() * size);
             let (right, bottom) = (round(width / 2.0), round(height / 2.0));
             BoxXyxy::new(-right, -bottom, right, bottom)
         };
-        self.ratios.iter().map(cell_anchor).collect()
+        let sizes = &self.sizes[level];
+        let pairs = self.ratios.iter().flat_map(|&ratio| sizes.iter().map(move |&size| (ratio, size)));
+        pairs.map(cell_anchor).collect()
     }
 
     fn stride(&self, level: usize, image: [usize; 2], grid: [usize; 2]) -> [usize; 2] {
-        if self.strides_from_grid { [image[0] / grid[0], image[1] / grid[1]] } else { [4 << level; 2] }
+        match &self.strides {
+            Some(strides) => [strides[level]; 2],
+            None => [image[0] / grid[0], image[1] / grid[1]],
+        }
     }
 
     fn extend(&self, level: usize, grid: [usize; 2], stride: [usize; 2], boxes: &mut Vec<BoxXyxy>) {

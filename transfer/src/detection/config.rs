@@ -1,19 +1,70 @@
 //! What defines a detector, and the constants in which detectron2 and torchvision differ.
 
-use burn::tensor::Device;
 use scrl_core::models::{Arch, ResNetConfig};
-use scrl_core::random::Rng;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-use super::faster_rcnn::FasterRcnn;
 
 mod overrides;
 
 use overrides::Overrides;
 
-/// Pyramid levels P2 to P6, strides 4 to 64.
+/// Pyramid levels: P2 to P6 with strides 4 to 64, RetinaNet's P3 to P7 with strides 8 to 128.
 pub const LEVELS: usize = 5;
+
+/// Which detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Architecture {
+    /// Faster R-CNN with a feature pyramid.
+    #[default]
+    FasterRcnn,
+    /// RetinaNet: one stage, focal loss.
+    #[serde(rename = "retinanet")]
+    RetinaNet,
+}
+
+impl Architecture {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What only RetinaNet has; the defaults are those of the paper and of torchvision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetinaNetConfig {
+    /// Anchor sizes of a level: `anchor_sizes` times 2^(k/scales), k from 0, in whole pixels.
+    pub scales: usize,
+    /// 3×3 convolutions of each of the two heads before their last.
+    pub convolutions: usize,
+    /// Weight of a match in the focal loss; of background it is one minus this.
+    pub focal_alpha: f64,
+    /// Exponent of the focal loss.
+    pub focal_gamma: f64,
+    /// Probability that the classifier gives every class before training.
+    pub prior: f64,
+    /// Best scores of each level before suppression.
+    pub pre_nms: usize,
+}
+
+impl Default for RetinaNetConfig {
+    fn default() -> Self {
+        Self { scales: 3, convolutions: 4, focal_alpha: 0.25, focal_gamma: 2.0, prior: 0.01, pre_nms: 1000 }
+    }
+}
+
+impl RetinaNetConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The anchor sizes of a level, in pixels.
+    pub fn octave(&self, size: f32) -> Vec<f32> {
+        let scale = |k: usize| (f64::from(size) * 2f64.powf(k as f64 / self.scales as f64)) as f32;
+        (0..self.scales).map(|k| if k == 0 { size } else { scale(k).trunc() }).collect()
+    }
+}
 
 /// Whose numbers the detector uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -101,8 +152,12 @@ pub enum Norm {
 ///
 /// In a file, values that are not given are those of its `variant`: [`Variant::config`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Overrides")]
+#[serde(try_from = "Overrides")]
 pub struct DetectorConfig {
+    /// Which detector; the fields that name proposals, regions or the box head are Faster R-CNN's.
+    // Absent from files at its default, so that runs of before keep their hash.
+    #[serde(skip_serializing_if = "Architecture::is_default")]
+    pub architecture: Architecture,
     /// The backbone's depth.
     pub arch: Arch,
     /// Factor on the backbone's channels.
@@ -155,11 +210,15 @@ pub struct DetectorConfig {
     pub frozen_norm_epsilon: f64,
     /// Batch norm instead of a bias after each convolution of the pyramid.
     pub fpn_norm: bool,
+    /// RetinaNet's own settings.
+    #[serde(skip_serializing_if = "RetinaNetConfig::is_default")]
+    pub retinanet: RetinaNetConfig,
 }
 
 impl Default for DetectorConfig {
     fn default() -> Self {
         Self {
+            architecture: Architecture::FasterRcnn,
             arch: Arch::ResNet50,
             width: 1.0,
             variant: Variant::Detectron2,
@@ -186,6 +245,7 @@ impl Default for DetectorConfig {
             norm: Norm::BatchNorm,
             frozen_norm_epsilon: 1e-5,
             fpn_norm: false,
+            retinanet: RetinaNetConfig::default(),
         }
     }
 }
@@ -195,7 +255,7 @@ impl Default for DetectorConfig {
 #[non_exhaustive]
 pub enum DetectorConfigError {
     /// Not one anchor size a level.
-    #[error("anchor_sizes has {0} entries, the pyramid has 5 levels; give one size for each of P2 to P6")]
+    #[error("anchor_sizes has {0} entries, the pyramid has 5 levels; give one size for each level")]
     AnchorSizes(usize),
     /// A value outside its range.
     #[error("{name} is {value}, but must be {expected}")]
@@ -224,6 +284,18 @@ impl DetectorConfig {
         }
     }
 
+    /// torchvision's `retinanet_resnet50_fpn`; its batch norms train, as in the transfer protocol.
+    ///
+    /// torchvision freezes them where it starts from pretrained weights: `norm = "frozen_batch_norm"`.
+    pub fn retinanet() -> Self {
+        Self {
+            architecture: Architecture::RetinaNet,
+            variant: Variant::Torchvision,
+            detections_per_image: 300,
+            ..Self::default()
+        }
+    }
+
     /// The backbone's config.
     pub fn backbone(&self) -> ResNetConfig {
         ResNetConfig { arch: self.arch, width: self.width }
@@ -231,18 +303,19 @@ impl DetectorConfig {
 
     /// Anchors at each position of each level.
     pub fn anchors_per_cell(&self) -> usize {
-        self.anchor_ratios.len()
+        let sizes = match self.architecture {
+            Architecture::FasterRcnn => 1,
+            Architecture::RetinaNet => self.retinanet.scales,
+        };
+        sizes * self.anchor_ratios.len()
     }
 
-    /// Builds the detector on `device` with detectron2's initial weights, frozen as the config says.
-    ///
     /// # Panics
     /// When [`Self::validate`] has an error to report.
-    pub fn init(&self, rng: &mut Rng, device: &Device) -> FasterRcnn {
+    pub(super) fn assert_valid(&self) {
         if let Err(error) = self.validate() {
             panic!("invalid detector config: {error}");
         }
-        FasterRcnn::init(self, rng, device)
     }
 
     /// Finds values with which a detector cannot be built or trained.
@@ -289,6 +362,31 @@ impl DetectorConfig {
                 "roi_positive_fraction",
                 self.roi_positive_fraction.to_string(),
                 SHARE,
+            ),
+            (self.retinanet.scales > 0, "retinanet.scales", "0".into(), "at least 1"),
+            (
+                (0.0..1.0).contains(&self.retinanet.prior) && self.retinanet.prior > 0.0,
+                "retinanet.prior",
+                self.retinanet.prior.to_string(),
+                "between 0 and 1",
+            ),
+            (
+                share(self.retinanet.focal_alpha),
+                "retinanet.focal_alpha",
+                self.retinanet.focal_alpha.to_string(),
+                SHARE,
+            ),
+            (
+                self.retinanet.focal_gamma >= 0.0 && self.retinanet.focal_gamma.is_finite(),
+                "retinanet.focal_gamma",
+                self.retinanet.focal_gamma.to_string(),
+                "0 or more, and finite",
+            ),
+            (
+                self.architecture == Architecture::FasterRcnn || self.variant == Variant::Torchvision,
+                "variant",
+                "detectron2".into(),
+                "torchvision, the only one that RetinaNet has",
             ),
             (
                 self.freeze_at <= 5,

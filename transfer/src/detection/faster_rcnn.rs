@@ -1,20 +1,24 @@
-//! The whole detector: training losses and detection.
+//! Faster R-CNN: training losses and detection.
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor, TensorData, Transaction};
-use scrl_core::models::{BatchNorm, ResNet};
+use burn::tensor::{Device, Tensor};
+use scrl_core::models::ResNet;
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
 
 use super::anchor_generator::{AnchorGenerator, Anchors};
-use super::config::{DetectorConfig, Norm};
-use super::fpn::Fpn;
+use super::backbone::BackboneWithFpn;
+use super::config::DetectorConfig;
+use super::fpn::Top;
+use super::host::read;
+use super::losses::Losses;
 use super::pooler::{Pooler, Roi};
 use super::postprocess::{Detection, detections};
 use super::proposals::ProposalFilter;
 use super::roi_heads::{BoxPredictions, RoiHeads};
 use super::rpn::{Rpn, RpnPredictions};
+use super::target::Target;
 
 /// Faster R-CNN with a feature pyramid; its tensors' paths are the keys of torchvision's `FasterRCNN`.
 #[derive(Module, Debug)]
@@ -30,72 +34,15 @@ pub struct FasterRcnn {
     pub config: DetectorConfig,
 }
 
-/// A ResNet and its pyramid.
-#[derive(Module, Debug)]
-pub struct BackboneWithFpn {
-    /// Gives C2 to C5.
-    pub body: ResNet,
-    /// Gives P2 to P6.
-    pub fpn: Fpn,
-}
-
-/// The objects of one training image; crowds are left out beforehand.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Target {
-    /// In pixels of the image that is given to the network.
-    pub boxes: Vec<BoxXyxy>,
-    /// 0-based foreground class of each box.
-    pub labels: Vec<usize>,
-}
-
-/// The four losses of a training step, `[1]` each, and the sizes of the samples behind them.
-#[derive(Clone, Debug)]
-pub struct Losses {
-    /// Binary cross entropy of the sampled anchors.
-    pub rpn_objectness: Tensor<1>,
-    /// Box loss of the sampled foreground anchors.
-    pub rpn_box: Tensor<1>,
-    /// Mean cross entropy of the sampled regions.
-    pub classifier: Tensor<1>,
-    /// Box loss of the sampled foreground regions.
-    pub box_regression: Tensor<1>,
-    /// Sampled anchors of the batch that are matched to a target.
-    pub foreground_anchors: usize,
-    /// Sampled regions of the batch.
-    pub rois: usize,
-    /// Sampled regions of the batch that are matched to a target.
-    pub foreground_rois: usize,
-}
-
-impl Losses {
-    /// What is minimised: the sum of the four.
-    pub fn total(&self) -> Tensor<1> {
-        self.rpn_objectness.clone()
-            + self.rpn_box.clone()
-            + self.classifier.clone()
-            + self.box_regression.clone()
-    }
-}
-
-impl BackboneWithFpn {
-    /// `[N, 3, H, W]` to P2 to P6.
-    pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        self.fpn.forward(&self.body.forward(images))
-    }
-
-    /// Every batch norm of the detector: its heads have none.
-    pub(super) fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
-        self.body.batch_norms_mut().chain(self.fpn.batch_norms_mut())
-    }
-}
-
 impl FasterRcnn {
-    pub(super) fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
-        let resnet = config.backbone();
-        let body = resnet.init(rng, device);
-        let fpn = Fpn::init(resnet.channels(), config.fpn_channels, config.fpn_norm, rng, device);
+    /// Random weights, as detectron2 draws them, frozen as the config says.
+    ///
+    /// # Panics
+    /// When [`DetectorConfig::validate`] has an error to report.
+    pub fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
+        config.assert_valid();
         Self {
-            backbone: BackboneWithFpn { body: with_norm(body, config), fpn },
+            backbone: BackboneWithFpn::init(config, Top::MaxPool, rng, device),
             rpn: Rpn::init(config, rng, device),
             roi_heads: RoiHeads::init(config, rng, device),
             config: config.clone(),
@@ -104,7 +51,7 @@ impl FasterRcnn {
 
     /// The detector with this backbone, for example a pretrained one, frozen as the config says.
     pub fn with_backbone(mut self, body: ResNet) -> Self {
-        self.backbone.body = with_norm(body, &self.config);
+        self.backbone = self.backbone.with_body(body, &self.config);
         self
     }
 
@@ -128,13 +75,13 @@ impl FasterRcnn {
         let rpn = predictions.losses(&anchors, targets, &self.config, rng);
         let roi = self.roi_heads.losses(&features, proposals, targets, &self.config, rng);
         Losses {
-            rpn_objectness: rpn.objectness,
-            rpn_box: rpn.boxes,
-            classifier: roi.classifier,
-            box_regression: roi.boxes,
-            foreground_anchors: rpn.foreground,
-            rois: roi.rois,
-            foreground_rois: roi.foreground,
+            terms: vec![
+                ("loss_rpn_objectness", rpn.objectness),
+                ("loss_rpn_box", rpn.boxes),
+                ("loss_classifier", roi.classifier),
+                ("loss_box_regression", roi.boxes),
+            ],
+            counts: vec![("foreground_anchors", rpn.foreground), ("foreground_rois", roi.foreground)],
         }
     }
 
@@ -186,23 +133,4 @@ struct Regions {
     features: Vec<Tensor<4>>,
     predictions: RpnPredictions,
     anchors: Anchors,
-}
-
-fn with_norm(body: ResNet, config: &DetectorConfig) -> ResNet {
-    let body = body.freeze_at(config.freeze_at, config.frozen_norm_epsilon);
-    match config.norm {
-        Norm::BatchNorm => body,
-        Norm::FrozenBatchNorm => body.freeze_batch_norm(config.frozen_norm_epsilon),
-    }
-}
-
-/// Copies two tensors to the host at once.
-pub(super) fn read<const A: usize, const B: usize>(a: Tensor<A>, b: Tensor<B>) -> [Vec<f32>; 2] {
-    let data = Transaction::default().register(a.detach()).register(b.detach()).execute();
-    let values: Vec<Vec<f32>> = data.into_iter().map(to_floats).collect();
-    values.try_into().expect("two tensors were registered")
-}
-
-fn to_floats(data: TensorData) -> Vec<f32> {
-    data.convert::<f32>().try_to_vec().expect("the values were converted to f32")
 }

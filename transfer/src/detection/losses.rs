@@ -1,7 +1,34 @@
-//! The loss terms that the region proposal network and the box head share.
+//! The losses of a training step, and the terms that several heads share.
 
 use burn::tensor::activation::{log_sigmoid, log_softmax};
 use burn::tensor::{Int, Tensor, TensorData};
+
+/// The losses of a training step by the names that events give them, and how large the samples behind them are.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    /// Name and value, `[1]` each; their sum is minimised.
+    pub terms: Vec<(&'static str, Tensor<1>)>,
+    /// Name and number, for example of the anchors that are matched to a target.
+    pub counts: Vec<(&'static str, usize)>,
+}
+
+impl Losses {
+    /// What is minimised: the sum of the terms. There is at least one.
+    pub fn total(&self) -> Tensor<1> {
+        let terms = self.terms.iter().map(|(_, value)| value.clone());
+        terms.reduce(|sum, value| sum + value).expect("a detector has losses")
+    }
+
+    /// The term of a name.
+    pub fn term(&self, name: &str) -> Option<&Tensor<1>> {
+        self.terms.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// The count of a name.
+    pub fn count(&self, name: &str) -> Option<usize> {
+        self.counts.iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
+    }
+}
 
 /// The given rows, in the given order; gradients reach only them. `rows` must not be empty.
 pub(super) fn select_rows<const D: usize>(tensor: Tensor<D>, rows: &[usize]) -> Tensor<D> {

@@ -26,6 +26,8 @@ pub struct Matcher {
 impl Matcher {
     /// The region proposal network's.
     pub const ANCHORS: Matcher = Matcher { high: 0.7, low: 0.3, allow_low_quality: true };
+    /// RetinaNet's.
+    pub const RETINANET: Matcher = Matcher { high: 0.5, low: 0.4, allow_low_quality: true };
     /// The box head's.
     pub const PROPOSALS: Matcher = Matcher { high: 0.5, low: 0.5, allow_low_quality: false };
 

@@ -64,7 +64,8 @@ fn add_candidates(
     }
 }
 
-fn suppress(found: Vec<Detection>, config: &DetectorConfig) -> Vec<Detection> {
+/// The detections that survive suppression within their class, best first, as many as the config allows.
+pub(super) fn suppress(found: Vec<Detection>, config: &DetectorConfig) -> Vec<Detection> {
     let boxes: Vec<[f32; 4]> = found.iter().map(|d| d.bbox.to_array()).collect();
     let scores: Vec<f32> = found.iter().map(|d| d.score).collect();
     let classes: Vec<usize> = found.iter().map(|d| d.class).collect();

@@ -80,7 +80,7 @@ pub(super) fn usable(bbox: BoxXyxy, size: Size, min_size: f32) -> Option<BoxXyxy
 }
 
 /// Indices of the `count` highest scores, best first; of equal ones the first. Scores that are not a number are last.
-fn best(scores: &[f32], count: usize) -> Vec<usize> {
+pub(super) fn best(scores: &[f32], count: usize) -> Vec<usize> {
     let key = |index: usize| if scores[index].is_nan() { f32::NEG_INFINITY } else { scores[index] };
     let order = |&a: &usize, &b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(&b));
     let mut indices: Vec<usize> = (0..scores.len()).collect();

@@ -11,11 +11,11 @@ use scrl_core::structures::BoxXyxy;
 
 use super::box_coder::BoxCoder;
 use super::config::DetectorConfig;
-use super::faster_rcnn::Target;
 use super::losses::{box_loss, classification_loss};
 use super::matcher::{Match, Matcher};
 use super::pooler::{POOLED, Pooler, Roi};
-use super::sampler::{Sampler, image_streams};
+use super::sampling::{Sampler, image_streams};
+use super::target::Target;
 
 /// Classifies and refines proposals.
 #[derive(Module, Debug)]
@@ -53,11 +53,10 @@ pub struct BoxPredictions {
     pub deltas: Tensor<2>,
 }
 
-/// The head's losses with the number of regions in them, all and foreground.
+/// The head's losses and how many of their regions are foreground.
 pub(super) struct RoiLosses {
     pub classifier: Tensor<1>,
     pub boxes: Tensor<1>,
-    pub rois: usize,
     pub foreground: usize,
 }
 
@@ -102,14 +101,13 @@ impl RoiHeads {
         let foreground = sample.foreground.len();
         if sample.rois.is_empty() {
             let zero = Tensor::zeros([1], &features[0].device());
-            return RoiLosses { classifier: zero.clone(), boxes: zero, rois: 0, foreground };
+            return RoiLosses { classifier: zero.clone(), boxes: zero, foreground };
         }
         let predictions = self.predict(features, &sample.rois, Pooler::new(config));
         let boxes = sample.box_loss(predictions.deltas, config);
         RoiLosses {
             classifier: classification_loss(predictions.logits, &sample.classes),
             boxes: boxes.div_scalar(sample.rois.len() as f64),
-            rois: sample.rois.len(),
             foreground,
         }
     }

@@ -12,11 +12,12 @@ use scrl_core::structures::{BoxXyxy, Size};
 use super::anchor_generator::Anchors;
 use super::box_coder::BoxCoder;
 use super::config::DetectorConfig;
-use super::faster_rcnn::{Target, read};
+use super::host::read;
 use super::losses::{box_loss, objectness_loss};
 use super::matcher::{Match, Matcher};
 use super::proposals::ProposalFilter;
-use super::sampler::{Sampler, image_streams};
+use super::sampling::{Sampler, image_streams};
+use super::target::Target;
 
 /// Region proposal network: scores anchors and refines the best into proposals.
 #[derive(Module, Debug)]
@@ -93,7 +94,7 @@ impl Rpn {
 }
 
 /// `[N, anchors of a cell · values, H, W]` to `[N, H · W · anchors of a cell, values]`.
-fn by_anchor(map: Tensor<4>, values: usize) -> Tensor<3> {
+pub(super) fn by_anchor(map: Tensor<4>, values: usize) -> Tensor<3> {
     let [images, channels, height, width] = map.dims();
     let anchors = channels / values;
     map.reshape([images, anchors, values, height, width]).permute([0, 3, 4, 1, 2]).reshape([

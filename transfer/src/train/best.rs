@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::run_data::TransferData;
 use super::write_json;
 use crate::config::TransferConfig;
-use crate::detection::FasterRcnn;
+use crate::detection::Detector;
 use crate::error::TransferError;
 use crate::evaluation::DetectionMetrics;
 use crate::weights::save_detector;
@@ -43,7 +43,7 @@ pub(super) fn offer(
     run: &RunDir,
     data: &TransferData,
     iteration: u64,
-    model: &FasterRcnn,
+    model: &Detector,
     metrics: &DetectionMetrics,
 ) -> Result<Option<Best>, TransferError> {
     if !is_kept(&data.config) {

@@ -13,7 +13,7 @@ use scrl_core::random::stream;
 use super::{Best, TransferReport};
 use crate::config::TransferConfig;
 use crate::data::{TrainingLoader, TrainingLoaderOptions, collate};
-use crate::detection::{DetectorConfig, FasterRcnn, Norm, precise_bn};
+use crate::detection::{Detector, DetectorConfig, Norm, precise_bn};
 use crate::error::TransferError;
 use crate::evaluate::{EvaluateOptions, Evaluation, evaluate_model};
 use crate::evaluation::DetectionMetrics;
@@ -60,7 +60,7 @@ impl TransferData {
     ///
     /// # Errors
     /// When an image cannot be read.
-    pub fn detector(&self, model: &FasterRcnn, device: &Device) -> Result<FasterRcnn, TransferError> {
+    pub fn detector(&self, model: &Detector, device: &Device) -> Result<Detector, TransferError> {
         let batches = self.config.solver.precise_bn_batches as usize;
         let DetectorConfig { norm, fpn_norm, .. } = self.config.model;
         let none_trains = norm == Norm::FrozenBatchNorm && !fpn_norm;
@@ -75,7 +75,8 @@ impl TransferData {
             .batches(0)
             .take(batches)
             .map(|samples| samples.map(|samples| collate(samples, &training_device).images));
-        Ok(precise_bn(copy, images)?.valid())
+        precise_bn(copy.backbone(), images)?;
+        Ok(copy.valid())
     }
 
     /// Evaluates what [`Self::detector`] returned; `None` when the monitor asked to stop.
@@ -84,7 +85,7 @@ impl TransferData {
     /// When an image cannot be read.
     pub fn evaluate(
         &self,
-        model: &FasterRcnn,
+        model: &Detector,
         device: &Device,
         monitor: &mut Monitor,
     ) -> Result<Option<Evaluation>, TransferError> {

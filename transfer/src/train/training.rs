@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{LossValues, is_due};
 use crate::config::TransferConfig;
 use crate::data::Batch;
-use crate::detection::FasterRcnn;
+use crate::detection::Detector;
 use crate::error::TransferError;
 use crate::weights::{self, InitWeights, init_detector};
 
@@ -25,7 +25,7 @@ const SAMPLING: u64 = u64::from_be_bytes(*b"detsampl");
 /// Everything that training changes, and where it started.
 pub struct Training {
     /// On the training device.
-    pub model: FasterRcnn,
+    pub model: Detector,
     optimizer: Optimizer,
     /// [`InitWeights::describe`] of the run's start.
     pub(super) init: String,
@@ -143,6 +143,6 @@ fn non_finite(
     dataset: &DetectionDataset,
 ) -> TransferError {
     let images: Vec<&str> = indices.iter().map(|&index| dataset.images[index].file_name.as_str()).collect();
-    let losses = values.parts().map(|(name, value)| format!("{name} {value}"));
+    let losses: Vec<String> = values.terms().iter().map(|(name, value)| format!("{name} {value}")).collect();
     TransferError::NonFinite { iteration, losses: losses.join(", "), images: images.join(", ") }
 }

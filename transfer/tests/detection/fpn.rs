@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use scrl_core::models::Features;
 use scrl_core::random::stream;
-use scrl_transfer::detection::Fpn;
+use scrl_transfer::detection::{Fpn, Top};
 use serde::Deserialize;
 
 use crate::support::*;
@@ -20,7 +20,7 @@ struct Fixture {
 fn pyramids_of_odd_grids_are_those_of_torchvision() {
     let case: Fixture = fixture("detection_parts/fpn.json");
     let device = Device::flex();
-    let fpn = Fpn::init(case.inputs, case.shapes[0][1], false, &mut stream(0, &[]), &device);
+    let fpn = Fpn::init(case.inputs, case.shapes[0][1], false, Top::MaxPool, &mut stream(0, &[]), &device);
     let maps: [_; 4] = feature_maps(&case.inputs, &device).try_into().unwrap();
     let [c2, c3, c4, c5] = maps;
     let outputs = filled(fpn, half_noise(0)).forward(&Features::new(vec![c2, c3, c4, c5]));

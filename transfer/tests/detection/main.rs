@@ -11,6 +11,7 @@ mod matcher;
 mod normalization;
 mod pooler;
 mod postprocess;
+mod retinanet_resnet50_fpn;
 mod rpn;
 mod sampler;
 mod small_detector;

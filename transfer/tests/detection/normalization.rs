@@ -12,7 +12,7 @@ use scrl_transfer::detection::{DetectorConfig, FasterRcnn, Norm, precise_bn};
 use crate::support::*;
 
 fn model(config: &DetectorConfig, device: &Device) -> FasterRcnn {
-    config.init(&mut stream(1, &[]), device)
+    FasterRcnn::init(config, &mut stream(1, &[]), device)
 }
 
 /// Running statistics after one training step's forward pass, and the gradients' norms.
@@ -112,7 +112,7 @@ fn precise_statistics_are_the_averages_of_batch_means_and_unbiased_variances() {
     // A step before, whose statistics leave no trace.
     model.backbone.forward(images(&device));
     let before = parameters::collect(&model);
-    let model = precise_bn(model, batches.into_iter().map(Ok::<_, Infallible>)).unwrap();
+    precise_bn(&model.backbone, batches.into_iter().map(Ok::<_, Infallible>)).unwrap();
     let after = parameters::collect(&model);
     let found =
         |name: &str| after[&format!("backbone.body.bn1.running_{name}")].clone().try_to_vec().unwrap();
@@ -137,7 +137,7 @@ fn precise_statistics_leave_frozen_norms_and_detectors_without_batches_alone() {
     for (config, batches) in [(config, vec![images(&device)]), (tiny(), Vec::new())] {
         let model = model(&config, &device);
         let before = parameters::collect(&model);
-        let model = precise_bn(model, batches.into_iter().map(Ok::<_, Infallible>)).unwrap();
+        precise_bn(&model.backbone, batches.into_iter().map(Ok::<_, Infallible>)).unwrap();
         assert_eq!(parameters::collect(&model), before);
     }
 }
@@ -146,5 +146,5 @@ fn precise_statistics_leave_frozen_norms_and_detectors_without_batches_alone() {
 fn an_error_of_the_batches_is_passed_on() {
     let device = Device::flex().autodiff();
     let batches = [Ok(images(&device)), Err("the disk is gone")];
-    assert_eq!(precise_bn(model(&tiny(), &device), batches).unwrap_err(), "the disk is gone");
+    assert_eq!(precise_bn(&model(&tiny(), &device).backbone, batches).unwrap_err(), "the disk is gone");
 }

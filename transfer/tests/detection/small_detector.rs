@@ -83,10 +83,10 @@ fn assert_losses(variant: &str) {
     let model = detector(variant, &device);
     let losses = model.forward_train(images(&device), &SIZES, &targets(), &mut stream(0, &[]));
     let found = [
-        ("loss_objectness", &losses.rpn_objectness),
-        ("loss_rpn_box_reg", &losses.rpn_box),
-        ("loss_classifier", &losses.classifier),
-        ("loss_box_reg", &losses.box_regression),
+        ("loss_objectness", losses.term("loss_rpn_objectness").unwrap()),
+        ("loss_rpn_box_reg", losses.term("loss_rpn_box").unwrap()),
+        ("loss_classifier", losses.term("loss_classifier").unwrap()),
+        ("loss_box_reg", losses.term("loss_box_regression").unwrap()),
     ];
     for (name, loss) in found {
         let (loss, expected) = (loss.clone().into_scalar::<f32>(), expected.losses[name]);
@@ -121,7 +121,7 @@ fn detector(variant: &str, device: &Device) -> FasterRcnn {
         norm: Norm::FrozenBatchNorm,
         ..Default::default()
     };
-    filled(config.init(&mut stream(0, &[]), device), formula)
+    filled(FasterRcnn::init(&config, &mut stream(0, &[]), device), formula)
 }
 
 fn formula(name: &str, shape: &[usize], key: u32) -> Vec<f32> {

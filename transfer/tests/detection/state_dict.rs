@@ -52,7 +52,7 @@ fn assert_from_file(tensors: &TensorMap) {
 fn torchvisions_pth_with_its_old_keys_and_counters_loads_whole() {
     let model = load_state_dict(&small_pth(), &small(3), &Device::flex()).unwrap();
     assert_from_file(&parameters::collect(&model));
-    assert_eq!(model.backbone.body.bn1.epsilon, 0.0);
+    assert_eq!(model.backbone().body.bn1.epsilon, 0.0);
 }
 
 #[test]

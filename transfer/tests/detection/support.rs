@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use scrl_core::models::Arch;
-use scrl_core::models::parameters::{self, TensorMap};
+use scrl_core::models::parameters::{self, ModulePath, TensorMap};
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_transfer::detection::{DetectorConfig, Roi, Target};
 use serde::de::DeserializeOwned;
@@ -135,24 +135,24 @@ pub fn targets() -> Vec<Target> {
 /// The gradient of each trainable parameter by path; `None` where it has none.
 pub fn gradients_by_path<M: Module>(model: &M, gradients: &Gradients) -> BTreeMap<String, Option<Vec<f32>>> {
     struct Collect<'a> {
-        path: Vec<String>,
+        path: ModulePath,
         gradients: &'a Gradients,
         found: BTreeMap<String, Option<Vec<f32>>>,
     }
     impl ModuleVisitor for Collect<'_> {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_string());
+        fn enter_module(&mut self, name: &str, container_type: &str) {
+            self.path.enter(name, container_type);
         }
         fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
+            self.path.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if param.is_require_grad() {
-                self.found.insert(self.path.join("."), param.val().grad(self.gradients).map(floats));
+                self.found.insert(self.path.to_string(), param.val().grad(self.gradients).map(floats));
             }
         }
     }
-    let mut visitor = Collect { path: Vec::new(), gradients, found: BTreeMap::new() };
+    let mut visitor = Collect { path: ModulePath::default(), gradients, found: BTreeMap::new() };
     model.visit(&mut visitor);
     visitor.found
 }

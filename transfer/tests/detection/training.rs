@@ -4,21 +4,21 @@ use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, TensorData};
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
-use scrl_transfer::detection::Target;
+use scrl_transfer::detection::{FasterRcnn, Target};
 
 use crate::support::*;
 
 #[test]
 fn training_on_two_images_reaches_every_parameter_and_lowers_the_loss() {
     let device = Device::flex().autodiff();
-    let mut model = tiny().init(&mut stream(1, &[]), &device);
+    let mut model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
     let mut optimizer = SgdConfig::new().init();
     let batch = images(&device).narrow(0, 0, 2);
     let mut rng = stream(2, &[]);
     let mut history = Vec::new();
     for _ in 0..15 {
         let losses = model.forward_train(batch.clone(), &SIZES[..2], &targets()[..2], &mut rng);
-        assert!(losses.foreground_rois > 0 && losses.foreground_anchors > 0);
+        assert!(losses.counts.iter().all(|&(_, count)| count > 0), "{:?}", losses.counts);
         history.push(losses.total().into_scalar::<f32>());
         let gradients = losses.total().backward();
         if history.len() == 1 {
@@ -37,11 +37,11 @@ fn training_on_two_images_reaches_every_parameter_and_lowers_the_loss() {
 #[test]
 fn a_batch_without_any_object_trains_with_finite_losses() {
     let device = Device::flex().autodiff();
-    let model = tiny().init(&mut stream(1, &[]), &device);
+    let model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
     let none = vec![Target::default(); 3];
     let losses = model.forward_train(images(&device), &SIZES, &none, &mut stream(2, &[]));
-    assert_eq!((losses.foreground_rois, losses.foreground_anchors), (0, 0));
-    assert_eq!(losses.box_regression.clone().into_scalar::<f32>(), 0.0);
+    assert_eq!(losses.counts, [("foreground_anchors", 0), ("foreground_rois", 0)]);
+    assert_eq!(losses.term("loss_box_regression").unwrap().clone().into_scalar::<f32>(), 0.0);
     let norms = gradient_norms(&model, &losses.total().backward());
     assert!(norms.values().all(|norm| norm.is_some_and(f32::is_finite)), "{norms:?}");
 }
@@ -50,7 +50,7 @@ fn a_batch_without_any_object_trains_with_finite_losses() {
 fn the_same_stream_gives_the_same_losses_to_the_bit() {
     let device = Device::flex().autodiff();
     let losses = || {
-        let model = tiny().init(&mut stream(1, &[]), &device);
+        let model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
         let losses = model.forward_train(images(&device), &SIZES, &targets(), &mut stream(2, &[]));
         losses.total().into_scalar::<f32>()
     };
@@ -60,7 +60,7 @@ fn the_same_stream_gives_the_same_losses_to_the_bit() {
 #[test]
 fn a_network_that_has_diverged_detects_nothing_and_does_not_panic() {
     let device = Device::flex();
-    let model = tiny().init(&mut stream(1, &[]), &device);
+    let model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
     let mut weights = parameters::collect(&model);
     let bias = weights.get_mut("rpn.head.bbox_pred.bias").unwrap();
     *bias = TensorData::new(vec![f32::NAN; 12], [12]);

@@ -1,0 +1,51 @@
+//! A backbone with its feature pyramid, as every detector has it.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use scrl_core::models::{BatchNorm, ResNet};
+use scrl_core::random::Rng;
+
+use super::config::{DetectorConfig, Norm};
+use super::fpn::{Fpn, Top};
+
+/// A ResNet and its pyramid.
+#[derive(Module, Debug)]
+pub struct BackboneWithFpn {
+    /// Gives C2 to C5.
+    pub body: ResNet,
+    /// Gives the levels that the heads see.
+    pub fpn: Fpn,
+}
+
+impl BackboneWithFpn {
+    /// Random weights, frozen as the config says; `top` makes the coarsest levels.
+    pub fn init(config: &DetectorConfig, top: Top, rng: &mut Rng, device: &Device) -> Self {
+        let resnet = config.backbone();
+        let body = resnet.init(rng, device);
+        let fpn = Fpn::init(resnet.channels(), config.fpn_channels, config.fpn_norm, top, rng, device);
+        Self { body: with_norm(body, config), fpn }
+    }
+
+    /// With this ResNet, for example a pretrained one, frozen as the config says.
+    pub fn with_body(self, body: ResNet, config: &DetectorConfig) -> Self {
+        Self { body: with_norm(body, config), ..self }
+    }
+
+    /// `[N, 3, H, W]` to the levels of the pyramid, the finest first.
+    pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        self.fpn.forward(&self.body.forward(images))
+    }
+
+    /// Every batch norm of the detector: its heads have none.
+    pub(super) fn batch_norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        self.body.batch_norms_mut().chain(self.fpn.batch_norms_mut())
+    }
+}
+
+fn with_norm(body: ResNet, config: &DetectorConfig) -> ResNet {
+    let body = body.freeze_at(config.freeze_at, config.frozen_norm_epsilon);
+    match config.norm {
+        Norm::BatchNorm => body,
+        Norm::FrozenBatchNorm => body.freeze_batch_norm(config.frozen_norm_epsilon),
+    }
+}

@@ -1,0 +1,125 @@
+//! Any of the detectors. Adding one adds a file, a variant here and in [`Architecture`], and its arms.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use scrl_core::models::ResNet;
+use scrl_core::random::Rng;
+use scrl_core::structures::Size;
+
+use super::backbone::BackboneWithFpn;
+use super::config::{Architecture, DetectorConfig};
+use super::faster_rcnn::FasterRcnn;
+use super::losses::Losses;
+use super::postprocess::Detection;
+use super::retinanet::RetinaNet;
+use super::target::Target;
+
+/// A detector of any architecture; its tensors' paths are the keys of torchvision's class.
+#[derive(Module, Debug)]
+pub enum Detector {
+    /// Two stages.
+    FasterRcnn(FasterRcnn),
+    /// One stage.
+    RetinaNet(RetinaNet),
+}
+
+impl Architecture {
+    /// Every architecture, the default first.
+    pub const ALL: [Architecture; 2] = [Architecture::FasterRcnn, Architecture::RetinaNet];
+
+    /// The name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Architecture::FasterRcnn => "Faster R-CNN",
+            Architecture::RetinaNet => "RetinaNet",
+        }
+    }
+
+    /// What the paths of the layers begin with whose size depends on the number of classes.
+    pub fn class_layers(self) -> &'static str {
+        match self {
+            Architecture::FasterRcnn => "roi_heads.box_predictor.",
+            Architecture::RetinaNet => "head.classification_head.cls_logits.",
+        }
+    }
+
+    /// What the paths of its heads begin with, which no other architecture has.
+    pub fn heads(self) -> &'static str {
+        match self {
+            Architecture::FasterRcnn => "roi_heads.",
+            Architecture::RetinaNet => "head.classification_head.",
+        }
+    }
+}
+
+impl DetectorConfig {
+    /// Builds the detector on `device` with its random initial weights, frozen as the config says.
+    ///
+    /// # Panics
+    /// When [`Self::validate`] has an error to report.
+    pub fn init(&self, rng: &mut Rng, device: &Device) -> Detector {
+        match self.architecture {
+            Architecture::FasterRcnn => Detector::FasterRcnn(FasterRcnn::init(self, rng, device)),
+            Architecture::RetinaNet => Detector::RetinaNet(RetinaNet::init(self, rng, device)),
+        }
+    }
+}
+
+impl Detector {
+    /// What the detector was built from.
+    pub fn config(&self) -> &DetectorConfig {
+        match self {
+            Detector::FasterRcnn(model) => &model.config,
+            Detector::RetinaNet(model) => &model.config,
+        }
+    }
+
+    /// The backbone and its pyramid.
+    pub fn backbone(&self) -> &BackboneWithFpn {
+        match self {
+            Detector::FasterRcnn(model) => &model.backbone,
+            Detector::RetinaNet(model) => &model.backbone,
+        }
+    }
+
+    /// The detector with this backbone, for example a pretrained one, frozen as the config says.
+    pub fn with_backbone(self, body: ResNet) -> Self {
+        match self {
+            Detector::FasterRcnn(model) => Detector::FasterRcnn(model.with_backbone(body)),
+            Detector::RetinaNet(model) => Detector::RetinaNet(model.with_backbone(body)),
+        }
+    }
+
+    /// The losses of one batch.
+    ///
+    /// `images` are normalised and padded at the right and bottom to a multiple of 32, `[N, 3, H, W]`; `sizes` are the
+    /// images' own. `rng` chooses what takes part, where the architecture samples.
+    ///
+    /// # Panics
+    /// When there are not as many sizes and targets as images.
+    pub fn forward_train(
+        &self,
+        images: Tensor<4>,
+        sizes: &[Size],
+        targets: &[Target],
+        rng: &mut Rng,
+    ) -> Losses {
+        match self {
+            Detector::FasterRcnn(model) => model.forward_train(images, sizes, targets, rng),
+            Detector::RetinaNet(model) => model.forward_train(images, targets),
+        }
+    }
+
+    /// The objects in each image, best first; see [`Self::forward_train`] for the inputs.
+    ///
+    /// Call it on a model without autodiff (`model.valid()`): on an autodiff device batch norms would train.
+    ///
+    /// # Panics
+    /// When there are not as many sizes as images.
+    pub fn detect(&self, images: Tensor<4>, sizes: &[Size]) -> Vec<Vec<Detection>> {
+        match self {
+            Detector::FasterRcnn(model) => model.detect(images, sizes),
+            Detector::RetinaNet(model) => model.detect(images, sizes),
+        }
+    }
+}
