@@ -76,6 +76,19 @@ pub fn tiny_transfer(folder: &Path) -> PathBuf {
     path
 }
 
+/// A recipe of a tiny RetinaNet, whose every anchor scores above the threshold.
+pub fn tiny_retinanet(folder: &Path) -> PathBuf {
+    let path = folder.join("retinanet.toml");
+    let toml = "iterations = 4\nbatch_size = 2\nmin_sizes = [64]\nmax_size = 64\ntest_min_size = 64\n\
+        test_max_size = 64\nlog_every = 1\ncheckpoint_every = 1\n\
+        [model]\narchitecture = \"retinanet\"\narch = \"resnet18\"\nwidth = 0.125\nfpn_channels = 8\nfpn_norm = true\n\
+        anchor_sizes = [8.0, 16.0, 32.0, 64.0, 128.0]\nbox_score_threshold = 0.001\n\
+        retinanet = { convolutions = 1, pre_nms = 50 }\n\
+        [solver]\nlr = 0.01\nwarmup_iterations = 1\nmilestones = [3]\n";
+    fs::write(&path, toml).expect("the temporary folder is writable");
+    path
+}
+
 /// Trains the detector of [`tiny_transfer`] from random weights and evaluates it; its run directory.
 pub fn tiny_detector(folder: &Path, data: &Path, extra: &[&str]) -> PathBuf {
     let (recipe, run) = (tiny_transfer(folder), folder.join("detector"));

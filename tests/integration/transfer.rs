@@ -141,9 +141,18 @@ fn a_run_starts_from_nothing_a_pretraining_a_file_and_a_detector_of_other_classe
 
 #[test]
 fn a_killed_transfer_resumes_to_the_same_bits() {
+    assert_resumes(tiny_transfer);
+}
+
+#[test]
+fn a_killed_transfer_of_retinanet_resumes_to_the_same_bits() {
+    assert_resumes(tiny_retinanet);
+}
+
+fn assert_resumes(recipe: fn(&Path) -> PathBuf) {
     let tmp = temporary();
     let data = scenes(tmp.path());
-    let recipe = tiny_transfer(tmp.path());
+    let recipe = recipe(tmp.path());
     let (whole, killed) = (tmp.path().join("whole"), tmp.path().join("killed"));
     let extra = ["--set", "iterations=8", "--set", "eval_every=2", "--set", "solver.precise_bn_batches=2"];
     transfer(&recipe, &data, "random", &whole, &extra);

@@ -1,4 +1,4 @@
-//! Faster R-CNN/FPN on COCO and VOC data: training from random or pretrained weights, evaluation, pictures.
+//! Faster R-CNN/FPN and RetinaNet on COCO and VOC data: training from random or pretrained weights, evaluation, pictures.
 //!
 //! [`Transfer`] is the whole of a transfer run; [`evaluate`] measures a trained detector on any data set. A narrow detector,
 //! trained for two iterations on generated scenes:

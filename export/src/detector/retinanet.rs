@@ -16,6 +16,8 @@ use crate::part::Part;
 pub(super) struct HeadOutputs {
     /// `[N, anchors of the level · K]`
     pub logits: Vec<Value>,
+    /// The same through the sigmoid.
+    pub probabilities: Vec<Value>,
     /// `[N, anchors of the level, 4]`
     pub deltas: Vec<Value>,
 }
@@ -37,11 +39,13 @@ pub(super) fn heads(
     let moving = "head.regression_head";
     let mut boxes = tower(graph, moving, &regression.conv)?;
     boxes.last = Some(Convolution::new(graph, &format!("{moving}.bbox_reg"), &regression.bbox_reg)?);
-    let mut outputs = HeadOutputs { logits: Vec::new(), deltas: Vec::new() };
+    let mut outputs = HeadOutputs { logits: Vec::new(), probabilities: Vec::new(), deltas: Vec::new() };
     for (map, name) in levels.iter().zip(LEVELS) {
         let logits = scores.node(graph, name, map);
         let deltas = boxes.node(graph, name, map);
-        outputs.logits.push(by_anchor(graph, scoring, name, &logits, &[0, -1]));
+        let logits = by_anchor(graph, scoring, name, &logits, &[0, -1]);
+        outputs.probabilities.push(Part::new(graph, format!("{scoring}.{name}")).op("Sigmoid", &[&logits]));
+        outputs.logits.push(logits);
         outputs.deltas.push(by_anchor(graph, moving, name, &deltas, &[0, -1, 4]));
     }
     Ok(outputs)
@@ -97,8 +101,7 @@ pub(super) fn detections(
         let mut part = part.part(LEVELS[level]);
         let cell: Vec<[f32; 4]> = generator.cell_anchors(level).iter().map(|b| b.to_array()).collect();
         let anchors = anchors(&mut part.part("anchors"), &cell, level, images, map, numerics);
-        let probabilities = part.op("Sigmoid", &[&outputs.logits[level]]);
-        let [best, indices] = part.largest(&probabilities, config.retinanet.pre_nms);
+        let [best, indices] = part.largest(&outputs.probabilities[level], config.retinanet.pre_nms);
         let count = part.int(classes as i64);
         let rows = part.op("Div", &[&indices, &count]);
         labels.push(part.op("Mod", &[&indices, &count]));
@@ -135,13 +138,15 @@ fn suppressed(
     part.keep(scores, &kept, NOTHING)
 }
 
-/// Outputs `logits` `[N, A · K]` and `deltas` `[N, A, 4]`.
+/// Outputs `logits` and `probabilities` `[N, A · K]`, and `deltas` `[N, A, 4]`.
 pub(super) fn add_outputs(graph: &mut Graph, outputs: &HeadOutputs) {
     use crate::graph::{Dim, Element};
     let mut part = Part::new(graph, "stages");
     let logits = part.concat(&outputs.logits, 1);
+    let probabilities = part.concat(&outputs.probabilities, 1);
     let deltas = part.concat(&outputs.deltas, 1);
     let batch = Dim::Symbol("batch");
     graph.output("logits", Element::Float, &logits, &[batch, Dim::Any]);
+    graph.output("probabilities", Element::Float, &probabilities, &[batch, Dim::Any]);
     graph.output("deltas", Element::Float, &deltas, &[batch, Dim::Symbol("anchors"), Dim::Fixed(4)]);
 }

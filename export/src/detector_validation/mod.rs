@@ -212,6 +212,11 @@ pub fn validate_detector(
         return Err(ExportError::DetectorMismatch { path: onnx.to_path_buf(), report: Box::new(report) });
     }
     tracing::info!(path = %onnx.display(), cases = report.cases.len(), "validated");
+    if report.total.matched == 0 {
+        tracing::warn!(
+            "the detector found nothing in these inputs, so no detection was compared; pass images of its data"
+        );
+    }
     Ok(report)
 }
 

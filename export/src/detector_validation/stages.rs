@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{relu, sigmoid};
 use onnx_ir::TensorProto;
 use ort::session::Session;
 use scrl_core::structures::BoxXyxy;
@@ -122,18 +122,19 @@ impl StagesSession {
         let (mut list, levels) = maps(&model.backbone, images, &outputs, tolerance);
         let predictions = model.head.forward(&levels);
         let anchors = AnchorGenerator::new(&model.config).generate([height, width], &predictions.grids);
-        list.push(tensor_stage("logits", values(predictions.logits), &outputs, tolerance));
+        list.push(tensor_stage("logits", values(predictions.logits.clone()), &outputs, tolerance));
+        list.push(tensor_stage("probabilities", values(sigmoid(predictions.logits)), &outputs, tolerance));
         list.push(tensor_stage("deltas", values(predictions.deltas), &outputs, tolerance));
-        let (logits, deltas) = (output(&outputs, "logits"), output(&outputs, "deltas"));
+        let (scores, deltas) = (output(&outputs, "probabilities"), output(&outputs, "deltas"));
         let count = anchors.boxes.len();
         let classes = model.config.num_classes;
         let of_image = |(image, &size): (usize, &Size)| {
-            let logits = logits.get(image * count * classes..(image + 1) * count * classes);
+            let scores = scores.get(image * count * classes..(image + 1) * count * classes);
             let deltas = deltas.get(image * count * 4..(image + 1) * count * 4);
             let (deltas, _) = deltas.unwrap_or_default().as_chunks::<4>();
-            match logits {
-                Some(logits) if deltas.len() == count => {
-                    retinanet_detections(logits, deltas, &anchors, size, &model.config)
+            match scores {
+                Some(scores) if deltas.len() == count => {
+                    retinanet_detections(scores, deltas, &anchors, size, &model.config)
                 }
                 // Tensors of another shape fail their own comparison.
                 _ => Vec::new(),

@@ -15,6 +15,7 @@ use super::retinanet::RetinaNet;
 use super::target::Target;
 
 /// A detector of any architecture; its tensors' paths are the keys of torchvision's class.
+#[expect(clippy::large_enum_variant, reason = "a process holds a few detectors, and modules derive no box")]
 #[derive(Module, Debug)]
 pub enum Detector {
     /// Two stages.

@@ -107,7 +107,7 @@ impl Fpn {
 impl P6P7 {
     fn init(channels: usize, rng: &mut Rng, device: &Device) -> Self {
         let config = Conv2dConfig { padding: 1, ..Conv2dConfig::new([channels, channels], 3).stride(2) };
-        let mut conv = || config.clone().bias().init_with(Init::C2Xavier).init(rng, device);
+        let mut conv = || config.bias().init_with(Init::C2Xavier).init(rng, device);
         Self { p6: conv(), p7: conv() }
     }
 

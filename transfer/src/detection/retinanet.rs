@@ -175,13 +175,13 @@ impl RetinaNet {
     pub fn detect(&self, images: Tensor<4>, sizes: &[Size]) -> Vec<Vec<Detection>> {
         let (predictions, anchors) = self.predict(images);
         assert_eq!(predictions.logits.dims()[0], sizes.len(), "each image needs its unpadded size");
-        let [logits, deltas] = read(predictions.logits, predictions.deltas);
+        let [scores, deltas] = read(sigmoid(predictions.logits), predictions.deltas);
         let (deltas, _) = deltas.as_chunks::<4>();
         let (count, classes) = (anchors.boxes.len(), self.config.num_classes);
         let of_image = |(image, &size): (usize, &Size)| {
             let rows = image * count..(image + 1) * count;
-            let logits = &logits[rows.start * classes..rows.end * classes];
-            retinanet_detections(logits, &deltas[rows], &anchors, size, &self.config)
+            let scores = &scores[rows.start * classes..rows.end * classes];
+            retinanet_detections(scores, &deltas[rows], &anchors, size, &self.config)
         };
         sizes.par_iter().enumerate().map(of_image).collect()
     }
@@ -195,12 +195,12 @@ impl RetinaNet {
     }
 }
 
-/// Detections of one image of this unpadded size, best first, from its A rows of K logits and A rows of deltas.
+/// Detections of one image of this unpadded size, best first, from its A rows of K probabilities and A rows of deltas.
 ///
 /// Of each level the best scores above the threshold are decoded, clipped to the image and, class by class over all levels,
 /// suppressed. Boxes that are not finite or have no area are left out.
 pub fn retinanet_detections(
-    logits: &[f32],
+    scores: &[f32],
     deltas: &[[f32; 4]],
     anchors: &Anchors,
     size: Size,
@@ -210,14 +210,14 @@ pub fn retinanet_detections(
     let mut found = Vec::new();
     for range in &anchors.levels {
         let first = range.start * classes;
-        let candidates: Vec<(usize, f32)> = logits[first..range.end * classes]
+        let candidates: Vec<(usize, f32)> = scores[first..range.end * classes]
             .iter()
             .enumerate()
-            .map(|(index, &logit)| (first + index, 1.0 / (1.0 + (-logit).exp())))
+            .map(|(index, &score)| (first + index, score))
             .filter(|&(_, score)| score > config.box_score_threshold)
             .collect();
-        let scores: Vec<f32> = candidates.iter().map(|&(_, score)| score).collect();
-        for place in best(&scores, config.retinanet.pre_nms) {
+        let above: Vec<f32> = candidates.iter().map(|&(_, score)| score).collect();
+        for place in best(&above, config.retinanet.pre_nms) {
             let (index, score) = candidates[place];
             let (anchor, class) = (index / classes, index % classes);
             let bbox = BoxCoder::UNIT.decode(&anchors.boxes[anchor], deltas[anchor]);
