@@ -2,9 +2,9 @@ use std::path::PathBuf;
 
 use scrl_core::transforms::ImageError;
 
-use crate::detector_validation::DetectorReport;
 use crate::runtime::RuntimeError;
-use crate::validate::ValidationReport;
+use crate::validation::backbone::ValidationReport;
+use crate::validation::detector::DetectorReport;
 
 /// Why an export or its validation failed.
 #[derive(Debug, thiserror::Error)]

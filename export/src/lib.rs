@@ -7,7 +7,6 @@
 pub mod backbone;
 pub mod detector;
 pub mod detector_runtime;
-pub mod detector_validation;
 mod error;
 pub mod graph;
 pub mod inspect;
@@ -15,13 +14,13 @@ pub mod layers;
 mod part;
 pub mod pyramid;
 pub mod runtime;
-pub mod validate;
+pub mod validation;
 
 pub use backbone::{BackboneOutput, ExportOptions, ExportReport, export_backbone};
 pub use detector::{DetectorInfo, DetectorOptions, InputKind, export_detector};
 pub use detector_runtime::{ImageBatch, OnnxDetector};
-pub use detector_validation::{DetectorInputs, DetectorReport, DetectorTolerance, validate_detector};
 pub use error::ExportError;
 pub use inspect::file_sha256;
 pub use pyramid::{export_pyramid, validate_pyramid};
-pub use validate::{ValidationInputs, ValidationReport, validate_backbone};
+pub use validation::backbone::{ValidationInputs, ValidationReport, validate_backbone};
+pub use validation::detector::{DetectorInputs, DetectorReport, DetectorTolerance, validate_detector};

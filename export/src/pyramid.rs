@@ -15,7 +15,7 @@ use crate::ExportError;
 use crate::backbone::{ExportOptions, ExportReport, OutputTensor};
 use crate::detector::{DetectorInfo, DetectorOptions, pyramid};
 use crate::graph::{self, Dim, Element, Graph, ModelInfo};
-use crate::validate::{Comparison, ImageSettings, ValidationInputs, ValidationReport};
+use crate::validation::backbone::{Comparison, ImageSettings, ValidationInputs, ValidationReport};
 
 /// The outputs of a detector's pyramid, the finest level first: `p2` to `p6`, or `p3` to `p7` for RetinaNet.
 pub fn level_names(model: &BackboneWithFpn) -> Vec<&'static str> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use scrl_core::engine::atomic;
-use scrl_export::validate::Tolerance;
+use scrl_export::validation::backbone::Tolerance;
 use serde::{Deserialize, Serialize};
 
 /// A cell's marker.

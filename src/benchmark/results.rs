@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use scrl_export::validate::Tolerance;
+use scrl_export::validation::backbone::Tolerance;
 use serde::Serialize;
 
 use super::graph::{Cell, CellKey, percent};
