@@ -9,7 +9,6 @@ mod cli;
 mod commands;
 mod device;
 mod logging;
-mod plots;
 mod progress;
 
 use std::process::ExitCode;

@@ -10,7 +10,6 @@ pub mod events;
 pub mod graph;
 pub mod job;
 pub mod plan;
-pub mod plots;
 pub mod process;
 pub mod record;
 pub mod report;

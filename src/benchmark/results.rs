@@ -1,7 +1,6 @@
 //! Everything a benchmark measured; `results.json` and `results.csv`. Nothing here depends on time or machine load.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use scrl_export::validation::backbone::Tolerance;
 use serde::Serialize;
@@ -324,9 +323,10 @@ impl Results {
     pub fn csv(&self) -> String {
         let names: Vec<&String> =
             self.transfer.first().map(|r| r.metrics.keys().collect()).unwrap_or_default();
-        let mut text = String::from("dataset,init,label_fraction,seed,train_images,val_images,iterations");
-        names.iter().for_each(|name| text.push_str(&format!(",{name}")));
-        text.push('\n');
+        let start = ["dataset", "init", "label_fraction", "seed", "train_images", "val_images", "iterations"];
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let header = start.into_iter().chain(names.iter().map(|name| name.as_str()));
+        writer.write_record(header).expect("writing to memory");
         for r in &self.transfer {
             let start = [
                 r.dataset.clone(),
@@ -338,10 +338,9 @@ impl Results {
                 r.iterations.to_string(),
             ];
             let metrics = names.iter().map(|name| r.metric(name).map_or(String::new(), |v| v.to_string()));
-            let line: Vec<String> = start.into_iter().chain(metrics).collect();
-            writeln!(text, "{}", line.join(",")).expect("writing to a string");
+            writer.write_record(start.into_iter().chain(metrics)).expect("every row has as many columns");
         }
-        text
+        String::from_utf8(writer.into_inner().expect("writing to memory")).expect("the fields are text")
     }
 }
 

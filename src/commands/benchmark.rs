@@ -10,12 +10,12 @@ use crate::benchmark::estimate;
 use crate::benchmark::job::JobFile;
 use crate::benchmark::plan::ResolvedPlan;
 use crate::benchmark::process::{PipedProgress, obey};
-use crate::benchmark::report::document::{Block, Document};
 use crate::benchmark::report::sections;
 use crate::benchmark::results::Results;
 use crate::benchmark::run::{Benchmark, BenchmarkEnd};
 use crate::cli::{BenchmarkArgs, BenchmarkCellArgs};
 use crate::device;
+use scrl_figures::document::{Block, Document};
 
 pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending> {
     let plan = ResolvedPlan::load(&args.config, &args.overrides)?;

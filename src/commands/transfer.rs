@@ -7,7 +7,7 @@ use scrl_transfer::{InitWeights, Transfer, TransferConfig, TransferOutcome};
 
 use super::{Ending, open_run};
 use crate::cli::TransferArgs;
-use crate::{device, plots};
+use crate::device;
 
 pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.run.device)?;
@@ -29,7 +29,7 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
                 );
             }
             // A run of days is not lost for want of a picture.
-            if let Err(error) = plots::write(run.path(), &run.file("plots")) {
+            if let Err(error) = scrl_figures::run::write(run.path(), &run.file("plots")) {
                 tracing::warn!("{error:#}");
             }
             Ok(Ending::Done)

@@ -1,11 +1,11 @@
 //! What was exported, and what everything took.
 
 use super::Finished;
-use super::document::{Block, Table};
 use crate::benchmark::board::duration;
 use crate::benchmark::graph::CellKey;
 use crate::benchmark::job::Job;
 use crate::benchmark::statistics::Summary;
+use scrl_figures::document::{Block, Table};
 
 /// The exported files with their proof.
 pub fn onnx(finished: &Finished) -> Vec<Block> {

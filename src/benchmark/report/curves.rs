@@ -6,10 +6,10 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::Finished;
-use super::chart::{Chart, Point, Series};
-use super::document::{Block, Picture, Table};
 use crate::benchmark::events;
 use crate::benchmark::graph::percent;
+use scrl_figures::chart::{Chart, Point, Series};
+use scrl_figures::document::{Block, Picture, Table};
 
 /// AP against the share of labels, a chart for each data set.
 pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
@@ -35,6 +35,7 @@ pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
             log_x: fractions.len() > 1,
             marks: true,
             series: series.collect(),
+            ..Chart::default()
         };
         charts.extend(draw(finished, &format!("labels-{dataset}.svg"), &chart)?);
     }
@@ -159,6 +160,7 @@ fn curve_chart(
         log_x: false,
         marks: false,
         series: series.collect(),
+        ..Chart::default()
     }
 }
 

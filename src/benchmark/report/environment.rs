@@ -4,7 +4,7 @@ use std::fs;
 
 use super::Finished;
 use super::costs::places;
-use super::document::{Block, Table};
+use scrl_figures::document::{Block, Table};
 
 /// A table of the machine and a command.
 pub fn blocks(finished: &Finished) -> Vec<Block> {

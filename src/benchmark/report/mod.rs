@@ -1,9 +1,7 @@
 //! `report.md` and `report.html`: what was found, how sure it is, what it was made of and what it took.
 
-pub mod chart;
 mod costs;
 mod curves;
-pub mod document;
 mod environment;
 mod pictures;
 pub mod sections;
@@ -19,7 +17,7 @@ use super::plan::{Arm, ResolvedPlan};
 use super::record::{Done, write_whole};
 use super::results::Results;
 use super::runner::CellState;
-use document::{Block, Document};
+use scrl_figures::document::{Block, Document};
 
 /// Where the report's pictures go, below the benchmark's folder.
 const FIGURES: &str = "figures";

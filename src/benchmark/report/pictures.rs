@@ -8,10 +8,10 @@ use scrl_transfer::detection::Detection;
 use scrl_transfer::evaluation::read_results;
 use scrl_transfer::visualize::{DrawOptions, draw_detections};
 
-use super::document::{Block, Picture};
 use super::{FIGURES, Finished};
 use crate::benchmark::graph::percent;
 use crate::benchmark::job::Job;
+use scrl_figures::document::{Block, Picture};
 
 /// Small images are enlarged to this side at least, so that their boxes show.
 const SIDE: u32 = 240;

@@ -2,13 +2,13 @@
 
 use scrl_transfer::Protocol;
 
-use super::document::{Block, Table};
 use super::{Finished, points};
 use crate::benchmark::budget::{self, Length};
 use crate::benchmark::graph::percent;
 use crate::benchmark::plan::Source;
 use crate::benchmark::results::METRICS;
 use crate::benchmark::statistics::Summary;
+use scrl_figures::document::{Block, Table};
 
 /// Classes of the table of classes, at most.
 const MOST_CLASSES: usize = 80;

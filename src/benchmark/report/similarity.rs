@@ -9,12 +9,12 @@ use scrl_core::transforms::RgbImage;
 use scrl_pretrain::PretrainConfig;
 use scrl_pretrain::image_views::{ImageViews, load_views_with_boxes};
 
-use super::document::{Block, Picture};
 use super::pictures::save;
 use super::{FIGURES, Finished};
 use crate::benchmark::plan::Source;
-use crate::commands::inspect::sheet::{self, Outline};
-use crate::commands::inspect::similarity::ImageFeatures;
+use scrl_figures::document::{Block, Picture};
+use scrl_figures::sheet::{self, Outline};
+use scrl_figures::similarity::ImageFeatures;
 
 /// Width of a box's edge, in pixels of a panel.
 const LINE: u32 = 4;

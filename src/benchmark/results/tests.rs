@@ -71,6 +71,7 @@ fn only_seeds_that_both_inits_have_are_compared() {
 
 #[test]
 fn a_spreadsheet_has_a_line_a_run_and_blanks_where_nothing_was_measured() {
+    assert!(results(&[("a,\"b", &[0.5])]).csv().contains("\nd,\"a,\"\"b\",0.1,"), "names are quoted");
     let csv = results(&[("scrl", &[0.25])]).csv();
     assert_eq!(
         csv,

@@ -3,8 +3,6 @@
 mod dataset;
 mod onnx;
 mod run;
-pub mod sheet;
-pub mod similarity;
 mod views;
 
 use anyhow::Result;

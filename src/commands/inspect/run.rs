@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use plotters::prelude::SeriesLabelPosition;
 use scrl_transfer::train::PRECISION_RECALL_FILE;
 use serde_json::Value;
 
-use crate::benchmark::plots::{Curve, draw};
 use crate::cli::InspectRunArgs;
 use crate::commands::Ending;
-use crate::plots;
+use scrl_figures::run::{self, Curve, draw};
 
 /// Fields of an event that place it and are no curves themselves.
 const PLACES: [&str; 2] = ["step", "epoch"];
@@ -33,7 +31,7 @@ pub fn run(args: &InspectRunArgs) -> Result<Ending> {
         }
         let title = format!("{kind}: {field}");
         let file = args.out.join(format!("{kind}-{field}.svg").replace(['/', ' '], "-"));
-        draw(&file, &title, "step", &field, SeriesLabelPosition::UpperRight, &curves)?;
+        draw(&file, &title, "step", &field, &curves)?;
         for Curve { name, points } in &curves {
             let ((first, start), (last, end)) = (points[0], points[points.len() - 1]);
             println!("{title} of {name}: {start:.4} at step {first} to {end:.4} at step {last}");
@@ -42,7 +40,7 @@ pub fn run(args: &InspectRunArgs) -> Result<Ending> {
     }
     for path in args.runs.iter().filter(|path| path.join(PRECISION_RECALL_FILE).is_file()) {
         let folder = args.out.join(name_of(path));
-        for file in plots::write(path, &folder)? {
+        for file in run::write(path, &folder)? {
             println!("{}", file.display());
         }
     }

@@ -12,11 +12,11 @@ use scrl_core::transforms::RgbImage;
 use scrl_pretrain::PretrainConfig;
 use scrl_pretrain::image_views::{ImageViews, load_views, load_views_with_boxes};
 
-use super::sheet::{self, Outline};
-use super::similarity::{BoxCosines, ImageFeatures, SimilarityMap};
 use crate::cli::InspectViewsArgs;
 use crate::commands::Ending;
 use crate::device;
+use scrl_figures::sheet::{self, Outline};
+use scrl_figures::similarity::{BoxCosines, ImageFeatures, SimilarityMap};
 
 /// Widths of lines, in pixels of a panel: of boxes, and of the box whose similarity is shown.
 const LINE: u32 = 2;
@@ -107,7 +107,7 @@ impl Similarities {
         let features = samples
             .iter()
             .map(|sample| ImageFeatures::compute(&encoder, sample, level, &device))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let maps = samples.iter().zip(&features).map(|(sample, features)| {
             let number = args.box_number.filter(|_| !sample.boxes.is_empty()).or_else(|| largest(sample))?;
             Some(Shown { number, map: features.similarity(number) })

@@ -7,7 +7,7 @@ use scrl_core::structures::BoxXyxy;
 use scrl_core::transforms::RgbImage;
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 
-use super::similarity::SimilarityMap;
+use crate::similarity::SimilarityMap;
 
 /// Smallest side of a panel, in pixels.
 const PANEL: u32 = 320;

@@ -1,15 +1,53 @@
 //! The pictures of a finished run: its training curves and its precision–recall curves.
 
-mod precision_recall;
-
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use plotters::prelude::SeriesLabelPosition;
+use scrl_core::engine::atomic;
 use scrl_transfer::train::PRECISION_RECALL_FILE;
 use serde_json::Value;
 
-use crate::benchmark::plots::{Curve, draw};
+use crate::chart::{Chart, Point, Series};
+use crate::{FigureError, precision_recall};
+
+/// Curves of at most so many points show them as marks.
+const MARKS: usize = 60;
+
+/// A named curve.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// Shown in the legend.
+    pub name: String,
+    /// x and y.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Writes curves over a common x axis as an SVG file.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn draw(
+    path: &Path,
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    curves: &[Curve],
+) -> Result<(), FigureError> {
+    let series = curves.iter().enumerate().map(|(style, curve)| Series {
+        name: curve.name.clone(),
+        style,
+        points: curve.points.iter().map(|&(x, y)| Point::new(x, y)).collect(),
+    });
+    let chart = Chart {
+        title: title.into(),
+        x_label: x_label.into(),
+        y_label: y_label.into(),
+        marks: curves.iter().all(|curve| curve.points.len() <= MARKS),
+        series: series.collect(),
+        ..Chart::default()
+    };
+    let svg = chart.svg().unwrap_or_default();
+    atomic::write(path, svg.as_bytes()).map_err(FigureError::write(path))
+}
 
 /// Points of a training curve; longer ones are averaged over equal parts.
 const POINTS: usize = 300;
@@ -21,7 +59,6 @@ struct Picture {
     kind: &'static str,
     y_label: &'static str,
     fields: &'static [&'static str],
-    legend: SeriesLabelPosition,
 }
 
 const PICTURES: [Picture; 3] = [
@@ -32,7 +69,6 @@ const PICTURES: [Picture; 3] = [
         y_label: "loss",
         // The total, and what else a detector calls a loss.
         fields: &["loss*"],
-        legend: SeriesLabelPosition::UpperRight,
     },
     Picture {
         file: "lr.svg",
@@ -40,7 +76,6 @@ const PICTURES: [Picture; 3] = [
         kind: "train",
         y_label: "learning rate",
         fields: &["lr"],
-        legend: SeriesLabelPosition::UpperRight,
     },
     Picture {
         file: "ap.svg",
@@ -48,15 +83,17 @@ const PICTURES: [Picture; 3] = [
         kind: "eval",
         y_label: "AP",
         fields: &["AP", "AP50", "AP75"],
-        legend: SeriesLabelPosition::LowerRight,
     },
 ];
 
 /// Draws what a transfer run has logged and measured into `out`, and gives the files.
 ///
 /// Curves of fewer than two points are left out.
-pub fn write(run: &Path, out: &Path) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot create `{}`", out.display()))?;
+///
+/// # Errors
+/// When the run's files cannot be read, or a picture not be written.
+pub fn write(run: &Path, out: &Path) -> Result<Vec<PathBuf>, FigureError> {
+    std::fs::create_dir_all(out).map_err(FigureError::write(out))?;
     let events = read_events(&run.join("metrics.jsonl"))?;
     let mut files = Vec::new();
     for picture in &PICTURES {
@@ -64,7 +101,7 @@ pub fn write(run: &Path, out: &Path) -> Result<Vec<PathBuf>> {
         let curves: Vec<Curve> = fields.filter_map(|field| curve(&events, picture.kind, &field)).collect();
         if !curves.is_empty() {
             let file = out.join(picture.file);
-            draw(&file, picture.title, "iteration", picture.y_label, picture.legend.clone(), &curves)?;
+            draw(&file, picture.title, "iteration", picture.y_label, &curves)?;
             files.push(file);
         }
     }
@@ -72,8 +109,8 @@ pub fn write(run: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read_events(path: &Path) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+fn read_events(path: &Path) -> Result<Vec<Value>, FigureError> {
+    let text = std::fs::read_to_string(path).map_err(FigureError::read(path))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 

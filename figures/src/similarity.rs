@@ -7,6 +7,8 @@ use scrl_core::models::{Level, ResNet};
 use scrl_pretrain::image_views::{ImageViews, stack_views};
 use scrl_pretrain::pooling::{pool_boxes, rois};
 
+use crate::FigureError;
+
 /// Cosines of one vector to every cell of a feature map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimilarityMap {
@@ -98,7 +100,7 @@ impl ImageFeatures {
         image: &ImageViews,
         level: Level,
         device: &Device,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, FigureError> {
         let image = std::slice::from_ref(image);
         let views = Tensor::cat(vec![stack_views(image, 0, device), stack_views(image, 1, device)], 0);
         let features = encoder.forward_to(level, views).at(level);
@@ -119,11 +121,8 @@ impl ImageFeatures {
     }
 }
 
-fn floats<const D: usize>(tensor: Tensor<D>) -> anyhow::Result<Vec<f32>> {
-    tensor
-        .into_data()
-        .try_to_vec::<f32>()
-        .map_err(|error| anyhow::anyhow!("features cannot be read: {error:?}"))
+fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, FigureError> {
+    tensor.into_data().try_to_vec::<f32>().map_err(|error| FigureError::Features(format!("{error:?}")))
 }
 
 /// Mean cosines of boxes of view 1 with boxes of view 2; `None` where there are no such pairs.

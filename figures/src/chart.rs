@@ -8,12 +8,39 @@ use super::document::escape;
 const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#333333"];
 /// Dashes, so that colour is not alone in telling lines apart.
 const DASHES: [&str; 4] = ["", "7 4", "2 3", "10 3 2 3"];
-const WIDTH: f64 = 520.0;
-const HEIGHT: f64 = 330.0;
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 28.0;
-const TOP: f64 = 38.0;
-const BOTTOM: f64 = 52.0;
+/// Pixels of a chart's parts.
+struct Layout {
+    width: f64,
+    height: f64,
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+    font: f64,
+    line: f64,
+}
+
+const CHART: Layout = Layout {
+    width: 520.0,
+    height: 330.0,
+    left: 62.0,
+    right: 28.0,
+    top: 38.0,
+    bottom: 52.0,
+    font: 15.0,
+    line: 2.2,
+};
+/// A chart among many, without a legend or names of the axes.
+const PANEL: Layout = Layout {
+    width: 190.0,
+    height: 165.0,
+    left: 30.0,
+    right: 8.0,
+    top: 24.0,
+    bottom: 22.0,
+    font: 10.0,
+    line: 1.8,
+};
 /// Height of a row of the legend.
 const ROW: f64 = 24.0;
 /// Width of a letter of the legend, on average.
@@ -22,6 +49,7 @@ const LETTER: f64 = 9.2;
 const MOST_POINTS: usize = 160;
 
 /// A named curve.
+#[derive(Clone, Debug, Default)]
 pub struct Series {
     pub name: String,
     /// Colour, dashes and mark; the same number looks the same in every chart.
@@ -37,7 +65,15 @@ pub struct Point {
     pub half_width: Option<f64>,
 }
 
+impl Point {
+    /// A value without an interval.
+    pub fn new(x: f64, y: f64) -> Self {
+        Self { x, y, half_width: None }
+    }
+}
+
 /// A chart.
+#[derive(Clone, Debug, Default)]
 pub struct Chart {
     pub title: String,
     pub x_label: String,
@@ -47,6 +83,10 @@ pub struct Chart {
     /// Whether points are marked; for few of them.
     pub marks: bool,
     pub series: Vec<Series>,
+    /// Curves in thin grey behind the series, without names.
+    pub background: Vec<Vec<Point>>,
+    /// The ends of both axes, x first; else those of the points.
+    pub ranges: Option<[[f64; 2]; 2]>,
 }
 
 /// A range of values on a range of pixels.
@@ -80,51 +120,79 @@ impl Chart {
     /// The SVG; none where there is no point.
     pub fn svg(&self) -> Option<String> {
         let series: Vec<Series> = self.series.iter().map(thin).filter(|s| !s.points.is_empty()).collect();
-        let points = || series.iter().flat_map(|s| &s.points).filter(|p| p.x.is_finite() && p.y.is_finite());
-        points().next()?;
-        let [x_low, x_high] = range(points().map(|p| p.x));
-        let ends = |p: &Point| [p.y - p.half_width.unwrap_or(0.0), p.y + p.half_width.unwrap_or(0.0)];
-        let [y_low, y_high] = range(points().flat_map(ends));
-        let margin = 0.05 * (y_high - y_low);
-        let (y_low, y_high) =
-            (if y_low >= 0.0 { (y_low - margin).max(0.0) } else { y_low - margin }, y_high + margin);
         let legend = legend(&series);
-        let height = HEIGHT + ROW * legend.rows as f64;
-        let x = Axis {
-            low: if self.log_x { x_low / 1.15 } else { x_low },
-            high: if self.log_x { x_high * 1.15 } else { x_high },
-            log: self.log_x,
-            pixels: [LEFT, WIDTH - RIGHT],
-        };
-        let y = Axis { low: y_low, high: y_high, log: false, pixels: [HEIGHT - BOTTOM, TOP] };
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" role=\"img\" aria-label=\"{title}\" font-family=\"system-ui, 'DejaVu Sans', \
-             sans-serif\" font-size=\"15\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-             <text x=\"{LEFT}\" y=\"22\" font-size=\"16\" font-weight=\"600\">{title}</text>\n",
-            title = escape(&self.title)
-        );
-        self.draw_axes(&mut svg, &x, &y, points().map(|p| p.x));
-        for series in &series {
-            draw_series(&mut svg, series, &x, &y, self.marks);
-        }
+        let height = CHART.height + ROW * legend.rows as f64;
+        let mut svg = head(CHART.width, height, &self.title, CHART.font);
+        self.draw(&mut svg, &CHART, &series)?;
         svg.push_str(&legend.svg);
         svg.push_str("</svg>");
         Some(svg)
     }
 
-    fn draw_axes(&self, svg: &mut String, x: &Axis, y: &Axis, places: impl Iterator<Item = f64>) {
+    /// Title, axes and curves; none where there is no point.
+    fn draw(&self, svg: &mut String, layout: &Layout, series: &[Series]) -> Option<()> {
+        let points = || series.iter().flat_map(|s| &s.points).filter(|p| p.x.is_finite() && p.y.is_finite());
+        points().next()?;
+        let ends = |p: &Point| [p.y - p.half_width.unwrap_or(0.0), p.y + p.half_width.unwrap_or(0.0)];
+        let [[x_low, x_high], [y_low, y_high]] = self.ranges.unwrap_or_else(|| {
+            let [low, high] = range(points().flat_map(ends));
+            let margin = 0.05 * (high - low);
+            let bottom = if low >= 0.0 { (low - margin).max(0.0) } else { low - margin };
+            [range(points().map(|p| p.x)), [bottom, high + margin]]
+        });
+        let x = Axis {
+            low: if self.log_x { x_low / 1.15 } else { x_low },
+            high: if self.log_x { x_high * 1.15 } else { x_high },
+            log: self.log_x,
+            pixels: [layout.left, layout.width - layout.right],
+        };
+        let y = Axis {
+            low: y_low,
+            high: y_high,
+            log: false,
+            pixels: [layout.height - layout.bottom, layout.top],
+        };
+        writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" font-size=\"{}\" font-weight=\"600\">{}</text>",
+            layout.left,
+            layout.top - 16.0 * layout.font / CHART.font,
+            layout.font + 1.0,
+            escape(&self.title)
+        )
+        .expect("writing to a string");
+        self.draw_axes(svg, layout, &x, &y, points().map(|p| p.x));
+        for points in &self.background {
+            let path = path(points, &x, &y);
+            writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"#000\" stroke-opacity=\"0.2\"/>")
+                .expect("writing to a string");
+        }
+        for series in series {
+            draw_series(svg, series, &x, &y, layout.line, self.marks);
+        }
+        Some(())
+    }
+
+    fn draw_axes(
+        &self,
+        svg: &mut String,
+        layout: &Layout,
+        x: &Axis,
+        y: &Axis,
+        places: impl Iterator<Item = f64>,
+    ) {
         let mut put = |text: String| writeln!(svg, "{text}").expect("writing to a string");
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let Layout { left, top, font, .. } = *layout;
+        let (right, bottom) = (layout.width - layout.right, layout.height - layout.bottom);
         let ticks = y.ticks();
         for &value in &ticks {
             let at = y.place(value);
-            put(format!("<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#e2e2e2\"/>"));
+            put(format!("<path d=\"M{left} {at:.1}H{right}\" stroke=\"#e2e2e2\"/>"));
             let label = number(value, &ticks);
             put(format!(
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                LEFT - 7.0,
-                at + 5.0
+                left - font / 2.0,
+                at + font / 3.0
             ));
         }
         let ticks = if x.log { distinct(places) } else { x.ticks() };
@@ -134,17 +202,17 @@ impl Chart {
             let label = if x.log { format!("{value}") } else { number(value, &ticks) };
             put(format!(
                 "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
-                bottom + 20.0
+                bottom + font + 5.0
             ));
         }
-        put(format!("<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"#666\"/>"));
-        let middle = (LEFT + right) / 2.0;
+        put(format!("<path d=\"M{left} {top}V{bottom}H{right}\" fill=\"none\" stroke=\"#666\"/>"));
+        let middle = (left + right) / 2.0;
         put(format!(
             "<text x=\"{middle}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             bottom + 42.0,
             escape(&self.x_label)
         ));
-        let centre = (TOP + bottom) / 2.0;
+        let centre = (top + bottom) / 2.0;
         put(format!(
             "<text x=\"15\" y=\"{centre}\" text-anchor=\"middle\" transform=\"rotate(-90 15 {centre})\">{}</text>",
             escape(&self.y_label)
@@ -156,19 +224,57 @@ fn style(index: usize) -> (&'static str, &'static str) {
     (COLORS[index % COLORS.len()], DASHES[index % DASHES.len()])
 }
 
-fn draw_series(svg: &mut String, series: &Series, x: &Axis, y: &Axis, marks: bool) {
-    let index = series.style;
-    let (color, dash) = style(index);
+fn head(width: f64, height: f64, title: &str, font: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+         height=\"{height}\" role=\"img\" aria-label=\"{}\" font-family=\"system-ui, 'DejaVu Sans', \
+         sans-serif\" font-size=\"{font}\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
+        escape(title)
+    )
+}
+
+/// Small charts in rows of `columns`, with one legend above them: the names of the series of the first.
+pub fn panels(title: &str, charts: &[Chart], columns: usize) -> Option<String> {
+    let columns = charts.len().min(columns).max(1);
+    let names = legend(&charts.first()?.series);
+    // The legend needs the width of three panels.
+    let width = (columns as f64 * PANEL.width).max(CHART.width);
+    let above = ROW * names.rows as f64;
+    let height = charts.len().div_ceil(columns) as f64 * PANEL.height + above;
+    let mut svg = head(width, height, title, CHART.font);
+    writeln!(svg, "<g transform=\"translate(0 {})\">{}</g>", -CHART.height, names.svg)
+        .expect("writing to a string");
+    for (index, chart) in charts.iter().enumerate() {
+        let (column, row) = (index % columns, index / columns);
+        let (x, y) = (column as f64 * PANEL.width, row as f64 * PANEL.height + above);
+        writeln!(svg, "<g transform=\"translate({x} {y})\" font-size=\"{}\">", PANEL.font)
+            .expect("writing to a string");
+        let series: Vec<Series> = chart.series.iter().map(thin).collect();
+        chart.draw(&mut svg, &PANEL, &series);
+        svg.push_str("</g>\n");
+    }
+    svg.push_str("</svg>");
+    Some(svg)
+}
+
+fn path(points: &[Point], x: &Axis, y: &Axis) -> String {
     let mut path = String::new();
-    for (number, point) in series.points.iter().enumerate() {
+    for (number, point) in points.iter().enumerate() {
         let command = if number == 0 { 'M' } else { 'L' };
         write!(path, "{command}{:.1} {:.1}", x.place(point.x), y.place(point.y))
             .expect("writing to a string");
     }
+    path
+}
+
+fn draw_series(svg: &mut String, series: &Series, x: &Axis, y: &Axis, width: f64, marks: bool) {
+    let index = series.style;
+    let (color, dash) = style(index);
+    let path = path(&series.points, x, y);
     let mut put = |text: String| writeln!(svg, "{text}").expect("writing to a string");
     put(format!(
-        "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2.2\" stroke-linejoin=\"round\" \
-         stroke-dasharray=\"{dash}\"/>"
+        "<path class=\"series\" d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{width}\" \
+         stroke-linejoin=\"round\" stroke-dasharray=\"{dash}\"/>"
     ));
     for point in &series.points {
         // Neighbours at one x would hide each other's bars.
@@ -209,15 +315,15 @@ struct Legend {
 }
 
 fn legend(series: &[Series]) -> Legend {
-    let (mut svg, mut rows, mut left) = (String::new(), 1, LEFT);
+    let (mut svg, mut rows, mut left) = (String::new(), 1, CHART.left);
     for series in series {
         let index = series.style;
         let width = 46.0 + LETTER * series.name.chars().count() as f64;
-        if left > LEFT && left + width > WIDTH {
-            (rows, left) = (rows + 1, LEFT);
+        if left > CHART.left && left + width > CHART.width {
+            (rows, left) = (rows + 1, CHART.left);
         }
         let (color, dash) = style(index);
-        let y = HEIGHT + ROW * (rows - 1) as f64 + 8.0;
+        let y = CHART.height + ROW * (rows - 1) as f64 + 8.0;
         writeln!(
             svg,
             "<path d=\"M{left:.1} {y:.1}h28\" stroke=\"{color}\" stroke-width=\"2.2\" stroke-dasharray=\"{dash}\"/>{}\n\
@@ -292,6 +398,7 @@ mod tests {
             log_x,
             marks: true,
             series: vec![Series { name: "scrl".into(), style: 0, points }],
+            ..Chart::default()
         }
     }
 
