@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
-use anyhow::{Context, Result};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -32,12 +31,8 @@ pub fn init(quiet: bool) {
 }
 
 /// Sends log lines to this run's `log.txt` from now on.
-pub fn open_run_log(path: &Path) -> Result<()> {
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("cannot write the log `{}`", path.display()))?;
+pub fn open_run_log(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
     *RUN_LOG.lock().expect("no thread panics while it logs") = Some(file);
     Ok(())
 }

@@ -4,12 +4,12 @@
 
 #[cfg(target_os = "linux")]
 mod allocator;
-mod benchmark;
 mod cli;
 mod commands;
 mod device;
 mod logging;
 mod progress;
+mod progress_table;
 
 use std::process::ExitCode;
 
@@ -60,7 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Transfer(args) => commands::transfer::run(args, monitor),
         Command::Evaluate(args) => commands::evaluate::run(args, monitor),
         Command::Export(args) => commands::export::run(args),
-        Command::Bench(args) => commands::bench::run(args),
+        Command::Bench(args) => commands::speed::run(args),
         Command::Benchmark(args) => commands::benchmark::run(args, monitor, cli.quiet),
         Command::BenchmarkCell(args) => commands::benchmark::cell(args, monitor),
         Command::Convert(args) => commands::convert::run(args),

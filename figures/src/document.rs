@@ -260,7 +260,7 @@ fn anchor(title: &str) -> String {
 
 /// For text and attributes.
 pub(crate) fn escape(text: &str) -> String {
-    html_escape::encode_safe(text).into_owned()
+    html_escape::encode_double_quoted_attribute(text).into_owned()
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -5,22 +5,22 @@ use std::io::{BufReader, Write};
 use anyhow::{Context, Result, bail};
 use scrl_core::engine::Monitor;
 
-use super::Ending;
-use crate::benchmark::estimate;
-use crate::benchmark::job::JobFile;
-use crate::benchmark::plan::ResolvedPlan;
-use crate::benchmark::process::{PipedProgress, obey};
-use crate::benchmark::report::sections;
-use crate::benchmark::results::Results;
-use crate::benchmark::run::{Benchmark, BenchmarkEnd};
-use crate::cli::{BenchmarkArgs, BenchmarkCellArgs};
-use crate::device;
+use scrl_benchmark::job::{JobEnd, JobFile};
+use scrl_benchmark::process::{PipedProgress, listen_to_parent};
+use scrl_benchmark::report::sections;
+use scrl_benchmark::results::Results;
+use scrl_benchmark::{Benchmark, BenchmarkEnd, Host, ResolvedPlan, estimate};
 use scrl_figures::document::{Block, Document};
+
+use super::{Ending, speed};
+use crate::cli::{BenchmarkArgs, BenchmarkCellArgs};
+use crate::progress_table::ProgressTable;
+use crate::{device, logging};
 
 pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending> {
     let plan = ResolvedPlan::load(&args.config, &args.overrides)?;
     if args.dry_run {
-        estimate::dry_run(&plan, &args.out, &args.device, args.jobs)?;
+        print!("{}", estimate::dry_run(&plan, &args.out, &args.device, args.jobs, &host()?)?);
         return Ok(Ending::Done);
     }
     let benchmark = Benchmark {
@@ -29,9 +29,10 @@ pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending>
         devices: &args.device,
         jobs: args.jobs,
         interrupt: monitor.interrupt.clone(),
-        quiet,
+        host: &host()?,
     };
-    let results = match benchmark.run()? {
+    let mut table = ProgressTable::new(quiet, &plan.plan.report.metric);
+    let results = match benchmark.run(&mut table)? {
         BenchmarkEnd::Interrupted => {
             eprintln!("interrupted; the same command goes on");
             return Ok(Ending::Interrupted);
@@ -80,11 +81,29 @@ fn print(results: &Results, args: &BenchmarkArgs, metric: &str) -> Result<()> {
 
 /// Does one cell's work for a benchmark that waits for it.
 pub fn cell(args: BenchmarkCellArgs, mut monitor: Monitor) -> Result<Ending> {
-    obey(monitor.interrupt.clone());
+    listen_to_parent(monitor.interrupt.clone());
     let file =
         std::fs::File::open(&args.job).with_context(|| format!("cannot read `{}`", args.job.display()))?;
     let job: JobFile = serde_json::from_reader(BufReader::new(file))
         .with_context(|| format!("`{}` is no job of this program", args.job.display()))?;
     monitor.progress = Box::new(PipedProgress::new());
-    job.run(&device::parse(&args.device)?, &args.device, &mut monitor)
+    Ok(match job.run(&args.device, &host()?, &mut monitor)? {
+        JobEnd::Done => Ending::Done,
+        JobEnd::Interrupted => Ending::Interrupted,
+    })
+}
+
+/// What this program lends to a benchmark. On Linux it is the file that runs, even if another was built in its place
+/// meanwhile: all cells of a benchmark are computed by one program.
+fn host() -> Result<Host> {
+    let program = match cfg!(target_os = "linux") {
+        true => "/proc/self/exe".into(),
+        false => std::env::current_exe().context("cannot tell which program this is")?,
+    };
+    Ok(Host {
+        program,
+        device: |name| device::parse(name).map_err(|error| error.to_string()),
+        open_log: logging::open_run_log,
+        peak_gib: speed::peak_gib,
+    })
 }

@@ -1,6 +1,5 @@
 //! One thin function a command.
 
-pub mod bench;
 pub mod benchmark;
 pub mod convert;
 pub mod detector;
@@ -11,12 +10,14 @@ pub mod predict;
 pub mod pretrain;
 pub mod probe;
 pub mod replay;
+pub mod speed;
 pub mod synth;
 pub mod transfer;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use scrl_benchmark::BenchmarkError;
 use scrl_core::config::ConfigError;
 use scrl_core::engine::{OpenMode, RunDir};
 
@@ -33,7 +34,10 @@ pub enum Ending {
 
 /// 2 for a wrong configuration, as for a wrong command line; 1 for any other failure.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(|cause| cause.is::<ConfigError>()) { 2 } else { 1 }
+    let config = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(BenchmarkError::Config(_)))
+    };
+    if error.chain().any(config) { 2 } else { 1 }
 }
 
 /// Opens the run directory and its log.
@@ -49,7 +53,9 @@ fn open_run(args: &RunArgs) -> Result<RunDir> {
 /// Opens a run directory and sends log lines to its `log.txt` from now on.
 pub fn open_logged(path: &Path, mode: OpenMode) -> Result<RunDir> {
     let run = RunDir::open(path, mode)?;
-    crate::logging::open_run_log(&run.file("log.txt"))?;
+    let log = run.file("log.txt");
+    crate::logging::open_run_log(&log)
+        .with_context(|| format!("cannot write the log `{}`", log.display()))?;
     Ok(run)
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use crate::error::{Context, Result};
 use serde_json::Value;
 
 /// A run's events in order; of lines that a killed attempt left twice, the last counts.

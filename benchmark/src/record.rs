@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use crate::error::{Context, Result};
 use scrl_core::engine::atomic;
 use scrl_export::validation::backbone::Tolerance;
 use serde::{Deserialize, Serialize};
@@ -120,12 +120,28 @@ impl Done {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, serde_json::to_string_pretty(self)?.as_bytes())
+        write_file(path, serde_json::to_string_pretty(self)?.as_bytes())
     }
 }
 
-/// Written beside the target first, so that a file is whole or absent.
-pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+/// Where a cell stands.
+#[derive(Clone, Debug)]
+pub enum CellState {
+    /// It is still to be run.
+    Waiting,
+    /// It has a result.
+    Done(Box<Done>),
+    /// It has none, for this reason.
+    Failed(String),
+    /// The cell that it needs has no result.
+    Skipped {
+        /// The other cell.
+        needs: String,
+    },
+}
+
+/// Writes a file and its folder; the file is whole or absent.
+pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let failed = || format!("cannot write `{}`", path.display());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(failed)?;

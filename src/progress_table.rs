@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::graph::Cell;
-use super::process::CellProcess;
-use super::record::{Done, Record};
-use super::runner::CellState;
+use scrl_benchmark::graph::Cell;
+use scrl_benchmark::observer::CellObserver;
+use scrl_benchmark::process::CellProcess;
+use scrl_benchmark::record::{CellState, Done, Record};
+use scrl_benchmark::words::duration;
 
 /// Between two lines about running cells where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(60);
@@ -24,10 +25,10 @@ enum Output {
 }
 
 /// Tells of cells as they end, on standard error.
-pub struct Board {
+pub struct ProgressTable {
     output: Output,
-    /// Work of a cell, comparable within its kind.
-    work: Box<dyn Fn(&Cell) -> f64>,
+    /// Work of each cell by its id, comparable within its kind.
+    work: BTreeMap<String, f64>,
     metric: String,
     total: usize,
     ended: usize,
@@ -39,9 +40,9 @@ pub struct Board {
     last: Instant,
 }
 
-impl Board {
+impl ProgressTable {
     /// `metric` is the figure of finished fine-tunings.
-    pub fn new(quiet: bool, metric: &str, work: Box<dyn Fn(&Cell) -> f64>) -> Self {
+    pub fn new(quiet: bool, metric: &str) -> Self {
         let output = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => Output::Nothing,
             (false, false) => Output::Lines,
@@ -49,7 +50,7 @@ impl Board {
         };
         Self {
             output,
-            work,
+            work: BTreeMap::new(),
             metric: metric.to_string(),
             total: 0,
             ended: 0,
@@ -60,8 +61,58 @@ impl Board {
         }
     }
 
-    /// These cells are to be run, but for those that are done.
-    pub fn begin(&mut self, cells: &[Cell], states: &[CellState], slots: usize) {
+    fn learn(&mut self, cell: &Cell, done: &Done) {
+        let work = self.work_of(cell);
+        let rate = self.rates.entry(cell.key.kind()).or_default();
+        *rate = (rate.0 + work, rate.1 + done.cost.total_seconds());
+    }
+
+    fn result(&self, done: &Done) -> String {
+        match &done.record {
+            Record::Pretrain(record) => format!("{} steps", record.steps),
+            Record::Transfer(record) => match record.metrics.get(&self.metric) {
+                Some(Some(value)) => format!("{} {:.1}", self.metric, 100.0 * value),
+                _ => "done".into(),
+            },
+            Record::Export(record) => format!("ONNX agrees in {} outputs", record.cases),
+            Record::Detector(record) => format!("ONNX agrees in {} detections", record.matched),
+        }
+    }
+
+    /// Seconds left, as far as finished cells of the kind (or the running cell itself) tell: id, share and seconds of each
+    /// running cell.
+    fn eta(&self, running: &[(String, f64, f64)]) -> Option<f64> {
+        let mut seconds = 0.0;
+        for cell in &self.open {
+            let run = running.iter().find(|(id, ..)| *id == cell.id);
+            let known = self.rates.get(&cell.key.kind()).filter(|(work, _)| *work > 0.0);
+            let whole = match (known, run) {
+                (Some((work, spent)), _) => self.work_of(cell) * spent / work,
+                (None, Some((_, share, spent))) if *share > 0.02 => spent / share,
+                (None, _) if cell.key.kind() == "export" => 0.0,
+                _ => return None,
+            };
+            seconds += whole * (1.0 - run.map_or(0.0, |(_, share, _)| *share));
+        }
+        Some(seconds / self.slots.min(self.open.len()).max(1) as f64)
+    }
+
+    fn say(&self, line: &str) {
+        match &self.output {
+            Output::Nothing => {}
+            Output::Lines => eprintln!("{line}"),
+            Output::Bar(bar) => bar.println(line),
+        }
+    }
+
+    fn work_of(&self, cell: &Cell) -> f64 {
+        self.work.get(&cell.id).copied().unwrap_or(0.0)
+    }
+}
+
+impl CellObserver for ProgressTable {
+    fn begin(&mut self, cells: &[Cell], states: &[CellState], slots: usize, work: &dyn Fn(&Cell) -> f64) {
+        self.work = cells.iter().map(|cell| (cell.id.clone(), work(cell))).collect();
         (self.total, self.ended, self.slots) = (cells.len(), 0, slots);
         self.open.clear();
         for (cell, state) in cells.iter().zip(states) {
@@ -84,13 +135,7 @@ impl Board {
         }
     }
 
-    fn learn(&mut self, cell: &Cell, done: &Done) {
-        let rate = self.rates.entry(cell.key.kind()).or_default();
-        *rate = (rate.0 + (self.work)(cell), rate.1 + done.cost.total_seconds());
-    }
-
-    /// A cell has ended.
-    pub fn ended(&mut self, cell: &Cell, state: &CellState) {
+    fn ended(&mut self, cell: &Cell, state: &CellState) {
         self.ended += 1;
         self.open.retain(|open| open.id != cell.id);
         let text = match state {
@@ -112,20 +157,7 @@ impl Board {
         }
     }
 
-    fn result(&self, done: &Done) -> String {
-        match &done.record {
-            Record::Pretrain(record) => format!("{} steps", record.steps),
-            Record::Transfer(record) => match record.metrics.get(&self.metric) {
-                Some(Some(value)) => format!("{} {:.1}", self.metric, 100.0 * value),
-                _ => "done".into(),
-            },
-            Record::Export(record) => format!("ONNX agrees in {} outputs", record.cases),
-            Record::Detector(record) => format!("ONNX agrees in {} detections", record.matched),
-        }
-    }
-
-    /// Looks at the running cells, now and then.
-    pub fn tick<'a>(&mut self, running: impl Iterator<Item = (&'a Cell, &'a CellProcess)>) {
+    fn tick(&mut self, running: &[(&Cell, &CellProcess)]) {
         let interval = match self.output {
             Output::Nothing => return,
             Output::Lines => LINE_INTERVAL,
@@ -149,58 +181,9 @@ impl Board {
         }
     }
 
-    /// Seconds left, as far as finished cells of the kind (or the running cell itself) tell: id, share and seconds of each
-    /// running cell.
-    fn eta(&self, running: &[(String, f64, f64)]) -> Option<f64> {
-        let mut seconds = 0.0;
-        for cell in &self.open {
-            let run = running.iter().find(|(id, ..)| *id == cell.id);
-            let known = self.rates.get(&cell.key.kind()).filter(|(work, _)| *work > 0.0);
-            let whole = match (known, run) {
-                (Some((work, spent)), _) => (self.work)(cell) * spent / work,
-                (None, Some((_, share, spent))) if *share > 0.02 => spent / share,
-                (None, _) if cell.key.kind() == "export" => 0.0,
-                _ => return None,
-            };
-            seconds += whole * (1.0 - run.map_or(0.0, |(_, share, _)| *share));
-        }
-        Some(seconds / self.slots.min(self.open.len()).max(1) as f64)
-    }
-
-    fn say(&self, line: &str) {
-        match &self.output {
-            Output::Nothing => {}
-            Output::Lines => eprintln!("{line}"),
-            Output::Bar(bar) => bar.println(line),
-        }
-    }
-
-    /// No cell is left.
-    pub fn end(&mut self) {
+    fn end(&mut self) {
         if let Output::Bar(bar) = &self.output {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// `41 s`, `12 min`, `3.5 h`, `2.1 days`.
-pub fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 9.95 => format!("{s:.1} s"),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} days", s / 86_400.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_told_in_the_unit_that_fits() {
-        let told = [0.4, 41.0, 720.0, 12_600.0, 181_440.0].map(duration);
-        assert_eq!(told, ["0.4 s", "41 s", "12 min", "3.5 h", "2.1 days"]);
     }
 }

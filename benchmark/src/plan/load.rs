@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use crate::error::{BenchmarkError, Result};
 use scrl_core::config::{self, ConfigError};
 use scrl_core::models::ResNetConfig;
 use scrl_pretrain::{MethodKind, PretrainConfig};
@@ -121,7 +121,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn invalid(&self, key: &str, message: impl Into<String>) -> anyhow::Error {
+    fn invalid(&self, key: &str, message: impl Into<String>) -> BenchmarkError {
         let place = self.path.display().to_string();
         ConfigError::Invalid { key: key.into(), place, message: message.into() }.into()
     }
@@ -363,7 +363,9 @@ impl Reader<'_> {
             return Err(self.invalid("sweep", "learning rates must be positive numbers"));
         }
         if !(sweep.holdout > 0.0 && sweep.holdout <= 0.5) {
-            bail!(self.invalid("sweep.holdout", format!("{} is not above 0 and at most 0.5", sweep.holdout)));
+            return Err(
+                self.invalid("sweep.holdout", format!("{} is not above 0 and at most 0.5", sweep.holdout))
+            );
         }
         Ok(())
     }

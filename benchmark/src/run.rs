@@ -4,19 +4,20 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use crate::error::{Context, Result, bail};
 use scrl_core::engine::Interrupt;
 use scrl_synth::{self as synth, ShapeClass};
 
-use super::board::Board;
 use super::budget::{self, ImageCounts};
-use super::graph::{Cell, Chosen, Graph, Sources, work};
+use super::graph::{Cell, Graph, Sources, SweepResult, work};
+use super::host::Host;
 use super::job::PretrainJob;
+use super::observer::CellObserver;
 use super::plan::{Arm, DataPlan, PretrainImages, ResolvedPlan};
-use super::record::write_whole;
+use super::record::{CellState, write_file};
 use super::report::{self, Finished};
 use super::results::Results;
-use super::runner::{CellState, Runner};
+use super::runner::{RunEnd, Runner};
 use super::sweep::{self, Round, Trial};
 
 /// How long a benchmark waits for the one that ran in its folder before.
@@ -31,7 +32,7 @@ pub struct Benchmark<'a> {
     /// Cells at a time.
     pub jobs: Option<usize>,
     pub interrupt: Interrupt,
-    pub quiet: bool,
+    pub host: &'a Host,
 }
 
 /// How a benchmark ended.
@@ -47,31 +48,34 @@ impl Benchmark<'_> {
     /// # Errors
     /// When the images cannot be read, a cell was made with other settings, or the report cannot be written. A cell that
     /// fails is no error here: the results name it.
-    pub fn run(&self) -> Result<BenchmarkEnd> {
+    pub fn run(&self, observer: &mut dyn CellObserver) -> Result<BenchmarkEnd> {
         // The process that holds it is the only one; the lock ends with it.
         let _lock = self.lock()?;
         let sources = self.prepare()?;
         let counts = image_counts(self.plan, &sources)?;
         let arms = budget::equalise(self.plan, counts)?;
         let graph = Graph { plan: self.plan, arms: &arms, sources: &sources, out: self.out };
-        let runner = Runner::new(self.out, self.devices, self.jobs, self.interrupt.clone())?;
-        let mut board = self.board(counts);
+        let runner =
+            Runner::new(self.out, self.devices, self.jobs, self.interrupt.clone(), self.host.clone())?;
+        let images = self.plan.plan.pretrain_images;
+        let count = move |job: &PretrainJob| counts.of(job.settings.method, images);
+        let mut stage = Stage { runner: &runner, observer, work: &move |cell: &Cell| work(&cell.job, count) };
 
-        let (mut chosen, mut trials) = (Chosen::default(), Vec::new());
+        let (mut chosen, mut trials) = (SweepResult::default(), Vec::new());
         if let Some(plan) = &self.plan.plan.sweep {
             let round = sweep::pretraining_round(&graph, &plan.base_lr, plan.holdout)?;
-            let Some(found) = sweep_round(&runner, &mut board, round, &mut chosen)? else {
+            let Some(found) = stage.sweep_round(round, &mut chosen)? else {
                 return Ok(BenchmarkEnd::Interrupted);
             };
             trials.extend(found);
             let round = sweep::transfer_round(&graph, &plan.transfer_lr, plan.holdout, &chosen)?;
-            let Some(found) = sweep_round(&runner, &mut board, round, &mut chosen)? else {
+            let Some(found) = stage.sweep_round(round, &mut chosen)? else {
                 return Ok(BenchmarkEnd::Interrupted);
             };
             trials.extend(found);
         }
         let cells = graph.cells(&chosen)?;
-        let end = runner.run(&cells, &mut board)?;
+        let end = stage.run(&cells)?;
         if end.interrupted {
             return Ok(BenchmarkEnd::Interrupted);
         }
@@ -86,6 +90,7 @@ impl Benchmark<'_> {
             states: &end.states,
             results: &results,
             out: self.out,
+            host: self.host,
         };
         report::write(&finished)?;
         Ok(BenchmarkEnd::Reported(Box::new(results)))
@@ -127,13 +132,6 @@ impl Benchmark<'_> {
         sources(self.plan, self.out)
     }
 
-    fn board(&self, counts: ImageCounts) -> Board {
-        let images = self.plan.plan.pretrain_images;
-        let count = move |job: &PretrainJob| counts.of(job.settings.method, images);
-        let work = Box::new(move |cell: &Cell| work(&cell.job, count));
-        Board::new(self.quiet, &self.plan.plan.report.metric, work)
-    }
-
     fn write(&self, results: &Results, cells: &[Cell], states: &[CellState]) -> Result<()> {
         let done = cells.iter().zip(states).filter_map(|(cell, state)| match state {
             CellState::Done(done) => Some((cell.id.clone(), serde_json::to_value(&done.cost).ok()?)),
@@ -141,24 +139,32 @@ impl Benchmark<'_> {
         });
         let timings: serde_json::Map<_, _> = done.collect();
         let text = |value: String| value + "\n";
-        write_whole(&self.out.join("results.json"), text(serde_json::to_string_pretty(results)?).as_bytes())?;
-        write_whole(&self.out.join("results.csv"), results.csv().as_bytes())?;
-        write_whole(&self.out.join("timings.json"), text(serde_json::to_string_pretty(&timings)?).as_bytes())
+        write_file(&self.out.join("results.json"), text(serde_json::to_string_pretty(results)?).as_bytes())?;
+        write_file(&self.out.join("results.csv"), results.csv().as_bytes())?;
+        write_file(&self.out.join("timings.json"), text(serde_json::to_string_pretty(&timings)?).as_bytes())
     }
 }
 
-/// Runs a round of a sweep; none when the user stopped it.
-fn sweep_round(
-    runner: &Runner,
-    board: &mut Board,
-    round: Round,
-    chosen: &mut Chosen,
-) -> Result<Option<Vec<Trial>>> {
-    if round.cells.is_empty() {
-        return Ok(Some(Vec::new()));
+/// Who runs cells and who watches.
+struct Stage<'a> {
+    runner: &'a Runner,
+    observer: &'a mut dyn CellObserver,
+    work: &'a dyn Fn(&Cell) -> f64,
+}
+
+impl Stage<'_> {
+    fn run(&mut self, cells: &[Cell]) -> Result<RunEnd> {
+        self.runner.run(cells, self.observer, self.work)
     }
-    let end = runner.run(&round.cells, board)?;
-    Ok((!end.interrupted).then(|| round.judge(&end.states, chosen)))
+
+    /// Runs a round of a sweep; none when the user stopped it.
+    fn sweep_round(&mut self, round: Round, chosen: &mut SweepResult) -> Result<Option<Vec<Trial>>> {
+        if round.cells.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let end = self.run(&round.cells)?;
+        Ok((!end.interrupted).then(|| round.judge(&end.states, chosen)))
+    }
 }
 
 /// Where the images are, whether or not they are there.

@@ -1,10 +1,10 @@
 //! What was exported, and what everything took.
 
 use super::Finished;
-use crate::benchmark::board::duration;
-use crate::benchmark::graph::CellKey;
-use crate::benchmark::job::Job;
-use crate::benchmark::statistics::Summary;
+use crate::graph::CellKey;
+use crate::job::Job;
+use crate::statistics::Summary;
+use crate::words::duration;
 use scrl_figures::document::{Block, Table};
 
 /// The exported files with their proof.

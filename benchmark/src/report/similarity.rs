@@ -1,6 +1,6 @@
 //! Where each backbone finds a box of one view in the other view.
 
-use anyhow::{Context, Result};
+use crate::error::{BenchmarkError, Context, Result};
 use scrl_core::checkpoint::weights;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
@@ -11,7 +11,7 @@ use scrl_pretrain::image_views::{ImageViews, load_views_with_boxes};
 
 use super::pictures::save;
 use super::{FIGURES, Finished};
-use crate::benchmark::plan::Source;
+use crate::plan::Source;
 use scrl_figures::document::{Block, Picture};
 use scrl_figures::sheet::{self, Outline};
 use scrl_figures::similarity::ImageFeatures;
@@ -39,7 +39,7 @@ pub fn maps(finished: &Finished) -> Result<Vec<Block>> {
     }
     let samples = samples(finished, &settings, count)?;
     let side = settings.augment.view_size;
-    let device = crate::device::parse("cpu")?;
+    let device = (finished.host.device)("cpu").map_err(BenchmarkError::Refused)?;
     let numbers: Vec<Option<usize>> = samples.iter().map(largest).collect();
     let mut rows: Vec<(String, Vec<Option<Picture>>)> = Vec::new();
     for (row, (sample, number)) in samples.iter().zip(&numbers).enumerate() {
@@ -84,8 +84,7 @@ pub fn maps(finished: &Finished) -> Result<Vec<Block>> {
 
 /// The recipe whose views are shown: the subject's, or else the first that makes two of them.
 fn view_settings(finished: &Finished) -> Option<PretrainConfig> {
-    let two_views =
-        |arm: &&crate::benchmark::plan::Arm| arm.method().is_some_and(|method| method.facts().views == 2);
+    let two_views = |arm: &&crate::plan::Arm| arm.method().is_some_and(|method| method.facts().views == 2);
     let mut arms = finished.arms.iter().filter(two_views);
     let subject = arms.clone().find(|arm| arm.name == finished.plan.subject());
     subject.or(arms.next())?.recipe().cloned()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use crate::error::Result;
 use scrl_core::config;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use scrl_transfer::TransferConfig;
@@ -104,7 +104,7 @@ impl Sources {
 
 /// Learning rates that a sweep chose; recipes' own elsewhere.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Chosen {
+pub struct SweepResult {
     /// By init.
     pub base_lr: BTreeMap<String, f64>,
     /// By data set and init.
@@ -125,7 +125,7 @@ impl Graph<'_> {
     ///
     /// # Errors
     /// When a detection folder has no layout that is known.
-    pub fn cells(&self, chosen: &Chosen) -> Result<Vec<Cell>> {
+    pub fn cells(&self, chosen: &SweepResult) -> Result<Vec<Cell>> {
         let mut cells: Vec<Cell> = Vec::new();
         for &seed in &self.plan.plan.seeds {
             for arm in self.arms {
@@ -219,7 +219,7 @@ impl Graph<'_> {
         arm: &Arm,
         fraction: f64,
         seed: u64,
-        chosen: &Chosen,
+        chosen: &SweepResult,
     ) -> Result<Cell> {
         let mut settings = self.with_data(transfer)?;
         settings.fraction = fraction;

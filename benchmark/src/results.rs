@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::graph::{Cell, CellKey, percent};
 use super::plan::ResolvedPlan;
+use super::record::CellState;
 use super::record::{PretrainRecord, Record, TransferRecord};
-use super::runner::CellState;
 use super::statistics::Summary;
 use super::sweep::Trial;
 

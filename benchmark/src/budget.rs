@@ -1,6 +1,6 @@
 //! Pretrainings of equal length: passes over the images, updates, or multiplications.
 
-use anyhow::{Context, Result, ensure};
+use crate::error::{Context, Result, ensure};
 use scrl_pretrain::{MethodKind, PretrainConfig};
 
 use super::plan::{Arm, BenchmarkPlan, Budget, PretrainImages, ResolvedPlan, Source};

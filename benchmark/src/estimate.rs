@@ -5,18 +5,25 @@
 
 mod measure;
 
+/// Adds a line to a text.
+macro_rules! say {
+    ($text:expr, $($line:tt)*) => { writeln!($text, $($line)*).expect("writing to a string") };
+}
+
+use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Result;
+use crate::error::{BenchmarkError, Result};
 use scrl_synth as synth;
 
-use super::board::duration;
 use super::budget;
-use super::graph::{Cell, CellKey, Chosen, Graph, Sources};
+use super::graph::{Cell, CellKey, Graph, Sources, SweepResult};
+use super::host::Host;
 use super::job::Job;
 use super::plan::{DataPlan, ResolvedPlan};
 use super::record::Done;
 use super::run;
+use super::words::duration;
 use measure::{Measured, Temporary};
 
 /// Bytes of a detection in a results file, and detections of an image at most.
@@ -32,27 +39,34 @@ struct Group {
     source: String,
 }
 
-/// Prints the matrix.
+/// The matrix as a text.
 ///
 /// # Errors
 /// When the plan's images cannot be counted, or a timed step fails.
-pub fn dry_run(plan: &ResolvedPlan, out: &Path, devices: &[String], jobs: Option<usize>) -> Result<()> {
+pub fn dry_run(
+    plan: &ResolvedPlan,
+    out: &Path,
+    devices: &[String],
+    jobs: Option<usize>,
+    host: &Host,
+) -> Result<String> {
+    let mut text = String::new();
     let temporary = Temporary::new()?;
     let sources = reachable(plan, out, &temporary)?;
     let missing = missing(plan, &sources);
     let counts = if missing.is_empty() { run::image_counts(plan, &sources)? } else { Default::default() };
     let arms = if missing.is_empty() { budget::equalise(plan, counts)? } else { plan.arms.clone() };
     let graph = Graph { plan, arms: &arms, sources: &sources, out };
-    print_matrix(plan, out);
+    write_matrix(&mut text, plan, out);
     if !missing.is_empty() {
-        println!("\nTime and disk space are unknown: not there: {}.", missing.join(", "));
-        return Ok(());
+        say!(text, "\nTime and disk space are unknown: not there: {}.", missing.join(", "));
+        return Ok(text);
     }
     let mut groups = Vec::new();
-    for cell in graph.cells(&Chosen::default())? {
+    for cell in graph.cells(&SweepResult::default())? {
         add(&mut groups, &cell, counts.of_job(&cell.job, plan.plan.pretrain_images), out)?;
     }
-    let device = crate::device::parse(&devices[0])?;
+    let device = (host.device)(&devices[0]).map_err(BenchmarkError::Refused)?;
     let mut measured = Measured::new(&temporary, device, counts, plan.plan.pretrain_images);
     for (group, cell) in &mut groups {
         if group.each.is_none() {
@@ -61,19 +75,20 @@ pub fn dry_run(plan: &ResolvedPlan, out: &Path, devices: &[String], jobs: Option
         }
     }
     let groups: Vec<Group> = groups.into_iter().map(|(group, _)| group).collect();
-    print_groups(&groups, jobs.unwrap_or(devices.len()));
+    write_groups(&mut text, &groups, jobs.unwrap_or(devices.len()));
     if let Some(sweep) = &plan.plan.sweep {
         let pretrained = arms.iter().filter(|arm| arm.recipe().is_some()).count();
-        println!(
+        say!(
+            text,
             "The sweep comes before that and is not counted: {} pretrainings and {} fine-tunings.",
             pretrained * sweep.base_lr.len(),
             pretrained * sweep.base_lr.len() + arms.len() * plan.transfers.len() * sweep.transfer_lr.len()
         );
     }
     for line in budget::unfairness(&arms, plan.subject(), counts, plan.plan.pretrain_images) {
-        println!("Not alike: {line}.");
+        say!(text, "Not alike: {line}.");
     }
-    Ok(())
+    Ok(text)
 }
 
 /// The plan's images; of scenes that are not written yet, a few that are like them.
@@ -96,18 +111,18 @@ fn missing(plan: &ResolvedPlan, sources: &Sources) -> Vec<String> {
     folders.filter(|path| !path.is_dir()).map(|path| format!("`{}`", path.display())).collect()
 }
 
-fn print_matrix(plan: &ResolvedPlan, out: &Path) {
+fn write_matrix(text: &mut String, plan: &ResolvedPlan, out: &Path) {
     let list = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-    println!("plan         {}", plan.path.display());
-    println!("folder       {}", out.display());
-    println!("inits        {}", plan.plan.inits.join(", "));
+    say!(text, "plan         {}", plan.path.display());
+    say!(text, "folder       {}", out.display());
+    say!(text, "inits        {}", plan.plan.inits.join(", "));
     for transfer in &plan.transfers {
         let shares: Vec<_> =
             transfer.fractions.iter().map(|f| super::graph::percent(*f).to_string()).collect();
-        println!("fine-tuning  {}: {} % of the labels", transfer.name, shares.join(", "));
+        say!(text, "fine-tuning  {}: {} % of the labels", transfer.name, shares.join(", "));
     }
-    println!("seeds        {} (pretrainings: {})", list(&plan.plan.seeds), list(plan.pretrain_seeds()));
-    println!("length       {}", budget::describe(plan.plan.budget));
+    say!(text, "seeds        {} (pretrainings: {})", list(&plan.plan.seeds), list(plan.pretrain_seeds()));
+    say!(text, "length       {}", budget::describe(plan.plan.budget));
 }
 
 /// Counts a cell, and takes its cost where it is done already.
@@ -132,8 +147,16 @@ fn add(groups: &mut Vec<(Group, Cell)>, cell: &Cell, steps: u64, out: &Path) -> 
     Ok(())
 }
 
-fn print_groups(groups: &[Group], slots: usize) {
-    println!("\n{:<28} {:>5} {:>9} {:>10} {:>10}  from", "work", "cells", "steps", "time each", "disk each");
+fn write_groups(text: &mut String, groups: &[Group], slots: usize) {
+    say!(
+        text,
+        "\n{:<28} {:>5} {:>9} {:>10} {:>10}  from",
+        "work",
+        "cells",
+        "steps",
+        "time each",
+        "disk each"
+    );
     let (mut seconds, mut bytes) = (0.0, 0.0);
     for group in groups {
         let (time, disk) = match group.each {
@@ -144,15 +167,20 @@ fn print_groups(groups: &[Group], slots: usize) {
             }
             None => ("unknown".into(), "unknown".into()),
         };
-        println!(
+        say!(
+            text,
             "{:<28} {:>5} {:>9} {time:>10} {disk:>10}  {}",
-            group.name, group.cells, group.steps, group.source
+            group.name,
+            group.cells,
+            group.steps,
+            group.source
         );
     }
     let cells: usize = groups.iter().map(|group| group.cells).sum();
-    println!("\n{cells} cells, {} of work, {} on disk.", duration(seconds), size_words(bytes));
+    say!(text, "\n{cells} cells, {} of work, {} on disk.", duration(seconds), size_words(bytes));
     if slots > 1 {
-        println!(
+        say!(
+            text,
             "{slots} at a time: {} if they do not slow each other down.",
             duration(seconds / slots as f64)
         );

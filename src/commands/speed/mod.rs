@@ -11,7 +11,6 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use scrl_core::random::{Rng, standard_normal, stream};
-use serde_json::Value;
 
 use super::Ending;
 use crate::cli::{BenchArgs, BenchCommand, BenchRunArgs};
@@ -69,12 +68,12 @@ fn median(sorted: &[f64]) -> f64 {
     if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
 }
 
-/// Most memory that this process has held so far, in GiB; null where the system does not tell.
-pub fn peak_gib() -> Value {
+/// Most memory that this process has held so far, in GiB; none where the system does not tell.
+pub fn peak_gib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
-    kib.map_or(Value::Null, |kib| (kib / f64::from(1 << 20)).into())
+    kib.map(|kib| kib / f64::from(1 << 20))
 }
 
 fn random_stream() -> Rng {

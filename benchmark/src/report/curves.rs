@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use crate::error::Result;
 use serde_json::Value;
 
 use super::Finished;
-use crate::benchmark::events;
-use crate::benchmark::graph::percent;
+use crate::events;
+use crate::graph::percent;
 use scrl_figures::chart::{Chart, Point, Series};
 use scrl_figures::document::{Block, Picture, Table};
 

@@ -9,14 +9,14 @@ mod similarity;
 
 use std::path::Path;
 
-use anyhow::Result;
+use crate::error::Result;
 
 use super::budget::ImageCounts;
 use super::graph::{Cell, CellKey, Sources};
 use super::plan::{Arm, ResolvedPlan};
-use super::record::{Done, write_whole};
+use super::record::CellState;
+use super::record::{Done, write_file};
 use super::results::Results;
-use super::runner::CellState;
 use scrl_figures::document::{Block, Document};
 
 /// Where the report's pictures go, below the benchmark's folder.
@@ -33,6 +33,7 @@ pub struct Finished<'a> {
     pub states: &'a [CellState],
     pub results: &'a Results,
     pub out: &'a Path,
+    pub host: &'a crate::Host,
 }
 
 impl Finished<'_> {
@@ -76,7 +77,7 @@ impl Finished<'_> {
     /// Writes a picture and gives its place below the benchmark's folder.
     fn write_figure(&self, name: &str, content: &[u8]) -> Result<String> {
         let file = format!("{FIGURES}/{name}");
-        write_whole(&self.out.join(&file), content)?;
+        write_file(&self.out.join(&file), content)?;
         Ok(file)
     }
 }
@@ -87,8 +88,8 @@ impl Finished<'_> {
 /// When a run's files cannot be read, or a file cannot be written.
 pub fn write(finished: &Finished) -> Result<()> {
     let document = Document { title: finished.plan.plan.report.title.clone(), blocks: blocks(finished)? };
-    write_whole(&finished.out.join("report.md"), document.markdown().as_bytes())?;
-    write_whole(&finished.out.join("report.html"), document.html(finished.out).as_bytes())
+    write_file(&finished.out.join("report.md"), document.markdown().as_bytes())?;
+    write_file(&finished.out.join("report.html"), document.html(finished.out).as_bytes())
 }
 
 fn blocks(finished: &Finished) -> Result<Vec<Block>> {

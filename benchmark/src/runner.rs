@@ -5,14 +5,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use crate::error::{BenchmarkError, Result, bail, ensure};
 use scrl_core::engine::Interrupt;
 
-use super::board::Board;
 use super::graph::Cell;
+use super::host::Host;
 use super::job::JobFile;
-use super::process::{CellProcess, Ended};
-use super::record::{Done, write_whole};
+use super::observer::CellObserver;
+use super::process::{CellProcess, ExitState};
+use super::record::{CellState, Done, write_file};
 
 /// Between two looks at the processes.
 const TICK: Duration = Duration::from_millis(20);
@@ -25,18 +26,7 @@ pub struct Runner {
     /// Threads of each process; the system's choice by default.
     threads: Option<usize>,
     interrupt: Interrupt,
-}
-
-/// Where a cell stands.
-#[derive(Clone, Debug)]
-pub enum CellState {
-    Waiting,
-    Done(Box<Done>),
-    Failed(String),
-    /// The cell that it needs has no result.
-    Skipped {
-        needs: String,
-    },
+    host: Host,
 }
 
 /// How all cells ended.
@@ -59,13 +49,19 @@ impl Runner {
     ///
     /// # Errors
     /// When a device is none.
-    pub fn new(out: &Path, devices: &[String], jobs: Option<usize>, interrupt: Interrupt) -> Result<Self> {
+    pub fn new(
+        out: &Path,
+        devices: &[String],
+        jobs: Option<usize>,
+        interrupt: Interrupt,
+        host: Host,
+    ) -> Result<Self> {
         ensure!(
             !devices.is_empty(),
             "--device names no device; pass `cpu`, or a list such as `cuda:0,cuda:1`"
         );
         for device in devices {
-            crate::device::parse(device)?;
+            (host.device)(device).map_err(BenchmarkError::Refused)?;
         }
         let jobs = jobs.unwrap_or(devices.len());
         let slots: Vec<String> = devices.iter().cycle().take(jobs).cloned().collect();
@@ -74,17 +70,22 @@ impl Runner {
         let shared = on_cpu > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = shared.then(|| (cores / on_cpu).max(1));
-        Ok(Self { out: out.to_path_buf(), slots, threads, interrupt })
+        Ok(Self { out: out.to_path_buf(), slots, threads, interrupt, host })
     }
 
     /// Runs what is not done.
     ///
     /// # Errors
     /// When a cell was made with other settings, or processes cannot be started at all.
-    pub fn run(&self, cells: &[Cell], board: &mut Board) -> Result<RunEnd> {
+    pub fn run(
+        &self,
+        cells: &[Cell],
+        observer: &mut dyn CellObserver,
+        work: &dyn Fn(&Cell) -> f64,
+    ) -> Result<RunEnd> {
         let mut states = cells.iter().map(|cell| self.state_of(cell)).collect::<Result<Vec<_>>>()?;
         let mut running: Vec<Running> = Vec::new();
-        board.begin(cells, &states, self.slots.len());
+        observer.begin(cells, &states, self.slots.len(), work);
         loop {
             let interrupted = self.interrupt.is_requested();
             if interrupted {
@@ -93,24 +94,25 @@ impl Runner {
             for (index, state) in self.collect(cells, &mut running)? {
                 match state {
                     Some(state) => {
-                        board.ended(&cells[index], &state);
+                        observer.ended(&cells[index], &state);
                         states[index] = state;
                     }
                     None => self.interrupt.request(),
                 }
             }
-            skip_dependants(cells, &mut states, board);
+            skip_dependants(cells, &mut states, observer);
             if !interrupted {
                 self.start_ready(cells, &states, &mut running)?;
             }
             if running.is_empty() {
                 break;
             }
-            board.tick(running.iter().map(|r| (&cells[r.cell], &r.process)));
+            let now: Vec<_> = running.iter().map(|r| (&cells[r.cell], &r.process)).collect();
+            observer.tick(&now);
             std::thread::sleep(TICK);
         }
         let left = states.iter().any(|state| matches!(state, CellState::Waiting));
-        board.end();
+        observer.end();
         Ok(RunEnd { states, interrupted: left })
     }
 
@@ -146,9 +148,9 @@ impl Runner {
         for (index, end) in ended.into_iter().rev() {
             let cell = running.swap_remove(index).cell;
             let state = match end {
-                Ended::Interrupted => None,
-                Ended::Failed(reason) => Some(CellState::Failed(reason)),
-                Ended::Done => Some(match Done::read(&self.path(&cells[cell], "done.json"))? {
+                ExitState::Interrupted => None,
+                ExitState::Failed(reason) => Some(CellState::Failed(reason)),
+                ExitState::Done => Some(match Done::read(&self.path(&cells[cell], "done.json"))? {
                     Some(done) => CellState::Done(Box::new(done)),
                     None => CellState::Failed("its process ended without a result".into()),
                 }),
@@ -182,8 +184,8 @@ impl Runner {
             job: cell.job.clone(),
         };
         let path = self.path(cell, "job.json");
-        write_whole(&path, serde_json::to_string_pretty(&file)?.as_bytes())?;
-        CellProcess::start(&path, &self.path(cell, "log"), device, self.threads)
+        write_file(&path, serde_json::to_string_pretty(&file)?.as_bytes())?;
+        CellProcess::start(&self.host.program, &path, &self.path(cell, "log"), device, self.threads)
     }
 }
 
@@ -194,7 +196,7 @@ fn need<'a>(cells: &'a [Cell], states: &'a [CellState], index: usize) -> Option<
     Some((id, &states[at]))
 }
 
-fn skip_dependants(cells: &[Cell], states: &mut [CellState], board: &mut Board) {
+fn skip_dependants(cells: &[Cell], states: &mut [CellState], observer: &mut dyn CellObserver) {
     for index in 0..cells.len() {
         let lost = match need(cells, states, index) {
             Some((id, CellState::Failed(_) | CellState::Skipped { .. })) => id.to_string(),
@@ -202,7 +204,7 @@ fn skip_dependants(cells: &[Cell], states: &mut [CellState], board: &mut Board) 
         };
         if matches!(states[index], CellState::Waiting) {
             states[index] = CellState::Skipped { needs: lost };
-            board.ended(&cells[index], &states[index]);
+            observer.ended(&cells[index], &states[index]);
         }
     }
 }

@@ -3,11 +3,11 @@
 use scrl_transfer::Protocol;
 
 use super::{Finished, points};
-use crate::benchmark::budget::{self, Length};
-use crate::benchmark::graph::percent;
-use crate::benchmark::plan::Source;
-use crate::benchmark::results::METRICS;
-use crate::benchmark::statistics::Summary;
+use crate::budget::{self, Length};
+use crate::graph::percent;
+use crate::plan::Source;
+use crate::results::METRICS;
+use crate::statistics::Summary;
 use scrl_figures::document::{Block, Table};
 
 /// Classes of the table of classes, at most.
@@ -17,7 +17,7 @@ const MOST_CLASSES: usize = 80;
 pub fn verdict(finished: &Finished) -> Vec<Block> {
     let metric = &finished.plan.plan.report.metric;
     let several = finished.results.datasets().len() > 1;
-    let sentence = |d: &crate::benchmark::results::Difference| {
+    let sentence = |d: &crate::results::Difference| {
         if several { format!("{}: {}", d.dataset, d.sentence()) } else { d.sentence() }
     };
     let of_metric = finished.results.differences.iter().filter(|d| d.metric == *metric);
@@ -86,11 +86,7 @@ pub fn detection(finished: &Finished) -> Vec<Block> {
 }
 
 /// The figures of a data set, a row for each cell.
-pub fn detection_table(
-    results: &crate::benchmark::results::Results,
-    dataset: &str,
-    intervals: bool,
-) -> Table {
+pub fn detection_table(results: &crate::results::Results, dataset: &str, intervals: bool) -> Table {
     let mut header = vec!["init", "labels"];
     header.extend(METRICS.map(|(_, shown)| shown));
     header.extend(["images", "seeds"]);
@@ -298,7 +294,7 @@ pub fn sweep(finished: &Finished) -> Vec<Block> {
     vec![
         Block::Subheading("Learning rates".into()),
         Block::Paragraph(format!(
-            "Chosen on {} % of the training images, which were not trained on meanwhile, with one seed; the test images \
+            "SweepResult on {} % of the training images, which were not trained on meanwhile, with one seed; the test images \
              took no part.",
             percent(plan.holdout)
         )),

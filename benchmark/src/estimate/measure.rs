@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use crate::error::{Context, Result};
 use burn::tensor::Device;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Interrupt, Monitor, OpenMode, Progress, RunDir};

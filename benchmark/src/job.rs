@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use crate::error::{BenchmarkError, Context, Result, ensure};
 use burn::tensor::Device;
 use scrl_core::checkpoint::{state, weights};
 use scrl_core::data::image_folder::ImageFolder;
@@ -24,8 +24,8 @@ use scrl_transfer::{
 use serde::{Deserialize, Serialize};
 
 use super::events;
+use super::host::Host;
 use super::record::{Cost, DetectorRecord, Done, ExportRecord, PretrainRecord, Record, TransferRecord};
-use crate::commands::Ending;
 
 /// How long a job waits for the process that held its folder before; that one ends when its benchmark does.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +38,15 @@ pub struct JobFile {
     /// Where the marker goes.
     pub marker: PathBuf,
     pub job: Job,
+}
+
+/// How a job ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// Its marker is written.
+    Done,
+    /// Somebody asked it to stop; it has left a checkpoint.
+    Interrupted,
 }
 
 /// A cell's work.
@@ -88,36 +97,45 @@ pub struct DetectorJob {
 }
 
 impl JobFile {
-    /// Does the work and writes the marker.
-    pub fn run(&self, device: &Device, device_name: &str, monitor: &mut Monitor) -> Result<Ending> {
+    /// Does the work on a device of the host and writes the marker.
+    ///
+    /// # Errors
+    /// When there is no such device, or the work fails.
+    pub fn run(&self, device_name: &str, host: &Host, monitor: &mut Monitor) -> Result<JobEnd> {
+        let device = &(host.device)(device_name).map_err(BenchmarkError::Refused)?;
         let started = Instant::now();
         let record = match &self.job {
             Job::Pretrain(job) => {
-                job.run(device, monitor)?.map(|(record, cost)| (Record::Pretrain(record), cost))
+                job.run(device, host, monitor)?.map(|(record, cost)| (Record::Pretrain(record), cost))
             }
-            Job::Transfer(job) => {
-                job.run(device, monitor)?.map(|(record, cost)| (Record::Transfer(Box::new(record)), cost))
-            }
-            Job::Export(job) => Some((Record::Export(job.run()?), Cost::default())),
-            Job::Detector(job) => Some((Record::Detector(job.run()?), Cost::default())),
+            Job::Transfer(job) => job
+                .run(device, host, monitor)?
+                .map(|(record, cost)| (Record::Transfer(Box::new(record)), cost)),
+            Job::Export(job) => Some((Record::Export(job.run(host)?), Cost::default())),
+            Job::Detector(job) => Some((Record::Detector(job.run(host)?), Cost::default())),
         };
-        let Some((record, cost)) = record else { return Ok(Ending::Interrupted) };
+        let Some((record, cost)) = record else { return Ok(JobEnd::Interrupted) };
         let cost = Cost {
             seconds: started.elapsed().as_secs_f64(),
             device: device_name.to_string(),
             threads: rayon::current_num_threads(),
-            peak_gib: crate::commands::bench::peak_gib().as_f64(),
+            peak_gib: (host.peak_gib)(),
             ..cost
         };
         Done { settings: self.settings.clone(), record, cost }.write(&self.marker)?;
-        Ok(Ending::Done)
+        Ok(JobEnd::Done)
     }
 }
 
 impl PretrainJob {
-    fn run(&self, device: &Device, monitor: &mut Monitor) -> Result<Option<(PretrainRecord, Cost)>> {
+    fn run(
+        &self,
+        device: &Device,
+        host: &Host,
+        monitor: &mut Monitor,
+    ) -> Result<Option<(PretrainRecord, Cost)>> {
         let data = ImageFolder::scan(&self.images)?;
-        let (run, resumed) = open(&self.run)?;
+        let (run, resumed) = open(&self.run, host)?;
         let settings = &self.settings;
         let end = Pretraining::new(settings, &data, &run).resume(resumed).run(device, monitor)?;
         let TrainEnd::Finished = end else { return Ok(None) };
@@ -137,12 +155,17 @@ impl PretrainJob {
 }
 
 impl TransferJob {
-    fn run(&self, device: &Device, monitor: &mut Monitor) -> Result<Option<(TransferRecord, Cost)>> {
+    fn run(
+        &self,
+        device: &Device,
+        host: &Host,
+        monitor: &mut Monitor,
+    ) -> Result<Option<(TransferRecord, Cost)>> {
         let init = match &self.weights {
             None => InitWeights::Random,
             Some(path) => InitWeights::parse(&path.to_string_lossy())?,
         };
-        let (run, resumed) = open(&self.run)?;
+        let (run, resumed) = open(&self.run, host)?;
         let outcome = Transfer::new(&self.settings, &init, &run).resume(resumed).run(device, monitor)?;
         let TransferOutcome::Finished(report) = outcome else { return Ok(None) };
         let events = events::read(run.path())?;
@@ -161,8 +184,8 @@ impl TransferJob {
 
 impl ExportJob {
     /// On the CPU: ONNX Runtime is compared with what the weights give there.
-    fn run(&self) -> Result<ExportRecord> {
-        let device = crate::device::parse("cpu")?;
+    fn run(&self, host: &Host) -> Result<ExportRecord> {
+        let device = (host.device)("cpu").map_err(BenchmarkError::Refused)?;
         let (model, config, metadata) = weights::load_backbone(&self.weights, &device)?;
         let folder = self.onnx.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
@@ -182,8 +205,9 @@ impl ExportJob {
 
 impl DetectorJob {
     /// On the CPU, as backbones.
-    fn run(&self) -> Result<DetectorRecord> {
-        let LoadedDetector { model, metadata } = load_detector(&self.weights, &crate::device::parse("cpu")?)?;
+    fn run(&self, host: &Host) -> Result<DetectorRecord> {
+        let device = (host.device)("cpu").map_err(BenchmarkError::Refused)?;
+        let LoadedDetector { model, metadata } = load_detector(&self.weights, &device)?;
         let folder = self.onnx.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
         let weights = self.weights.join("weights").join(DETECTOR_FILE);
@@ -216,7 +240,7 @@ fn rate(events: &[serde_json::Value]) -> Option<f64> {
 
 /// Opens a cell's run directory, and says whether it goes on from a checkpoint. What an attempt left that did not come so
 /// far is removed.
-fn open(path: &Path) -> Result<(RunDir, bool)> {
+fn open(path: &Path, host: &Host) -> Result<(RunDir, bool)> {
     let foreign =
         !path.join(".lock").exists() && fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
     ensure!(!foreign, "`{}` holds files of another origin; choose another --out", path.display());
@@ -235,7 +259,8 @@ fn open(path: &Path) -> Result<(RunDir, bool)> {
     if !resume {
         clear(&run).with_context(|| format!("cannot clear `{}`", path.display()))?;
     }
-    crate::logging::open_run_log(&run.file("log.txt"))?;
+    let log = run.file("log.txt");
+    (host.open_log)(&log).with_context(|| format!("cannot write the log `{}`", log.display()))?;
     Ok((run, resume))
 }
 

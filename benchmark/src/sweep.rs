@@ -5,16 +5,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use crate::error::{Context, Result};
 use scrl_transfer::data::DetectionDataset;
 use scrl_transfer::{DataSource, TransferConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::graph::{Cell, Chosen, Graph};
+use super::graph::{Cell, Graph, SweepResult};
 use super::plan::{Arm, TransferArm};
-use super::record::{Record, write_whole};
-use super::runner::CellState;
+use super::record::CellState;
+use super::record::{Record, write_file};
 
 /// The figure that judges.
 const METRIC: &str = "AP";
@@ -69,7 +69,7 @@ pub fn pretraining_round(graph: &Graph, rates: &[f64], holdout: f64) -> Result<R
 ///
 /// # Errors
 /// When the training images cannot be split.
-pub fn transfer_round(graph: &Graph, rates: &[f64], holdout: f64, chosen: &Chosen) -> Result<Round> {
+pub fn transfer_round(graph: &Graph, rates: &[f64], holdout: f64, chosen: &SweepResult) -> Result<Round> {
     let mut round = Round { cells: Vec::new(), attempts: Vec::new() };
     let seed = graph.plan.plan.seeds[0];
     for transfer in graph.plan.transfers.iter().filter(|_| !rates.is_empty()) {
@@ -115,7 +115,7 @@ impl Round {
 
     /// The trials with their figures; of each init the best is chosen, the first of equals. An init whose trials all
     /// failed keeps its recipe's rate.
-    pub fn judge(self, states: &[CellState], chosen: &mut Chosen) -> Vec<Trial> {
+    pub fn judge(self, states: &[CellState], chosen: &mut SweepResult) -> Vec<Trial> {
         let measured = |id: &str| {
             let at = self.cells.iter().position(|cell| cell.id == id)?;
             match &states[at] {
@@ -173,7 +173,7 @@ fn held_out(graph: &Graph, transfer: &TransferArm, share: f64) -> Result<Transfe
         let path = graph.out.join("sweep").join(format!("{}-{name}.json", transfer.name));
         let text = serde_json::to_vec(&instances(part)?)?;
         if std::fs::read(&path).ok().as_deref() != Some(&text) {
-            write_whole(&path, &text)?;
+            write_file(&path, &text)?;
         }
         Ok(DataSource::Coco { annotations: path, images: PathBuf::from("/") })
     };

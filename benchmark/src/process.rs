@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use crate::error::{Context, Result};
 use scrl_core::engine::{Interrupt, Progress};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub struct Phase {
 
 /// How a cell's process ended.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Ended {
+pub enum ExitState {
     /// It says that it is done.
     Done,
     Interrupted,
@@ -53,15 +53,22 @@ pub struct CellProcess {
 }
 
 impl CellProcess {
-    /// Starts the job of a file; what it says goes to the end of `log`.
+    /// Starts the job of a file in a process of `program`, see [`Host::program`](crate::Host); what it says goes to the end
+    /// of `log`.
     ///
     /// # Errors
     /// When the process or its log cannot be created.
-    pub fn start(job: &Path, log: &Path, device: &str, threads: Option<usize>) -> Result<Self> {
+    pub fn start(
+        program: &Path,
+        job: &Path,
+        log: &Path,
+        device: &str,
+        threads: Option<usize>,
+    ) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write `{}`", log.display()))?;
         let log_start = file.metadata().map_or(0, |metadata| metadata.len());
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(program);
         command.arg("benchmark-cell").arg("--job").arg(job).args(["--device", device]);
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -106,12 +113,12 @@ impl CellProcess {
     ///
     /// # Errors
     /// When the system does not tell.
-    pub fn poll(&mut self) -> Result<Option<Ended>> {
+    pub fn poll(&mut self) -> Result<Option<ExitState>> {
         let status = self.child.try_wait().context("cannot wait for a cell's process")?;
         Ok(status.map(|status| match status.code() {
-            Some(0) => Ended::Done,
-            Some(130) => Ended::Interrupted,
-            _ => Ended::Failed(self.reason(status)),
+            Some(0) => ExitState::Done,
+            Some(130) => ExitState::Interrupted,
+            _ => ExitState::Failed(self.reason(status)),
         }))
     }
 
@@ -141,18 +148,9 @@ impl Drop for CellProcess {
     }
 }
 
-/// This program. On Linux the file that runs, even if another was built in its place meanwhile: all cells of a benchmark
-/// are computed by one program.
-fn program() -> Result<PathBuf> {
-    if cfg!(target_os = "linux") {
-        return Ok("/proc/self/exe".into());
-    }
-    std::env::current_exe().context("cannot tell which program this is")
-}
-
-/// In a cell's process: obeys the parent. A line asks for a checkpoint and an end; the end of the input means that the
+/// In a cell's process: listens to the parent. A line asks for a checkpoint and an end; the end of the input means that the
 /// parent is gone, and ends the process at once.
-pub fn obey(interrupt: Interrupt) {
+pub fn listen_to_parent(interrupt: Interrupt) {
     std::thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(|line| line.ok()) {
             if line == STOP {

@@ -1,6 +1,6 @@
 //! The same test images with what the detector of every init finds.
 
-use anyhow::{Context, Result};
+use crate::error::{Context, Result};
 use scrl_core::structures::BoxXyxy;
 use scrl_core::transforms::{RgbImage, decode::decode};
 use scrl_transfer::data::{DetectionDataset, DetectionImage};
@@ -9,8 +9,8 @@ use scrl_transfer::evaluation::read_results;
 use scrl_transfer::visualize::{DrawOptions, draw_detections};
 
 use super::{FIGURES, Finished};
-use crate::benchmark::graph::percent;
-use crate::benchmark::job::Job;
+use crate::graph::percent;
+use crate::job::Job;
 use scrl_figures::document::{Block, Picture};
 
 /// Small images are enlarged to this side at least, so that their boxes show.
