@@ -162,16 +162,13 @@ pub fn listen_to_parent(interrupt: Interrupt) {
 }
 
 /// In a cell's process: progress as lines on standard output.
+#[derive(Debug, Default)]
 pub struct PipedProgress {
     phase: Phase,
     last: Option<Instant>,
 }
 
 impl PipedProgress {
-    pub fn new() -> Self {
-        Self { phase: Phase::default(), last: None }
-    }
-
     fn tell(&mut self) {
         self.last = Some(Instant::now());
         if let Ok(line) = serde_json::to_string(&self.phase) {

@@ -86,7 +86,7 @@ pub fn cell(args: BenchmarkCellArgs, mut monitor: Monitor) -> Result<Ending> {
         std::fs::File::open(&args.job).with_context(|| format!("cannot read `{}`", args.job.display()))?;
     let job: JobFile = serde_json::from_reader(BufReader::new(file))
         .with_context(|| format!("`{}` is no job of this program", args.job.display()))?;
-    monitor.progress = Box::new(PipedProgress::new());
+    monitor.progress = Box::new(PipedProgress::default());
     Ok(match job.run(&args.device, &host()?, &mut monitor)? {
         JobEnd::Done => Ending::Done,
         JobEnd::Interrupted => Ending::Interrupted,
