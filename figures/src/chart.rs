@@ -239,10 +239,10 @@ pub fn panels(title: &str, charts: &[Chart], columns: usize) -> Option<String> {
     let names = legend(&charts.first()?.series);
     // The legend needs the width of three panels.
     let width = (columns as f64 * PANEL.width).max(CHART.width);
-    let above = ROW * names.rows as f64;
+    let above = ROW * names.rows as f64 + 6.0;
     let height = charts.len().div_ceil(columns) as f64 * PANEL.height + above;
     let mut svg = head(width, height, title, CHART.font);
-    writeln!(svg, "<g transform=\"translate(0 {})\">{}</g>", -CHART.height, names.svg)
+    writeln!(svg, "<g transform=\"translate(0 {})\">{}</g>", 6.0 - CHART.height, names.svg)
         .expect("writing to a string");
     for (index, chart) in charts.iter().enumerate() {
         let (column, row) = (index % columns, index / columns);
