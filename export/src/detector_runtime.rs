@@ -11,7 +11,7 @@ use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::RgbImage;
 use scrl_transfer::data::Preprocessing;
 use scrl_transfer::detection::Detection;
-use scrl_transfer::evaluate::to_source;
+use scrl_transfer::inference::to_source;
 
 use crate::ExportError;
 use crate::backbone::OutputTensor;

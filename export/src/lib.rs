@@ -3,6 +3,30 @@
 //! [`export_backbone`], [`export_pyramid`] and [`export_detector`] write a file; [`validate_backbone`],
 //! [`validate_pyramid`] and [`validate_detector`] run it in ONNX Runtime and compare it with the model. [`OnnxDetector`]
 //! runs an exported detector, [`inspect`] describes any file. [`graph`] builds the files, [`runtime`] finds ONNX Runtime.
+//!
+//! A backbone with random weights as a file, and the proof where this machine has ONNX Runtime:
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use scrl_core::checkpoint::weights::BackboneMetadata;
+//! use scrl_core::models::{Arch, ResNetConfig};
+//! use scrl_core::random::stream;
+//! use scrl_export::{BackboneOutput, ExportOptions, ValidationInputs, export_backbone, validate_backbone};
+//!
+//! let config = ResNetConfig { width: 0.125, ..ResNetConfig::new(Arch::ResNet18) };
+//! let model = config.init(&mut stream(0, &[]), &Device::default());
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("backbone.onnx");
+//! let metadata = BackboneMetadata { method: "random".into(), ..BackboneMetadata::unknown(config) };
+//! let options = ExportOptions::default();
+//! let report = export_backbone(&model, &config, &metadata, BackboneOutput::C5, &path, &options)?;
+//! assert_eq!(report.outputs, ["c5"]);
+//! match validate_backbone(&path, &model, &metadata, &ValidationInputs::new(64)) {
+//!     Ok(report) => assert!(report.max_abs_error < 1e-3),
+//!     Err(error) => println!("not validated: {error}"),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod backbone;
 pub mod detector;

@@ -25,7 +25,7 @@ use scrl_transfer::data::{Preprocessing, Sample, collate};
 use scrl_transfer::detection::{
     BoxHead, Detection, Detector, DetectorConfig, FasterRcnn, Pooler, Roi, Target, Variant,
 };
-use scrl_transfer::evaluate::detect_batch;
+use scrl_transfer::inference::detect_batch;
 
 struct Case {
     model: Detector,

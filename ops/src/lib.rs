@@ -2,6 +2,19 @@
 //!
 //! Every operator has a reference composed of Burn's own operators; it is the path of every backend
 //! without a kernel of its own and what ONNX capture records. The `flex` (CPU) backend has kernels.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use scrl_ops::{Conv2dOptions, conv2d, nms};
+//!
+//! let device = Device::default();
+//! let images = Tensor::<4>::ones([1, 2, 5, 5], &device);
+//! let weight = Tensor::<4>::ones([3, 2, 3, 3], &device);
+//! assert_eq!(conv2d(images, weight, None, Conv2dOptions::default()).dims(), [1, 3, 3, 3]);
+//!
+//! let boxes = [[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]];
+//! assert_eq!(nms(&boxes, &[0.9, 0.8, 0.7], 0.5), [0, 2]);
+//! ```
 
 mod batch_norm;
 mod conv2d;

@@ -9,7 +9,7 @@ use scrl_export::OnnxDetector;
 use scrl_transfer::data::Category;
 use scrl_transfer::data::{Preprocessing, Sample, collate};
 use scrl_transfer::detection::Detection;
-use scrl_transfer::evaluate::{detect_batch, to_source};
+use scrl_transfer::inference::{detect_batch, to_source};
 use scrl_transfer::{LoadedDetector, load_detector};
 
 use crate::cli::DetectorArgs;

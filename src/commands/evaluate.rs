@@ -8,10 +8,10 @@ use scrl_core::config;
 use scrl_core::engine::Monitor;
 use scrl_core::engine::atomic;
 use scrl_transfer::data::voc;
-use scrl_transfer::evaluate::{EvaluateOptions, check_classes, detect_with};
 use scrl_transfer::evaluation::{
     evaluate_detections, evaluate_files, evaluate_voc_files, write_results, write_voc_files,
 };
+use scrl_transfer::inference::{EvaluateOptions, check_classes, detect_with};
 use scrl_transfer::{DataSource, TransferConfig};
 use serde_json::Value;
 

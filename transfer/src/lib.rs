@@ -1,6 +1,6 @@
 //! Faster R-CNN/FPN and RetinaNet on COCO and VOC data: training from random or pretrained weights, evaluation, pictures.
 //!
-//! [`Transfer`] is the whole of a transfer run; [`evaluate`] measures a trained detector on any data set. A narrow detector,
+//! [`Transfer`] is the whole of a transfer run; [`inference`] runs and measures a trained detector on any data set. A narrow detector,
 //! trained for two iterations on generated scenes:
 //!
 //! ```
@@ -42,8 +42,8 @@ pub mod config;
 pub mod data;
 pub mod detection;
 pub mod error;
-pub mod evaluate;
 pub mod evaluation;
+pub mod inference;
 #[cfg(test)]
 mod test_data;
 pub mod train;

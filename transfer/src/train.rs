@@ -21,11 +21,11 @@ use crate::weights::{DETECTOR_FILE, InitWeights, save_detector};
 mod best;
 mod loss_values;
 mod run_data;
-mod training;
+mod training_state;
 
 pub use best::{BEST_FILE, Best};
 pub use loss_values::LossValues;
-pub use training::Training;
+pub use training_state::Training;
 
 use run_data::TransferData;
 

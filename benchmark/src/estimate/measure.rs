@@ -13,7 +13,7 @@ use scrl_core::engine::{Interrupt, Monitor, OpenMode, Progress, RunDir};
 use scrl_core::random::stream;
 use scrl_pretrain::{PretrainConfig, Pretraining};
 use scrl_synth::SynthConfig;
-use scrl_transfer::evaluate::{EvaluateOptions, detect_dataset};
+use scrl_transfer::inference::{EvaluateOptions, detect_dataset};
 use scrl_transfer::{InitWeights, Transfer, TransferConfig};
 
 use super::super::budget::{ImageCounts, Length};

@@ -10,7 +10,7 @@ use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use scrl_transfer::data::{Category, DetectionDataset, DetectionImage};
 use scrl_transfer::data::{Sample, collate};
 use scrl_transfer::detection::{DetectorConfig, Norm, Target};
-use scrl_transfer::evaluate::detect_batch;
+use scrl_transfer::inference::detect_batch;
 use scrl_transfer::train::Training;
 use scrl_transfer::{InitWeights, SolverConfig, TransferConfig};
 use serde_json::{Value, json};

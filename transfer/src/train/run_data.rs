@@ -15,8 +15,8 @@ use crate::config::TransferConfig;
 use crate::data::{TrainingLoader, TrainingLoaderOptions, collate};
 use crate::detection::{Detector, DetectorConfig, Norm, precise_bn};
 use crate::error::TransferError;
-use crate::evaluate::{EvaluateOptions, Evaluation, evaluate_model};
 use crate::evaluation::DetectionMetrics;
+use crate::inference::{EvaluateOptions, Evaluation, evaluate_model};
 use crate::weights::DetectorMetadata;
 
 /// The data of a run, and its config with what the data decides.
@@ -30,7 +30,7 @@ impl TransferData {
     pub fn load(config: &TransferConfig) -> Result<Self, TransferError> {
         let all = config.source("data.train", &config.data.train)?.load()?;
         let val = config.source("data.val", &config.data.val)?.load()?;
-        crate::evaluate::check_classes(&all.categories, &val.categories)?;
+        crate::inference::check_classes(&all.categories, &val.categories)?;
         let train = training_images(all, config)?;
         let mut config = config.clone();
         config.model.num_classes = train.categories.len();

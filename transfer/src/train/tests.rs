@@ -16,8 +16,8 @@ use super::*;
 use crate::config::SolverConfig;
 use crate::data::DataSource;
 use crate::detection::{DetectorConfig, Norm};
-use crate::evaluate::{EvaluateOptions, evaluate_weights};
 use crate::evaluation::{PrecisionRecall, read_results};
+use crate::inference::{EvaluateOptions, evaluate_weights};
 use crate::weights::init_detector;
 
 /// A VOC folder of six images with one bright square each, two of them for evaluation, and an empty one.
