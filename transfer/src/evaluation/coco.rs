@@ -1,5 +1,6 @@
 //! COCO's box metrics, computed by `hotcoco`, which reproduces pycocotools 2.0.11 (see the fixture).
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::data::{DetectionDataset, DetectionObject};
@@ -105,8 +106,9 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
     let mut dataset: Dataset = serde_json::from_slice(&text)
         .map_err(|e| EvaluationError::json(ground_truth, "COCO instances", e))?;
     dataset.annotations.iter_mut().for_each(fill_in_area);
+    number(ground_truth, &mut dataset.annotations);
     let mut found = results::read_rows(detections)?;
-    let images: std::collections::HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
+    let images: HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
     if let Some(index) = found.iter().position(|row| !images.contains(&row.image_id)) {
         return Err(EvaluationError::UnknownImageInFile {
             path: detections.to_path_buf(),
@@ -115,7 +117,7 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
             ground_truth: ground_truth.to_path_buf(),
         });
     }
-    let categories: std::collections::HashSet<u64> = dataset.categories.iter().map(|c| c.id).collect();
+    let categories: HashSet<u64> = dataset.categories.iter().map(|c| c.id).collect();
     let before = found.len();
     found.retain(|row| categories.contains(&row.category_id));
     if found.len() < before {
@@ -125,6 +127,23 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
         );
     }
     run(dataset, found)
+}
+
+/// Numbers the annotations from 1 in their order, and warns where their own ids do not tell them apart.
+///
+/// The evaluation finds an annotation by its id and takes 0 for none: of annotations without ids, or with one id, it would
+/// see only one.
+fn number(path: &Path, annotations: &mut [Annotation]) {
+    let ids: HashSet<u64> = annotations.iter().map(|annotation| annotation.id).collect();
+    if ids.len() < annotations.len() || ids.contains(&0) {
+        tracing::warn!(
+            file = %path.display(),
+            annotations = annotations.len(),
+            ids = ids.len(),
+            "the ids of the annotations are missing, 0 or not unique; each annotation is evaluated under a number of its own"
+        );
+    }
+    annotations.iter_mut().zip(1..).for_each(|(annotation, id)| annotation.id = id);
 }
 
 /// Gives an annotation without `area` that of its box, as [`coco::load`](crate::data::coco::load) does.

@@ -208,3 +208,22 @@ fn a_result_of_an_image_that_the_truth_lacks_is_named_with_its_file() {
     std::fs::write(&path, "[]").unwrap();
     assert_eq!(evaluate_files(&fixture("ground_truth.json"), &path).unwrap().ap, Some(0.0));
 }
+
+#[test]
+fn annotations_without_ids_with_id_0_or_with_one_id_are_all_evaluated() {
+    let text = std::fs::read(fixture("ground_truth.json")).unwrap();
+    let expected = evaluate_files(&fixture("ground_truth.json"), &fixture("detections.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("truth.json");
+    for id in [None, Some(0), Some(7)] {
+        let mut truth: Value = serde_json::from_slice(&text).unwrap();
+        for annotation in truth["annotations"].as_array_mut().unwrap() {
+            let annotation = annotation.as_object_mut().unwrap();
+            annotation.remove("id");
+            annotation.extend(id.map(|id: u64| ("id".to_string(), Value::from(id))));
+        }
+        std::fs::write(&path, serde_json::to_vec(&truth).unwrap()).unwrap();
+        let found = evaluate_files(&path, &fixture("detections.json")).unwrap();
+        assert_eq!(found, expected, "{id:?}");
+    }
+}
