@@ -9,63 +9,134 @@ use super::{Category, DetectionDataset, DetectionImage, DetectionObject, Dropped
 use scrl_core::data::DataError;
 use scrl_core::structures::BoxXyxy;
 
+/// What boxes need of an instances file; everything else in it may be anything.
 #[derive(Deserialize)]
-struct Instances {
-    images: Vec<ImageRecord>,
-    annotations: Vec<AnnotationRecord>,
-    categories: Vec<CategoryRecord>,
+pub(crate) struct Instances {
+    pub images: Vec<ImageRecord>,
+    pub annotations: Vec<AnnotationRecord>,
+    pub categories: Vec<CategoryRecord>,
 }
 
 #[derive(Deserialize)]
-struct ImageRecord {
-    id: u64,
-    file_name: String,
-    width: f64,
-    height: f64,
-}
-
-#[derive(Deserialize)]
-struct AnnotationRecord {
-    image_id: u64,
-    category_id: u64,
-    /// `[x, y, width, height]` in pixels.
-    bbox: [f64; 4],
-    area: Option<f64>,
+pub(crate) struct ImageRecord {
+    #[serde(deserialize_with = "whole")]
+    pub id: u64,
     #[serde(default)]
-    iscrowd: Flag,
+    pub file_name: String,
+    #[serde(default)]
+    pub width: f64,
+    #[serde(default)]
+    pub height: f64,
 }
 
 #[derive(Deserialize)]
-struct CategoryRecord {
-    id: u64,
-    name: String,
+pub(crate) struct AnnotationRecord {
+    #[serde(deserialize_with = "whole")]
+    pub image_id: u64,
+    #[serde(deserialize_with = "whole")]
+    pub category_id: u64,
+    /// `[x, y, width, height]` in pixels; none where the file has no four numbers.
+    #[serde(default, deserialize_with = "four_numbers")]
+    pub bbox: Option<[f64; 4]>,
+    pub area: Option<f64>,
+    pub iscrowd: Option<Flag>,
+    #[serde(default)]
+    id: serde_json::Value,
+}
+
+impl AnnotationRecord {
+    /// Square pixels: what the file says, else the box's.
+    pub fn area(&self) -> Option<f64> {
+        self.area.or(self.bbox.map(|[_, _, width, height]| width * height))
+    }
+
+    /// Whether it is a box around a group.
+    pub fn is_crowd(&self) -> bool {
+        self.iscrowd.as_ref().is_some_and(Flag::is_set)
+    }
+
+    /// Its id as the file has it; `null` where it has none.
+    pub fn id(&self) -> &serde_json::Value {
+        &self.id
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct CategoryRecord {
+    #[serde(deserialize_with = "whole")]
+    pub id: u64,
+    #[serde(default)]
+    pub name: String,
+}
+
+/// A whole number as exporters write it: `7`, `7.0` or `"7"`.
+pub(crate) fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Whole(u64),
+        Float(f64),
+        Text(String),
+        Other(serde::de::IgnoredAny),
+    }
+    let refused = |found: String| {
+        serde::de::Error::custom(format!("an id is {found}; expected a whole number of 0 or more"))
+    };
+    match Number::deserialize(deserializer)? {
+        Number::Whole(value) => Ok(value),
+        Number::Float(value) if value >= 0.0 && value.fract() == 0.0 && value < 2f64.powi(53) => {
+            Ok(value as u64)
+        }
+        Number::Float(value) => Err(refused(value.to_string())),
+        Number::Text(text) => text.trim().parse().map_err(|_| refused(format!("`{text}`"))),
+        Number::Other(_) => Err(refused("not a number".into())),
+    }
+}
+
+/// Four finite numbers, or none for anything else.
+fn four_numbers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<[f64; 4]>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let numbers: Vec<f64> =
+        value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect();
+    Ok(numbers.try_into().ok().filter(|numbers: &[f64; 4]| numbers.iter().all(|value| value.is_finite())))
+}
+
+/// Reads what boxes need of an instances file.
+///
+/// # Errors
+/// When the file cannot be read or does not hold instances.
+pub(crate) fn records(path: &Path) -> Result<Instances, DataError> {
+    let text = std::fs::read(path).map_err(|reason| DataError::read(path, reason))?;
+    serde_json::from_slice(without_mark(&text)).map_err(|e| DataError::invalid(path, json_reason(&e)))
+}
+
+/// Without the byte order mark that some editors put before UTF-8.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// COCO writes 0 and 1; other tools write false and true.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Flag {
-    Number(u64),
+pub(crate) enum Flag {
+    Number(f64),
     Bool(bool),
-}
-
-impl Default for Flag {
-    fn default() -> Self {
-        Self::Bool(false)
-    }
 }
 
 impl Flag {
     fn is_set(&self) -> bool {
-        !matches!(self, Self::Number(0) | Self::Bool(false))
+        match self {
+            Self::Number(value) => *value != 0.0,
+            Self::Bool(value) => *value,
+        }
     }
 }
 
 /// Reads an instances file whose images lie in `images`.
 ///
 /// Categories are sorted by id, and objects refer to them by position, so ids may have gaps. Boxes are clipped to their
-/// image; those that have no area then are left out and counted in [`DetectionDataset::dropped`]. A missing `area` is the
-/// box's. Images without annotations are kept.
+/// image; those that have no area then, and annotations without a box, are left out and counted in
+/// [`DetectionDataset::dropped`]. A missing `area` is the box's. Ids may be floats or digits in quotes. Images without annotations are kept.
 ///
 /// # Errors
 /// When the file cannot be read, is no such JSON, contradicts itself (an id used twice, or never defined), or names
@@ -81,11 +152,7 @@ pub fn load(annotations: &Path, images: &Path) -> Result<DetectionDataset, DataE
 /// # Errors
 /// As [`load`], missing images apart.
 pub fn read(annotations: &Path, images: &Path) -> Result<(DetectionDataset, Vec<DroppedBox>), DataError> {
-    let text = std::fs::read(annotations).map_err(|reason| DataError::read(annotations, reason))?;
-    let records: Instances =
-        serde_json::from_slice(&text).map_err(|e| DataError::invalid(annotations, json_reason(&e)))?;
-    drop(text);
-    assemble(records, annotations, images)
+    assemble(records(annotations)?, annotations, images)
 }
 
 fn json_reason(error: &serde_json::Error) -> String {
@@ -121,7 +188,7 @@ fn assemble(
             None => dropped.push(DroppedBox {
                 image: image.file_name.clone(),
                 category: categories[category].name.clone(),
-                bbox: record.bbox,
+                bbox: record.bbox.unwrap_or([f64::NAN; 4]),
             }),
         }
     }
@@ -175,7 +242,7 @@ fn side(value: f64, name: &str) -> Result<u32, String> {
 
 /// The object with its box clipped to the image; `None` when nothing is left of it.
 fn object(record: &AnnotationRecord, category: usize, image: &DetectionImage) -> Option<DetectionObject> {
-    let [x, y, width, height] = record.bbox;
+    let [x, y, width, height] = record.bbox?;
     let (right, bottom) = (f64::from(image.width), f64::from(image.height));
     let bbox = BoxXyxy::new(
         x.clamp(0.0, right) as f32,
@@ -183,15 +250,9 @@ fn object(record: &AnnotationRecord, category: usize, image: &DetectionImage) ->
         (x + width).clamp(0.0, right) as f32,
         (y + height).clamp(0.0, bottom) as f32,
     );
-    let area = record.area.unwrap_or(width * height) as f32;
+    let area = record.area()? as f32;
     let positive = bbox.width() > 0.0 && bbox.height() > 0.0;
-    positive.then(|| DetectionObject {
-        bbox,
-        category,
-        crowd: record.iscrowd.is_set(),
-        difficult: false,
-        area,
-    })
+    positive.then(|| DetectionObject { bbox, category, crowd: record.is_crowd(), difficult: false, area })
 }
 
 fn check_files(dataset: &DetectionDataset, annotations: &Path, images: &Path) -> Result<(), DataError> {
@@ -279,6 +340,34 @@ mod tests {
     }
 
     #[test]
+    fn what_exporters_write_is_understood() {
+        let odd = SMALL
+            .replace("\"id\": 9,", "\"id\": \"9\",")
+            .replace("\"image_id\": 9", "\"image_id\": 9.0")
+            .replace("\"iscrowd\": 0", "\"iscrowd\": 0.0")
+            .replace("\"license\": 3", "\"date_captured\": 0, \"license\": \"none\"")
+            .replace("\"segmentation\": []", "\"segmentation\": {\"counts\": null}, \"keypoints\": null")
+            .replace(
+                "\"info\": {\"year\": 2024}, \"licenses\": []",
+                "\"info\": \"none\", \"licenses\": null",
+            );
+        let expected = load_text(SMALL, &["a.jpg", "b.jpg"]).expect("a data set");
+        let found = load_text(&format!("\u{feff}{odd}"), &["a.jpg", "b.jpg"]).expect("a data set");
+        let objects =
+            |set: &DetectionDataset| set.images.iter().map(|i| (i.id, i.objects.clone())).collect::<Vec<_>>();
+        assert_eq!(objects(&found), objects(&expected));
+        for bbox in ["null", "[]", "[1, 2, null, 4]", "\"none\""] {
+            let set =
+                load_text(&SMALL.replace("[1.5, 2, 3, 4]", bbox), &["a.jpg", "b.jpg"]).expect("a data set");
+            assert_eq!((set.images[0].objects.len(), set.dropped), (1, 3), "{bbox}");
+        }
+        for id in ["1.5", "-1", "\"nine\"", "null"] {
+            let error = error_of(&SMALL.replace("\"image_id\": 9", &format!("\"image_id\": {id}")), &[]);
+            assert!(error.contains("expected a whole number"), "{error}");
+        }
+    }
+
+    #[test]
     fn an_image_without_annotations_is_kept() {
         let set = load_text(SMALL, &["a.jpg", "b.jpg"]).expect("a data set");
         assert_eq!(set.images[1].id, 4);
@@ -293,9 +382,7 @@ mod tests {
 
     #[test]
     fn malformed_json_names_the_file_and_the_position() {
-        for text in
-            ["{\n  \"images\": [}", "[]", "{\"images\": []}", "", &SMALL.replace("[1.5, 2, 3, 4]", "[1.5]")]
-        {
+        for text in ["{\n  \"images\": [}", "[]", "{\"images\": []}", ""] {
             let error = error_of(text, &[]);
             assert!(error.contains("instances_test.json") && error.contains("line "), "{error}");
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::data::{DetectionDataset, DetectionObject};
+use crate::data::{DetectionDataset, DetectionObject, coco};
 use hotcoco::params::IouType;
 use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image};
 use serde::{Deserialize, Serialize};
@@ -102,11 +102,7 @@ pub fn evaluate_coco(
 /// # Errors
 /// When a file cannot be read, is not such a JSON, or a result names an image that the instances file lacks.
 pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetrics, EvaluationError> {
-    let text = std::fs::read(ground_truth).map_err(|e| EvaluationError::io(ground_truth, e))?;
-    let mut dataset: Dataset = serde_json::from_slice(&text)
-        .map_err(|e| EvaluationError::json(ground_truth, "COCO instances", e))?;
-    dataset.annotations.iter_mut().for_each(fill_in_area);
-    number(ground_truth, &mut dataset.annotations);
+    let dataset = from_records(ground_truth, coco::records(ground_truth)?);
     let mut found = results::read_rows(detections)?;
     let images: HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
     if let Some(index) = found.iter().position(|row| !images.contains(&row.image_id)) {
@@ -129,28 +125,51 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
     run(dataset, found)
 }
 
-/// Numbers the annotations from 1 in their order, and warns where their own ids do not tell them apart.
+/// A file's boxes as they are, its annotations numbered from 1 in their order. Annotations without a box are left out. Warns
+/// where the file's own ids do not tell its annotations apart.
 ///
 /// The evaluation finds an annotation by its id and takes 0 for none: of annotations without ids, or with one id, it would
 /// see only one.
-fn number(path: &Path, annotations: &mut [Annotation]) {
-    let ids: HashSet<u64> = annotations.iter().map(|annotation| annotation.id).collect();
-    if ids.len() < annotations.len() || ids.contains(&0) {
+fn from_records(path: &Path, records: coco::Instances) -> Dataset {
+    let ids: HashSet<String> = records.annotations.iter().map(|record| record.id().to_string()).collect();
+    if ids.len() < records.annotations.len() || ids.contains("0") || ids.contains("null") {
         tracing::warn!(
             file = %path.display(),
-            annotations = annotations.len(),
+            annotations = records.annotations.len(),
             ids = ids.len(),
             "the ids of the annotations are missing, 0 or not unique; each annotation is evaluated under a number of its own"
         );
     }
-    annotations.iter_mut().zip(1..).for_each(|(annotation, id)| annotation.id = id);
-}
-
-/// Gives an annotation without `area` that of its box, as [`coco::load`](crate::data::coco::load) does.
-fn fill_in_area(annotation: &mut Annotation) {
-    if annotation.area.is_none() {
-        annotation.area = annotation.bbox.map(|[_, _, width, height]| width * height);
+    let count = records.annotations.len();
+    let boxes = records.annotations.into_iter().filter(|record| record.bbox.is_some());
+    let annotations: Vec<Annotation> = boxes
+        .zip(1..)
+        .map(|(record, id)| Annotation {
+            id,
+            image_id: record.image_id,
+            category_id: record.category_id,
+            bbox: record.bbox,
+            area: record.area(),
+            iscrowd: record.is_crowd(),
+            ..Default::default()
+        })
+        .collect();
+    if annotations.len() < count {
+        tracing::warn!(file = %path.display(), left_out = count - annotations.len(), "annotations without a box");
     }
+    let images = records.images.into_iter().map(|image| Image {
+        id: image.id,
+        file_name: image.file_name,
+        width: image.width as u32,
+        height: image.height as u32,
+        ..Default::default()
+    });
+    let categories = records.categories.into_iter().map(|category| Category {
+        id: category.id,
+        name: category.name,
+        ..Default::default()
+    });
+    Dataset { images: images.collect(), annotations, categories: categories.collect(), ..Default::default() }
 }
 
 fn run(dataset: Dataset, found: Vec<CocoResult>) -> Result<CocoMetrics, EvaluationError> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::data::DetectionDataset;
+use crate::data::{DetectionDataset, coco};
 use scrl_core::engine::atomic;
 use scrl_core::structures::BoxXyxy;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,9 @@ use crate::detection::Detection;
 /// One detection as COCO writes it: the data set's own ids, box as left, top, width and height in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CocoResult {
+    #[serde(deserialize_with = "coco::whole")]
     pub image_id: u64,
+    #[serde(deserialize_with = "coco::whole")]
     pub category_id: u64,
     pub bbox: [f64; 4],
     pub score: f64,
@@ -94,7 +96,8 @@ fn detection(row: &CocoResult, class: usize) -> Detection {
 
 pub(super) fn read_rows(path: &Path) -> Result<Vec<CocoResult>, EvaluationError> {
     let text = std::fs::read(path).map_err(|e| EvaluationError::io(path, e))?;
-    serde_json::from_slice(&text).map_err(|e| EvaluationError::json(path, "a list of COCO results", e))
+    serde_json::from_slice(coco::without_mark(&text))
+        .map_err(|e| EvaluationError::json(path, "a list of COCO results", e))
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ fn class_file(folder: &Path, split: &str, class: &str) -> Result<PathBuf, Evalua
 
 fn read_class(path: &Path, images: &HashMap<&str, usize>) -> Result<Vec<Found>, EvaluationError> {
     let text = std::fs::read_to_string(path).map_err(|e| EvaluationError::io(path, e))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let lines =
+        text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
             let wrong = |reason| EvaluationError::Line { path: path.to_path_buf(), line: index + 1, reason };

@@ -55,7 +55,7 @@ impl Annotation {
     /// When the file cannot be read or is no annotation.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let text = std::fs::read_to_string(path).map_err(|e| DataError::read(path, e))?;
-        quick_xml::de::from_str(&text)
+        quick_xml::de::from_str(text.trim_start_matches('\u{feff}'))
             .map_err(|e| DataError::invalid(path, format!("it is not a VOC annotation: {e}")))
     }
 

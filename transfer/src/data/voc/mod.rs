@@ -274,7 +274,11 @@ fn split_lists(year: &Path) -> Result<BTreeMap<String, Vec<String>>, DataError> 
             continue;
         };
         let text = std::fs::read_to_string(&path).map_err(|e| DataError::read(&path, e))?;
-        let names = text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_string);
+        let names = text
+            .trim_start_matches('\u{feff}')
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .map(str::to_string);
         lists.insert(stem.to_string_lossy().into_owned(), names.collect());
     }
     Ok(lists)
