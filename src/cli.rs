@@ -28,7 +28,7 @@ pub use replay::*;
 #[derive(Debug, Parser)]
 #[command(name = "scrl", version, max_term_width = 100)]
 pub struct Cli {
-    /// Print errors and results alone.
+    /// Print only errors and results.
     #[arg(long, short, global = true)]
     pub quiet: bool,
     #[command(subcommand)]
@@ -53,7 +53,7 @@ pub enum Command {
     Replay(ReplayArgs),
 }
 
-/// Write procedural scenes as a COCO dataset with class folders, so that everything runs with no download.
+/// Write procedural scenes as a COCO data set with class folders, so that everything runs without a download.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  scrl synth --out data/scenes --set train=400 --set width=160 --set height=160"
@@ -82,18 +82,18 @@ pub struct RunArgs {
     /// Overrides one setting of the configuration, for example `schedule.epochs=20`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Go on from the last checkpoint of the run.
+    /// Continue from the last checkpoint of the run.
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Delete what the run directory holds and start anew.
+    /// Delete the content of the run directory and start again.
     #[arg(long)]
     pub overwrite: bool,
-    /// Where to compute: `cpu` or `cuda:N`.
+    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }
 
-/// Pretrain a backbone on a folder of images by SCRL, BYOL or supervised classification.
+/// Pretrain a backbone on a folder of images with SCRL, BYOL, DenseCL or supervised classification.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  scrl pretrain --config configs/pretrain/scrl_small.toml --data photos --out runs/scrl"
@@ -105,8 +105,7 @@ pub struct PretrainArgs {
     /// Folder of images, read recursively; may be given several times.
     #[arg(long, required = true)]
     pub data: Vec<PathBuf>,
-    /// Folder of images that health checks look at and training does not see; without it they look at training
-    /// images.
+    /// Folder of images for health checks that training does not see; by default they use training images.
     #[arg(long, value_name = "DIR")]
     pub held_out: Option<PathBuf>,
     /// Weights to start the backbone from: a run directory, or a file that `scrl convert` reads.

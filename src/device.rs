@@ -9,10 +9,10 @@ pub fn parse(name: &str) -> Result<Device> {
         ("cpu", "0") => cpu(),
         ("cuda", index) => match index.parse() {
             Ok(index) => cuda(index),
-            Err(_) => bail!("`{name}` is no device; expected cuda:N with a number, for example cuda:0"),
+            Err(_) => bail!("`{name}` is not a device; expected cuda:N with a number, for example cuda:0"),
         },
         ("wgpu", "0") => wgpu(),
-        _ => bail!("`{name}` is no device; expected cpu, cuda:N or wgpu"),
+        _ => bail!("`{name}` is not a device; expected cpu, cuda:N or wgpu"),
     }
 }
 

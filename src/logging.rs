@@ -11,7 +11,7 @@ use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 static RUN_LOG: Mutex<Option<File>> = Mutex::new(None);
 
-/// Installs the subscriber; `quiet` leaves warnings alone on standard error.
+/// Installs the subscriber; with `quiet`, only warnings and errors reach standard error.
 pub fn init(quiet: bool) {
     let level = if quiet { LevelFilter::WARN } else { LevelFilter::INFO };
     let ours = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("scrl"));

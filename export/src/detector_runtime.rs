@@ -72,7 +72,7 @@ impl OnnxDetector {
     /// a core.
     ///
     /// # Errors
-    /// When ONNX Runtime is missing, or the file cannot be read or is no exported detector.
+    /// When ONNX Runtime is missing, or the file cannot be read or is not an exported detector.
     pub fn open(path: &Path, threads: usize) -> Result<Self, ExportError> {
         let session = runtime()?.session(path, threads)?;
         let wrong = |reason: String| ExportError::NotDetector { path: path.to_path_buf(), reason };

@@ -109,7 +109,7 @@ pub enum ExportError {
         reason: String,
     },
     /// A model that is no detector of `scrl export detector`.
-    #[error("`{path}` is no exported detector: {reason}; write one with `scrl export detector`")]
+    #[error("`{path}` is not an exported detector: {reason}; write one with `scrl export detector`")]
     NotDetector {
         /// The ONNX file.
         path: PathBuf,

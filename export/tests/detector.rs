@@ -293,7 +293,7 @@ fn a_model_that_is_no_detector_is_refused_by_its_kind() {
     let path = case.folder.path().join("pyramid.onnx");
     export_pyramid(&case.model, &case.info, &path, &ExportOptions::default()).unwrap();
     let error = OnnxDetector::open(&path, 1).unwrap_err().to_string();
-    assert!(error.contains("pyramid.onnx` is no exported detector: it is a pyramid"), "{error}");
+    assert!(error.contains("pyramid.onnx` is not an exported detector: it is a pyramid"), "{error}");
     let mut other = case.info.clone();
     other.metadata.categories[0].name = "another".to_string();
     let path = case.export(&DetectorOptions::default());

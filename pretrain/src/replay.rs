@@ -71,7 +71,7 @@ pub fn save(folder: &Path, batch: &[ImageViews], info: &ReplayInfo) -> Result<Pa
 /// When the file cannot be read or is no such file.
 pub fn load(path: &Path) -> Result<(Vec<ImageViews>, ReplayInfo), CheckpointError> {
     let (tensors, metadata) = read_safetensors(path)?;
-    let problem = |what: &str| format_error(path, format!("{what}; it is no saved batch"));
+    let problem = |what: &str| format_error(path, format!("{what}; it is not a saved batch"));
     let text = metadata.get(KEY).ok_or_else(|| problem("it has no description of its step"))?;
     let info: ReplayInfo = serde_json::from_str(text).map_err(|error| problem(&error.to_string()))?;
     let count = info.indices.len();

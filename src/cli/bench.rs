@@ -25,16 +25,16 @@ pub enum BenchCommand {
     RoiAlign(BenchRoiAlignArgs),
 }
 
-/// How long to measure, and on what.
+/// How long and where to measure.
 #[derive(Debug, Args)]
 pub struct BenchRunArgs {
-    /// Timed repetitions after one to warm up; their median counts.
+    /// Timed repetitions after one warm-up; reports the median.
     #[arg(long, default_value_t = 4, value_parser = count)]
     pub steps: usize,
     /// Threads of the CPU kernels.
     #[arg(long, default_value_t = 2, value_parser = count)]
     pub threads: usize,
-    /// Where to compute: `cpu` or `cuda:N`.
+    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }
@@ -46,13 +46,13 @@ pub struct BenchPretrainArgs {
     /// resnet18, resnet34, resnet50 or resnet101.
     #[arg(long, default_value = "resnet50", value_parser = arch)]
     pub arch: Arch,
-    /// Images a step, two views each.
+    /// Images per step, two views each.
     #[arg(long, default_value_t = 8, value_parser = several)]
     pub batch: usize,
     /// Side of a view, in pixels.
     #[arg(long, default_value_t = 224, value_parser = side)]
     pub size: u32,
-    /// Boxes an image that both views show.
+    /// Boxes per image that both views show.
     #[arg(long, default_value_t = 10, value_parser = count)]
     pub boxes: usize,
     /// How parameters are updated.
@@ -95,7 +95,7 @@ pub struct BenchDetectorArgs {
     /// resnet18, resnet34, resnet50 or resnet101.
     #[arg(long, default_value = "resnet50", value_parser = arch)]
     pub arch: Arch,
-    /// Images a step.
+    /// Images per step.
     #[arg(long, default_value_t = 2, value_parser = count)]
     pub batch: usize,
     /// Height of an image, in pixels.
@@ -104,10 +104,10 @@ pub struct BenchDetectorArgs {
     /// Width of an image, in pixels.
     #[arg(long, default_value_t = 640, value_parser = side)]
     pub width: u32,
-    /// Classes, the background among them.
+    /// Number of classes, including the background.
     #[arg(long, default_value_t = 4, value_parser = several)]
     pub classes: usize,
-    /// Objects an image.
+    /// Objects per image.
     #[arg(long, default_value_t = 13, value_parser = count)]
     pub boxes: usize,
     #[command(flatten)]
@@ -121,7 +121,7 @@ pub struct BenchAugmentArgs {
     /// Folder of images, read recursively.
     #[arg(long)]
     pub data: PathBuf,
-    /// At most so many of its images, the first by path.
+    /// Maximum number of images, the first by path.
     #[arg(long, default_value_t = 400, value_parser = count)]
     pub images: usize,
     /// Side of a view, in pixels.
@@ -129,7 +129,7 @@ pub struct BenchAugmentArgs {
     pub size: u32,
 }
 
-/// RoIAlign 7×7 with two sampling points a cell and axis, forward and backward.
+/// RoIAlign 7×7 with two sampling points per cell and axis, forward and backward.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  scrl bench roi-align --rois 512 --channels 256")]
 pub struct BenchRoiAlignArgs {

@@ -25,7 +25,7 @@ pub struct EvaluateArgs {
     /// Writes the detections in the form of the data: COCO's results JSON, or a folder of the VOC kit's text files.
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "ground_truth")]
     pub detections_out: Option<PathBuf>,
-    /// Images a batch; in a batch of different sizes padding can change the last digits.
+    /// Images per batch; in a batch of different sizes padding can change the last digits.
     #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub batch: usize,
     /// COCO instances JSON, or a VOC folder or development kit.
@@ -40,7 +40,7 @@ pub struct EvaluateArgs {
     /// Writes the metrics to this JSON file.
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Where to compute: `cpu` or `cuda:N`; a model runs on the CPU.
+    /// Where to compute: `cpu`, `cuda:N` or `wgpu`; an exported model runs on the CPU.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

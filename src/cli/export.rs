@@ -8,7 +8,7 @@ use scrl_core::models::Arch;
 use scrl_export::InputKind;
 use scrl_transfer::detection::Variant;
 
-/// Emit ONNX and prove it with ONNX Runtime.
+/// Export to ONNX and validate with ONNX Runtime.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  scrl export detector --run runs/birds --out birds.onnx")]
 pub struct ExportArgs {
@@ -71,7 +71,7 @@ pub struct FormatArgs {
 /// Export a whole detector, suppression included, with dynamic batch and size; a mismatch with ONNX Runtime is a failure.
 ///
 /// Inputs: images [N, 3, H, W] and image_sizes [N, 2] (height and width without padding). Outputs: boxes [N, 100, 4] in
-/// pixels of the input, scores [N, 100], labels [N, 100] (index of the class from 0), num_detections, one an image. Writes a report
+/// pixels of the input, scores [N, 100], labels [N, 100] (index of the class from 0), num_detections per image. Writes a report
 /// of the validation to OUT.validation.json.
 #[derive(Debug, Args)]
 #[command(
@@ -88,13 +88,13 @@ pub struct ExportDetectorArgs {
     /// File to write.
     #[arg(long)]
     pub out: PathBuf,
-    /// The weights are a state dict, and these are its detector's numbers.
+    /// The weights are a state dict of this variant.
     #[arg(long, value_enum, requires_all = ["weights", "classes"])]
     pub variant: Option<VariantArg>,
     /// The state dict's backbone, for example resnet50.
     #[arg(long, default_value = "resnet50", value_parser = arch, requires = "variant")]
     pub arch: Arch,
-    /// The state dict's classes without the background: their number, or a text file with one name a line. Either
+    /// The state dict's classes without the background: their number, or a text file with one name per line. Either
     /// may count the background, as the first.
     #[arg(long, requires = "variant", value_name = "NUMBER|FILE")]
     pub classes: Option<String>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 
-/// Look at what training sees and what a backbone makes of it.
+/// Inspect augmented views, data sets, curves of runs and ONNX files.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  scrl inspect views --config configs/pretrain/scrl_small.toml --data photos --out sheet.png"
@@ -34,7 +34,7 @@ pub struct InspectDatasetArgs {
     /// A COCO or VOC folder, or a folder of images (its subfolders train, val and test are splits).
     #[arg(long)]
     pub data: PathBuf,
-    /// Split to examine, may be given several times; all by default.
+    /// Split to examine; may be given several times. All splits by default.
     #[arg(long = "split", value_name = "NAME")]
     pub splits: Vec<String>,
     /// Folder for the report and the pages; files of the same names are replaced.
@@ -48,7 +48,7 @@ pub struct InspectDatasetArgs {
     pub seed: u64,
 }
 
-/// Draw the curves of one run, or of several to compare: loss, learning rate and all else that they log.
+/// Draw the curves of one run, or of several for comparison: loss, learning rate and everything else that they log.
 ///
 /// Writes an SVG file for every number that the runs' metrics.jsonl has more than once, and prints where it started and
 /// ended. Of a finished transfer run, a folder of its name gets losses, AP and precision–recall curves.
@@ -63,7 +63,7 @@ pub struct InspectRunArgs {
     pub out: PathBuf,
 }
 
-/// Draw augmented views with their matched boxes, one row an image, as a picture.
+/// Draw augmented views with their matched boxes, one row per image.
 ///
 /// The images are the first of a run's first epoch, augmented as that run augments them. A pair of boxes has one colour
 /// and one number in both views. With --weights a third picture shows how alike a box of view 1 and each place of view 2
@@ -97,7 +97,7 @@ pub struct InspectViewsArgs {
     /// Number of the box whose similarity is shown; the largest of view 1 by default.
     #[arg(long = "box", value_name = "NUMBER", requires = "weights")]
     pub box_number: Option<usize>,
-    /// Where to compute: `cpu` or `cuda:N`.
+    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

@@ -19,7 +19,7 @@ pub struct DetectorArgs {
     pub model: Option<PathBuf>,
 }
 
-/// Draw what a detector finds in images, and write it as COCO results.
+/// Draw the detections in images, and write them as COCO results.
 ///
 /// OUT gets every image under its relative name with the boxes of at least --score drawn, and predictions.json with all that
 /// the detector found, in COCO's results format with the files' names and sizes and the classes' names.
@@ -40,16 +40,16 @@ pub struct PredictArgs {
     /// Detections of at least this score are drawn and printed.
     #[arg(long, default_value_t = 0.5)]
     pub score: f32,
-    /// Print one JSON object a line for each image instead of text.
+    /// Print one line of JSON per image instead of text.
     #[arg(long)]
     pub json: bool,
-    /// Images a batch; in a batch of different sizes padding can change the last digits.
+    /// Images per batch; in a batch of different sizes padding can change the last digits.
     #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub batch: usize,
     /// Replace files of the same names in OUT.
     #[arg(long)]
     pub overwrite: bool,
-    /// Where to compute: `cpu` or `cuda:N`; a model runs on the CPU.
+    /// Where to compute: `cpu`, `cuda:N` or `wgpu`; an exported model runs on the CPU.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Judge a frozen backbone by labelled images: nearest neighbours and a linear classifier.
+/// Evaluate a frozen backbone on labelled images: k-nearest neighbours and a linear classifier.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  scrl probe runs/scrl --data photos-by-class\n\nBoth are measured unless --knn or --linear names one. \
@@ -17,7 +17,7 @@ pub struct ProbeArgs {
     /// Weights instead of a run: a .safetensors, .pth or .pt file.
     #[arg(long)]
     pub weights: Option<PathBuf>,
-    /// Folder of images in one folder a class.
+    /// Folder with one sub-folder of images per class.
     #[arg(long)]
     pub data: PathBuf,
     /// Held-out images in folders of the same names; otherwise a share of --data is held out.
@@ -26,10 +26,10 @@ pub struct ProbeArgs {
     /// Share of each class that is held out, chosen by a hash of the file names.
     #[arg(long, default_value_t = 0.2, conflicts_with = "val")]
     pub val_fraction: f64,
-    /// Measure the nearest neighbours.
+    /// Evaluate the nearest neighbours.
     #[arg(long)]
     pub knn: bool,
-    /// Measure the linear classifier.
+    /// Evaluate the linear classifier.
     #[arg(long)]
     pub linear: bool,
     /// Neighbours that vote.
@@ -41,10 +41,10 @@ pub struct ProbeArgs {
     /// Epochs of the linear classifier.
     #[arg(long, default_value_t = 80)]
     pub epochs: u64,
-    /// Features a step of the linear classifier.
+    /// Batch size of the linear classifier.
     #[arg(long, default_value_t = 256)]
     pub batch: usize,
-    /// Rate of the linear classifier for a batch of 256; 0.2, and 0.05 for BYOL, by default.
+    /// Learning rate of the linear classifier for a batch of 256; 0.2, and 0.05 for BYOL, by default.
     #[arg(long)]
     pub lr: Option<f64>,
     /// Seed of the linear classifier.
@@ -59,7 +59,7 @@ pub struct ProbeArgs {
     /// JSON file for the result; RUN/probe.json by default, none for --weights.
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Where to compute: `cpu` or `cuda:N`.
+    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

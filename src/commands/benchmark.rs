@@ -85,7 +85,7 @@ pub fn cell(args: BenchmarkCellArgs, mut monitor: Monitor) -> Result<Ending> {
     let file =
         std::fs::File::open(&args.job).with_context(|| format!("cannot read `{}`", args.job.display()))?;
     let job: JobFile = serde_json::from_reader(BufReader::new(file))
-        .with_context(|| format!("`{}` is no job of this program", args.job.display()))?;
+        .with_context(|| format!("`{}` is not a job of this program", args.job.display()))?;
     monitor.progress = Box::new(PipedProgress::default());
     Ok(match job.run(&args.device, &host()?, &mut monitor)? {
         JobEnd::Done => Ending::Done,

@@ -139,7 +139,7 @@ fn report_is_whole(out: &Path) {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     let parts = [
         "not separable",
-        "Seeds vary the fine-tuning alone",
+        "Seeds vary only the fine-tuning",
         "95 % interval",
         "Effective rank",
         "AP of each class",

@@ -197,7 +197,7 @@ fn files_that_are_no_exported_detectors_and_missing_runtimes_are_named() {
     let backbone = tmp.path().join("backbone.onnx");
     succeed(&["export", "backbone", "--weights", text(&run), "--out", text(&backbone)]);
     let error = predict(&backbone);
-    assert!(error.contains("`TMP/backbone.onnx` is no exported detector: it is a backbone"), "{error}");
+    assert!(error.contains("`TMP/backbone.onnx` is not an exported detector: it is a backbone"), "{error}");
     assert!(error.contains("write one with `scrl export detector`") && !out.exists(), "{error}");
 }
 

@@ -347,7 +347,7 @@ impl Reader<'_> {
             (Some(_), Some(name)) if !arms.iter().any(|arm| arm.name == *name && arm.recipe().is_some()) => {
                 Err(self.invalid(
                     "budget_reference",
-                    format!("`{name}` is no pretrained init of `inits`; name one that is"),
+                    format!("`{name}` is not a pretrained initialisation of `inits`; name one that is"),
                 ))
             }
             _ => Ok(()),

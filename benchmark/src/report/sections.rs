@@ -33,7 +33,7 @@ fn seeds_sentence(finished: &Finished) -> String {
     let varies = match (seeds, pretrainings) {
         (1, _) => return "There is one seed: nothing here tells a difference from chance.".into(),
         (_, 1) => {
-            "Seeds vary the fine-tuning alone (initial heads, labelled images, their order): each init was \
+            "Seeds vary only the fine-tuning (initial heads, labelled images, their order): each init was \
                    pretrained once, so what another pretraining would give is not part of the intervals."
                 .to_string()
         }

@@ -44,7 +44,7 @@ pub(super) fn decode(
     let problem = |error| {
         CheckpointError::format(
             path,
-            format!("it is no safetensors file ({error}); it may be cut off, copy or download it again"),
+            format!("it is not a safetensors file ({error}); it may be cut off, copy or download it again"),
         )
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(problem)?;
@@ -142,6 +142,6 @@ mod tests {
     #[test]
     fn a_file_of_another_kind_is_refused_by_name() {
         let error = decode(b"PK\x03\x04 not this", Path::new("w.zip")).unwrap_err().to_string();
-        assert!(error.starts_with("cannot understand `w.zip`: it is no safetensors file"), "{error}");
+        assert!(error.starts_with("cannot understand `w.zip`: it is not a safetensors file"), "{error}");
     }
 }

@@ -46,7 +46,7 @@ pub enum ProbeError {
     )]
     NoLabels { path: PathBuf },
     #[error(
-        "class `{class}` of `{path}` is no class of the training images; the classes must have the same names"
+        "class `{class}` of `{path}` is not a class of the training images; the classes must have the same names"
     )]
     UnknownClass { class: String, path: PathBuf },
     #[error("no class of `{path}` has two images, so none can be held out; add images or pass --val")]

@@ -59,7 +59,7 @@ fn refuse_what_cannot_be_shown(args: &InspectViewsArgs, settings: &PretrainConfi
         let count = settings.boxes.count;
         ensure!(
             number < count,
-            "there is no box {number}: the recipe draws {count} boxes an image, numbered from 0"
+            "there is no box {number}: the recipe draws {count} boxes per image, numbered from 0"
         );
     }
     Ok(())

@@ -318,7 +318,7 @@ fn files_that_are_no_weights_are_told_what_they_are() {
         ("e.pth", &legacy[..legacy.len() / 2], "it is no PyTorch state dict ("),
         ("f.pth", &plain[..plain.len() / 2], "if it was copied or downloaded, do so again"),
         ("g.safetensors", &whole[..whole.len() / 2], "it may be cut off, copy or download it again"),
-        ("h.safetensors", &whole[..20], "it is no safetensors file"),
+        ("h.safetensors", &whole[..20], "it is not a safetensors file"),
     ];
     for (name, bytes, expected) in cases {
         let path = dir.path().join(name);

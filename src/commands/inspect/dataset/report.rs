@@ -194,7 +194,7 @@ fn print_boxes(boxes: &BoxStatistics) {
     );
     if let Some(per_image) = &boxes.per_image {
         let without = boxes.images_without_boxes;
-        print_row("an image", &format!("{}; {without} images without boxes", spread(per_image)));
+        print_row("per image", &format!("{}; {without} images without boxes", spread(per_image)));
     }
 }
 
