@@ -88,7 +88,7 @@ fn a_batch_of_another_run_and_a_file_that_is_no_batch_are_refused() {
     assert!(message.contains("does not belong to the run"), "{message}");
     let weights = other.join("weights/backbone.safetensors");
     let message = fail(&["replay", text(&weights)], tmp.path());
-    assert!(message.contains("no saved batch"), "{message}");
+    assert!(message.contains("not a saved batch"), "{message}");
 }
 
 #[test]
