@@ -185,6 +185,6 @@ mod tests {
         let tensors = TensorMap::from([("w".to_string(), TensorData::new(vec![1.0f32], [1]))]);
         write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
         let error = load(&path).unwrap_err().to_string();
-        assert!(error.contains("weights.safetensors") && error.contains("no saved batch"), "{error}");
+        assert!(error.contains("weights.safetensors") && error.contains("not a saved batch"), "{error}");
     }
 }
