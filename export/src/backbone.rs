@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use onnx_ir::ModelProto;
 use scrl_core::checkpoint::weights::BackboneMetadata;
-use scrl_core::models::{Block, Features, Level, ResNet, ResNetConfig};
+use scrl_core::models::{Block, Features, Level, NamedLayer, ResNet, ResNetConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::ExportError;
@@ -142,8 +142,8 @@ fn check_architecture(
 }
 
 fn last_channels(model: &ResNet) -> usize {
-    let Some(block) = model.layer4.last() else { return 0 };
-    block.conv3.as_ref().unwrap_or(&block.conv2).weight.dims()[0]
+    let last = model.layer4.last().and_then(|block| block.body().pop());
+    last.map_or(0, |layer| layer.conv.weight.dims()[0])
 }
 
 fn backbone_graph(
@@ -225,19 +225,19 @@ fn residual(
     input: &Value,
     fold: bool,
 ) -> Result<Value, ExportError> {
-    let pair = |graph: &mut Graph, layer: (&str, &_), norm: (&str, &_), x: &Value| {
-        let paths = [format!("{path}.{}", layer.0), format!("{path}.{}", norm.0)];
-        conv_norm(graph, (&paths[0], layer.1), (&paths[1], norm.1), x, fold)
+    let layer = |graph: &mut Graph, layer: NamedLayer, x: &Value| {
+        let [conv, norm] = layer.keys.map(|key| format!("{path}.{key}"));
+        conv_norm(graph, (&conv, layer.conv), (&norm, layer.norm), x, fold)
     };
-    let x = pair(graph, ("conv1", &block.conv1), ("bn1", &block.bn1), input)?;
-    let x = relu(graph, &format!("{path}.relu1"), &x);
-    let mut x = pair(graph, ("conv2", &block.conv2), ("bn2", &block.bn2), &x)?;
-    if let (Some(conv3), Some(bn3)) = (&block.conv3, &block.bn3) {
-        x = relu(graph, &format!("{path}.relu2"), &x);
-        x = pair(graph, ("conv3", conv3), ("bn3", bn3), &x)?;
+    let mut x = input.clone();
+    for (index, named) in block.body().into_iter().enumerate() {
+        if index > 0 {
+            x = relu(graph, &format!("{path}.relu{index}"), &x);
+        }
+        x = layer(graph, named, &x)?;
     }
-    let identity = match &block.downsample {
-        Some((shortcut, norm)) => pair(graph, ("downsample.0", shortcut), ("downsample.1", norm), input)?,
+    let identity = match block.shortcut() {
+        Some(shortcut) => layer(graph, shortcut, input)?,
         None => input.clone(),
     };
     let sum = graph.node(&format!("{path}.add"), "Add", &[&x, &identity], vec![]);

@@ -3,7 +3,7 @@
 //! C channels, H×W cells of the pooled feature map, K boxes of an image.
 
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 use scrl_pretrain::image_views::{ImageViews, stack_views};
 use scrl_pretrain::pooling::{pool_boxes, rois};
 
@@ -96,7 +96,7 @@ impl ImageFeatures {
     ///
     /// `device` must have no gradients.
     pub fn compute(
-        encoder: &ResNet,
+        encoder: &Backbone,
         image: &ImageViews,
         level: Level,
         device: &Device,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use scrl_core::checkpoint::weights::{self, BackboneMetadata, ImportOptions};
-use scrl_core::models::{ResNet, ResNetConfig};
+use scrl_core::models::{Backbone, ResNetConfig};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 
 use crate::config::PretrainConfig;
@@ -24,7 +24,7 @@ pub(crate) fn load_encoder(
     path: &Path,
     settings: &PretrainConfig,
     device: &Device,
-) -> Result<ResNet, PretrainError> {
+) -> Result<Backbone, PretrainError> {
     let (encoder, found, metadata) = weights::load_backbone(path, device)?;
     check_arch(path, found, settings)?;
     tracing::info!(

@@ -19,7 +19,7 @@ pub use super::metadata::BackboneMetadata;
 use super::safetensors;
 use crate::engine::atomic;
 use crate::models::parameters::{self, TensorMap};
-use crate::models::{ResNet, ResNetConfig};
+use crate::models::{Backbone, ResNetConfig};
 use crate::random;
 
 pub use import::{Import, ImportOptions, import};
@@ -30,7 +30,7 @@ pub use report::{KeyReport, ShapeMismatch};
 /// Writes a backbone, running statistics included, with torchvision's keys.
 pub fn save_backbone(
     path: &Path,
-    backbone: &ResNet,
+    backbone: &Backbone,
     metadata: &BackboneMetadata,
 ) -> Result<(), CheckpointError> {
     write_backbone(path, &parameters::collect(backbone), metadata, Layout::Torchvision)
@@ -39,7 +39,7 @@ pub fn save_backbone(
 /// Writes a backbone's tensors, given under torchvision's keys, in a layout, with the metadata that its reader needs.
 ///
 /// # Errors
-/// When a key is none of a ResNet, or the file cannot be written.
+/// When a key is not one of a ResNet, or the file cannot be written.
 pub fn write_backbone(
     path: &Path,
     tensors: &TensorMap,
@@ -83,7 +83,7 @@ fn detectron2_settings(metadata: &BackboneMetadata) -> BTreeMap<String, String> 
 pub fn load_backbone(
     path: &Path,
     device: &Device,
-) -> Result<(ResNet, ResNetConfig, BackboneMetadata), CheckpointError> {
+) -> Result<(Backbone, ResNetConfig, BackboneMetadata), CheckpointError> {
     let import = import(path, &ImportOptions::default())?.complete()?;
     import.log();
     // The initial values are replaced to the last one: the import is complete.

@@ -7,6 +7,11 @@ use burn::tensor::{Device, Tensor};
 use scrl_ops::{MaxPool2dOptions, max_pool2d};
 use serde::{Deserialize, Serialize};
 
+mod layout;
+
+use layout::{BODY, SHORTCUT};
+pub use layout::{BlockLayout, ConvLayout, ResNetLayout};
+
 use super::features::{Features, Level};
 use super::layers::{BatchNorm, Conv2d, Conv2dConfig};
 use crate::random::Rng;
@@ -87,30 +92,20 @@ impl ResNetConfig {
         [1, 2, 4, 8].map(|factor| self.stem_channels() * factor * self.arch.expansion())
     }
 
+    /// A network of random weights: Kaiming's normal ones, batch norms at one and zero.
     pub fn init(&self, rng: &mut Rng, device: &Device) -> ResNet {
-        let stem = self.stem_channels();
-        let mut inputs = stem;
-        let mut stage = |index: usize, stride: usize| {
-            let inner = stem << index;
-            let outputs = inner * self.arch.expansion();
-            (0..self.arch.blocks()[index])
-                .map(|block| {
-                    let stride = if block == 0 { stride } else { 1 };
-                    let built = Block::init(self.arch, [inputs, inner, outputs], stride, rng, device);
-                    inputs = outputs;
-                    built
-                })
-                .collect::<Vec<_>>()
-        };
-        let (layer1, layer2, layer3, layer4) = (stage(0, 1), stage(1, 2), stage(2, 2), stage(3, 2));
-        ResNet {
-            conv1: Conv2dConfig { padding: 3, ..Conv2dConfig::new([3, stem], 7).stride(2) }.init(rng, device),
-            bn1: BatchNorm::init(stem, device),
-            layer1,
-            layer2,
-            layer3,
-            layer4,
-        }
+        let layout = self.layout();
+        let [layer1, layer2, layer3, layer4] =
+            layout.stages.map(|stage| stage.iter().map(|block| Block::init(block, rng, device)).collect());
+        let (conv1, bn1) = layout.stem.init(rng, device);
+        ResNet { conv1, bn1, layer1, layer2, layer3, layer4 }
+    }
+}
+
+impl ConvLayout {
+    fn init(&self, rng: &mut Rng, device: &Device) -> (Conv2d, BatchNorm) {
+        let conv = Conv2dConfig::new(self.channels, self.kernel).stride(self.stride);
+        (conv.init(rng, device), BatchNorm::init(self.channels[1], device))
     }
 }
 
@@ -189,6 +184,17 @@ fn forward_stage(blocks: &[Block], input: Tensor<4>) -> Tensor<4> {
     blocks.iter().fold(input, |x, block| block.forward(x))
 }
 
+/// A convolution of a block and its batch norm.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedLayer<'a> {
+    /// The keys of both in the block, for example `conv2` and `bn2`.
+    pub keys: [&'static str; 2],
+    /// The convolution.
+    pub conv: &'a Conv2d,
+    /// The batch norm behind it.
+    pub norm: &'a BatchNorm,
+}
+
 /// A basic block (two 3×3) or, with `conv3`, a bottleneck (1×1, 3×3, 1×1).
 #[derive(Module, Debug)]
 pub struct Block {
@@ -202,26 +208,13 @@ pub struct Block {
 }
 
 impl Block {
-    fn init(arch: Arch, channels: [usize; 3], stride: usize, rng: &mut Rng, device: &Device) -> Self {
-        let [inputs, inner, outputs] = channels;
-        let bottleneck = arch.expansion() > 1;
-        let (conv1, conv2) = if bottleneck {
-            (Conv2dConfig::new([inputs, inner], 1), Conv2dConfig::new([inner, inner], 3).stride(stride))
-        } else {
-            (Conv2dConfig::new([inputs, inner], 3).stride(stride), Conv2dConfig::new([inner, inner], 3))
-        };
-        Self {
-            conv1: conv1.init(rng, device),
-            bn1: BatchNorm::init(inner, device),
-            conv2: conv2.init(rng, device),
-            bn2: BatchNorm::init(inner, device),
-            conv3: bottleneck.then(|| Conv2dConfig::new([inner, outputs], 1).init(rng, device)),
-            bn3: bottleneck.then(|| BatchNorm::init(outputs, device)),
-            downsample: (stride != 1 || inputs != outputs).then(|| {
-                let conv = Conv2dConfig::new([inputs, outputs], 1).stride(stride);
-                (conv.init(rng, device), BatchNorm::init(outputs, device))
-            }),
-        }
+    fn init(layout: &BlockLayout, rng: &mut Rng, device: &Device) -> Self {
+        let mut layer = |layout: &ConvLayout| layout.init(rng, device);
+        let (conv1, bn1) = layer(&layout.body[0]);
+        let (conv2, bn2) = layer(&layout.body[1]);
+        let (conv3, bn3) = layout.body.get(2).map(&mut layer).unzip();
+        let downsample = layout.shortcut.as_ref().map(layer);
+        Self { conv1, bn1, conv2, bn2, conv3, bn3, downsample }
     }
 
     fn forward(&self, input: Tensor<4>) -> Tensor<4> {
@@ -236,6 +229,19 @@ impl Block {
             }
             _ => self.bn2.forward_add_relu(x, identity),
         }
+    }
+
+    /// The layers of the body, in order.
+    pub fn body(&self) -> Vec<NamedLayer<'_>> {
+        let third = self.conv3.as_ref().zip(self.bn3.as_ref());
+        let layers = [Some((&self.conv1, &self.bn1)), Some((&self.conv2, &self.bn2)), third];
+        let named = BODY.into_iter().zip(layers.into_iter().flatten());
+        named.map(|(keys, (conv, norm))| NamedLayer { keys, conv, norm }).collect()
+    }
+
+    /// The layer of the shortcut; none where the input passes unchanged.
+    pub fn shortcut(&self) -> Option<NamedLayer<'_>> {
+        self.downsample.as_ref().map(|(conv, norm)| NamedLayer { keys: SHORTCUT, conv, norm })
     }
 
     fn freeze_batch_norm(mut self, epsilon: f64) -> Self {

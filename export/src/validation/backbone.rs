@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use ort::session::Session;
 use ort::value::TensorRef;
 use scrl_core::checkpoint::weights::BackboneMetadata;
-use scrl_core::models::ResNet;
+use scrl_core::models::Backbone;
 use scrl_core::random::{standard_normal, stream};
 use scrl_core::structures::{Rect, Size};
 use scrl_core::transforms::{decode::decode, normalize::to_chw, resample::crop_resize};
@@ -141,7 +141,7 @@ impl ValidationReport {
 /// file's metadata differ; others when ONNX Runtime, the file or an image cannot be used.
 pub fn validate_backbone(
     onnx: &Path,
-    model: &ResNet,
+    model: &Backbone,
     metadata: &BackboneMetadata,
     inputs: &ValidationInputs,
 ) -> Result<ValidationReport, ExportError> {

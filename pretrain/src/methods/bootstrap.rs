@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::parameters::{TensorMap, collect, load};
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
@@ -29,7 +29,7 @@ use crate::{ema, loss};
 #[derive(Module, Debug)]
 pub struct OnlineNetwork {
     /// The backbone.
-    pub encoder: ResNet,
+    pub encoder: Backbone,
     /// From pooled features to the vectors that are compared.
     pub projector: Mlp,
     /// From projections to predictions of the other view's.
@@ -40,7 +40,7 @@ pub struct OnlineNetwork {
 #[derive(Module, Debug)]
 pub struct TargetNetwork {
     /// The backbone.
-    pub encoder: ResNet,
+    pub encoder: Backbone,
     /// From pooled features to the vectors that are predicted.
     pub projector: Mlp,
 }
@@ -60,7 +60,7 @@ impl Bootstrap {
     pub fn init(
         config: &PretrainConfig,
         pooling: Pooling,
-        encoder: Option<ResNet>,
+        encoder: Option<Backbone>,
         rng: &mut Rng,
         device: &Device,
     ) -> Self {
@@ -143,7 +143,7 @@ impl Method for Bootstrap {
         self.target.change(|target| ema::update(target, online, settings.ema_momentum));
     }
 
-    fn encoder(&self) -> &ResNet {
+    fn encoder(&self) -> &Backbone {
         &self.online.get().encoder
     }
 

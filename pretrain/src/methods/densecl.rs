@@ -16,7 +16,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use scrl_core::models::layers::{Init, Linear};
 use scrl_core::models::parameters::{TensorMap, collect, load};
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 use scrl_core::random::{Rng, standard_normal};
 use scrl_core::solver::Optimizer;
 
@@ -73,7 +73,7 @@ impl ContrastiveHead {
 #[derive(Module, Debug)]
 pub struct ContrastiveNetwork {
     /// The backbone.
-    pub encoder: ResNet,
+    pub encoder: Backbone,
     /// From the average of a feature map to a vector.
     pub global_head: ContrastiveHead,
     /// From the features of a place to a vector.
@@ -93,7 +93,7 @@ struct Vectors {
 }
 
 impl ContrastiveNetwork {
-    fn init(config: &PretrainConfig, encoder: Option<ResNet>, rng: &mut Rng, device: &Device) -> Self {
+    fn init(config: &PretrainConfig, encoder: Option<Backbone>, rng: &mut Rng, device: &Device) -> Self {
         let sizes = [config.level_channels(), config.heads.hidden, config.heads.output];
         let kaiming = [sizes[0], sizes[1]].map(|fan_in| Init::Normal((2.0 / fan_in as f64).sqrt()));
         Self {
@@ -181,7 +181,7 @@ pub struct DenseCl {
 impl DenseCl {
     /// Fresh networks and queues of random directions; `device` must be an autodiff device. `encoder` replaces the random
     /// backbone.
-    pub fn init(config: &PretrainConfig, encoder: Option<ResNet>, rng: &mut Rng, device: &Device) -> Self {
+    pub fn init(config: &PretrainConfig, encoder: Option<Backbone>, rng: &mut Rng, device: &Device) -> Self {
         let query = ContrastiveNetwork::init(config, encoder, rng, device);
         let mut key = ContrastiveNetwork::init(config, None, rng, device);
         if config.target_init() == TargetInit::Copy {
@@ -271,7 +271,7 @@ impl Method for DenseCl {
         }
     }
 
-    fn encoder(&self) -> &ResNet {
+    fn encoder(&self) -> &Backbone {
         &self.query.get().encoder
     }
 

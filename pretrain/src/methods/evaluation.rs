@@ -1,7 +1,7 @@
 //! The networks as an evaluation sees them: running statistics, no gradients.
 
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 
 use crate::image_views::{ImageViews, stack_views};
 use crate::inspection::{Inspection, MatchedRows, Rows};
@@ -10,7 +10,7 @@ use crate::pooling::{Pooling, global_average};
 /// Backbone and, for methods that compare two views, the projector of the trained network. They share memory with the
 /// networks in training, so they must be dropped before the next step.
 pub struct EvaluationNetworks {
-    pub(super) encoder: ResNet,
+    pub(super) encoder: Backbone,
     /// The method's feature map.
     pub(super) level: Level,
     /// What is compared between two views.

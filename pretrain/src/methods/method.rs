@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::parameters::{TensorMap, load};
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
@@ -43,7 +43,7 @@ pub struct MethodFacts {
 
 /// Networks from the configuration, the number of classes, a backbone that replaces the random one, the random stream of
 /// initialisation, and an autodiff device.
-pub type Init = fn(&PretrainConfig, usize, Option<ResNet>, &mut Rng, &Device) -> Box<dyn Method>;
+pub type Init = fn(&PretrainConfig, usize, Option<Backbone>, &mut Rng, &Device) -> Box<dyn Method>;
 
 /// A network whose parameters are a moving average of the trained one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub trait Method: Send {
     fn apply(&mut self, gradients: Gradients, settings: StepSettings, optimizer: &mut Optimizer);
 
     /// The backbone that gradients train: the one that transfer starts from.
-    fn encoder(&self) -> &ResNet;
+    fn encoder(&self) -> &Backbone;
 
     /// The networks as an evaluation sees them.
     fn evaluation_networks(&self) -> EvaluationNetworks;

@@ -11,7 +11,7 @@ pub mod supervised;
 mod trace;
 
 use burn::tensor::Device;
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 use scrl_core::random::{Rng, stream};
 
 use crate::config::{MethodKind, PretrainConfig};
@@ -66,7 +66,7 @@ impl PretrainConfig {
 pub fn init(
     settings: &PretrainConfig,
     classes: usize,
-    encoder: Option<ResNet>,
+    encoder: Option<Backbone>,
     rng: &mut Rng,
     device: &Device,
 ) -> Box<dyn Method> {
@@ -77,7 +77,7 @@ pub fn init(
 pub fn init_for_run(
     settings: &PretrainConfig,
     classes: usize,
-    encoder: Option<ResNet>,
+    encoder: Option<Backbone>,
     device: &Device,
 ) -> Box<dyn Method> {
     init(settings, classes, encoder, &mut stream(settings.seed, &[INIT]), device)

@@ -7,7 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use scrl_core::models::layers::{Init, Linear};
 use scrl_core::models::parameters::{TensorMap, collect};
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
@@ -41,7 +41,7 @@ pub(super) const FACTS: MethodFacts = MethodFacts {
 #[derive(Module, Debug)]
 pub struct Classifier {
     /// The backbone.
-    pub encoder: ResNet,
+    pub encoder: Backbone,
     /// From the globally averaged C5 to logits.
     pub fc: Linear,
 }
@@ -59,7 +59,7 @@ impl Supervised {
     pub fn init(
         config: &PretrainConfig,
         classes: usize,
-        encoder: Option<ResNet>,
+        encoder: Option<Backbone>,
         rng: &mut Rng,
         device: &Device,
     ) -> Self {
@@ -109,7 +109,7 @@ impl Method for Supervised {
         self.network.change(|network| optimizer.step(settings.lr, network, gradients.parameters));
     }
 
-    fn encoder(&self) -> &ResNet {
+    fn encoder(&self) -> &Backbone {
         &self.network.get().encoder
     }
 

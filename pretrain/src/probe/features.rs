@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::data::{DataError, ImageFolder, LoaderOptions, load_batches, sampler};
 use scrl_core::engine::Monitor;
-use scrl_core::models::{Level, ResNet};
+use scrl_core::models::{Backbone, Level};
 use scrl_core::structures::{Rect, Size};
 use scrl_core::transforms::decode::decode;
 use scrl_core::transforms::normalize::chw;
@@ -56,7 +56,7 @@ impl EvaluationView {
 
 /// The globally pooled map and the class of every image, in order; `done` images were counted before. `None` when interrupted.
 pub(super) fn labelled(
-    encoder: &ResNet,
+    encoder: &Backbone,
     data: &ImageFolder,
     done: u64,
     view: EvaluationView,
@@ -82,7 +82,7 @@ pub(super) fn labelled(
     Ok(Some(Labelled { features, labels }))
 }
 
-fn pooled(encoder: &ResNet, images: &[Vec<f32>], side: usize, level: Level, device: &Device) -> Rows {
+fn pooled(encoder: &Backbone, images: &[Vec<f32>], side: usize, level: Level, device: &Device) -> Rows {
     let pixels = TensorData::new(images.concat(), [images.len(), 3, side, side]);
     let features = encoder.forward_to(level, Tensor::from_data(pixels, device));
     Rows::from_tensor(global_average(features.at(level)))

@@ -9,44 +9,15 @@ pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Every float tensor of a network, running statistics included.
 pub fn expected_shapes(config: ResNetConfig) -> Shapes {
-    let stem = config.stem_channels();
     let mut shapes = Shapes::new();
-    conv_and_norm(&mut shapes, "conv1", "bn1", [stem, 3], 7);
-    let mut inputs = stem;
-    for (stage, blocks) in config.arch.blocks().into_iter().enumerate() {
-        let inner = stem << stage;
-        let outputs = inner * config.arch.expansion();
-        for block in 0..blocks {
-            let prefix = format!("layer{}.{block}.", stage + 1);
-            let mut layer = |number: usize, channels: [usize; 2], kernel: usize| {
-                let (conv, norm) = (format!("{prefix}conv{number}"), format!("{prefix}bn{number}"));
-                conv_and_norm(&mut shapes, &conv, &norm, channels, kernel);
-            };
-            if config.arch.expansion() > 1 {
-                layer(1, [inner, inputs], 1);
-                layer(2, [inner, inner], 3);
-                layer(3, [outputs, inner], 1);
-            } else {
-                layer(1, [inner, inputs], 3);
-                layer(2, [inner, inner], 3);
-            }
-            if block == 0 && (stage > 0 || inputs != outputs) {
-                let (conv, norm) = (format!("{prefix}downsample.0"), format!("{prefix}downsample.1"));
-                conv_and_norm(&mut shapes, &conv, &norm, [outputs, inputs], 1);
-            }
-            inputs = outputs;
+    for layer in config.layout().convolutions() {
+        let [inputs, outputs] = layer.channels;
+        shapes.insert(format!("{}.weight", layer.conv), vec![outputs, inputs, layer.kernel, layer.kernel]);
+        for leaf in ["weight", "bias", "running_mean", "running_var"] {
+            shapes.insert(format!("{}.{leaf}", layer.norm), vec![outputs]);
         }
     }
     shapes
-}
-
-/// `channels` are `[out, in]`.
-fn conv_and_norm(shapes: &mut Shapes, conv: &str, norm: &str, channels: [usize; 2], kernel: usize) {
-    let [outputs, inputs] = channels;
-    shapes.insert(format!("{conv}.weight"), vec![outputs, inputs, kernel, kernel]);
-    for leaf in ["weight", "bias", "running_mean", "running_var"] {
-        shapes.insert(format!("{norm}.{leaf}"), vec![outputs]);
-    }
 }
 
 /// The depth that the numbers of blocks tell.
