@@ -28,15 +28,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod backbone;
+mod backbone;
 pub mod detector;
-pub mod detector_runtime;
+mod detector_runtime;
 mod error;
-pub mod graph;
+mod graph;
 pub mod inspect;
-pub mod layers;
+mod layers;
 mod part;
-pub mod pyramid;
+mod pyramid;
 pub mod runtime;
 pub mod validation;
 

@@ -17,18 +17,21 @@ use scrl_export::{
 };
 use scrl_transfer::data::Category;
 use scrl_transfer::data::Preprocessing;
-use scrl_transfer::detection::{Detection, Detector, DetectorConfig, Norm, Variant};
+use scrl_transfer::detection::{
+    AnchorConfig, BackboneConfig, Detection, Detector, DetectorConfig, FpnConfig, Norm, RoiHeadsConfig,
+    RpnConfig, TestConfig, Variant,
+};
 use scrl_transfer::{DetectorMetadata, load_state_dict};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 #[derive(Deserialize)]
-struct Whole {
-    cases: BTreeMap<String, WholeCase>,
+struct WholeDetector {
+    cases: BTreeMap<String, WholeDetectorCase>,
 }
 
 #[derive(Deserialize)]
-struct WholeCase {
+struct WholeDetectorCase {
     first: u32,
     sizes: Vec<[u32; 2]>,
     detections: Vec<Expected>,
@@ -147,9 +150,8 @@ fn torchvisions_whole_resnet_50_detector_finds_the_same_in_one_and_in_two_padded
         return;
     }
     let config = DetectorConfig {
+        rpn: RpnConfig { pre_nms_test: 150, post_nms_test: 80, ..DetectorConfig::torchvision().rpn },
         num_classes: 90,
-        rpn_pre_nms_test: 150,
-        rpn_post_nms_test: 80,
         ..DetectorConfig::torchvision()
     };
     let gains = [
@@ -168,7 +170,7 @@ fn torchvisions_whole_resnet_50_detector_finds_the_same_in_one_and_in_two_padded
     });
     let folder = tempfile::tempdir().unwrap();
     let (detector, info) = exported(&model, folder.path());
-    for (name, case) in fixture::<Whole>("fasterrcnn_resnet50_fpn/expected.json").cases {
+    for (name, case) in fixture::<WholeDetector>("fasterrcnn_resnet50_fpn/expected.json").cases {
         let image = |(n, &own): (usize, &[u32; 2])| (whole_image(case.first + n as u32, own), size(own));
         let images: Vec<_> = case.sizes.iter().enumerate().map(image).collect();
         let found = detector.detect_batch(&ImageBatch::pad(&images, 32)).unwrap();
@@ -201,18 +203,18 @@ fn both_variants_find_what_torchvision_with_their_numbers_finds() {
     }
     for (name, variant) in [("torchvision", Variant::Torchvision), ("detectron2", Variant::Detectron2)] {
         let config = DetectorConfig {
-            arch: Arch::ResNet18,
+            backbone: BackboneConfig {
+                arch: Arch::ResNet18,
+                norm: Norm::FrozenBatchNorm,
+                ..Default::default()
+            },
+            fpn: FpnConfig { channels: 64, ..Default::default() },
+            roi_heads: RoiHeadsConfig { box_head_dim: 128, canonical_box_size: 56.0, ..Default::default() },
+            anchors: AnchorConfig { sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0], ..Default::default() },
+            test: TestConfig { nms: 0.3, detections_per_image: 60, ..Default::default() },
+            rpn: RpnConfig { pre_nms_test: 100, post_nms_test: 50, ..Default::default() },
             variant,
             num_classes: 3,
-            fpn_channels: 64,
-            box_head_dim: 128,
-            anchor_sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0],
-            canonical_box_size: 56.0,
-            box_nms: 0.3,
-            detections_per_image: 60,
-            rpn_pre_nms_test: 100,
-            rpn_post_nms_test: 50,
-            norm: Norm::FrozenBatchNorm,
             ..Default::default()
         };
         let gains = [("cls_score", 0.1), ("cls_logits", 0.3), ("bbox_pred", 0.3), ("fpn", 0.5)];

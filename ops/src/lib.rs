@@ -38,4 +38,5 @@ pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
 pub use roi_align::{ImageBox, RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};
 pub use update::{GradientStep, GradientStepOptions, TrustRatio, gradient_step, moving_average};
+#[doc(hidden)]
 pub use vectorized::vectorized;

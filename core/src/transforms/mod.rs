@@ -10,6 +10,7 @@ pub mod geometry;
 mod hue;
 pub mod normalize;
 pub mod resample;
+#[doc(hidden)]
 pub mod scratch;
 mod vectorized;
 

@@ -86,7 +86,7 @@ struct Image {
 }
 
 /// Memory of a thread.
-struct Scratch {
+struct RoiBuffers {
     /// The feature map or its gradient, `[H·W, L]`.
     tile: Vec<Pixel>,
     /// An output grid, `[PH·PW, L]`.
@@ -121,9 +121,9 @@ impl Pooling {
     }
 
     /// Runs a task for each block of channels of each image.
-    fn for_each_block(&self, task: impl Fn(&Image, usize, Range<usize>, &mut Scratch) + Sync) {
+    fn for_each_block(&self, task: impl Fn(&Image, usize, Range<usize>, &mut RoiBuffers) + Sync) {
         let blocks = self.channels.div_ceil(LANES);
-        let scratch = || Scratch {
+        let scratch = || RoiBuffers {
             tile: vec![[0.0; LANES]; self.pixels()],
             cells: vec![[0.0; LANES]; self.cells()],
             strip: vec![[0.0; LANES]; self.grid[1]],
@@ -151,7 +151,7 @@ impl Pooling {
                     image: &Image,
                     index: usize,
                     channels: Range<usize>,
-                    scratch: &mut Scratch| {
+                    scratch: &mut RoiBuffers| {
             for touched in &image.touched {
                 let planes = &features[self.part(index, &channels, pixels)];
                 interleave(planes, pixels, touched.clone(), &mut scratch.tile);
@@ -177,7 +177,7 @@ impl Pooling {
 
     /// Pools one box of a block.
     #[inline(always)]
-    fn pool_box(&self, roi: &Weights, Scratch { tile, cells, strip }: &mut Scratch) {
+    fn pool_box(&self, roi: &Weights, RoiBuffers { tile, cells, strip }: &mut RoiBuffers) {
         let (width, columns) = (self.size[1], self.grid[1]);
         cells.fill([0.0; LANES]);
         for (y, rows) in roi.vertical.iter() {
@@ -201,7 +201,7 @@ impl Pooling {
                     image: &Image,
                     index: usize,
                     channels: Range<usize>,
-                    scratch: &mut Scratch| {
+                    scratch: &mut RoiBuffers| {
             for touched in &image.touched {
                 scratch.tile[touched.clone()].fill([0.0; LANES]);
             }
@@ -235,7 +235,7 @@ impl Pooling {
 
     /// Adds the gradient of one box to a block: [`pool_box`](Self::pool_box) backwards.
     #[inline(always)]
-    fn spread_box(&self, roi: &Weights, Scratch { tile, cells, strip }: &mut Scratch) {
+    fn spread_box(&self, roi: &Weights, RoiBuffers { tile, cells, strip }: &mut RoiBuffers) {
         let (width, columns) = (self.size[1], self.grid[1]);
         for (y, rows) in roi.vertical.iter() {
             strip.fill([0.0; LANES]);

@@ -34,7 +34,8 @@ pub use anchor_generator::{AnchorGenerator, Anchors};
 pub use backbone::BackboneWithFpn;
 pub use box_coder::BoxCoder;
 pub use config::{
-    Architecture, DetectorConfig, DetectorConfigError, LEVELS, Norm, Numerics, RetinaNetConfig, Variant,
+    AnchorConfig, Architecture, BackboneConfig, DetectorConfig, DetectorConfigError, FpnConfig, LEVELS, Norm,
+    Numerics, RetinaNetConfig, RoiHeadsConfig, RpnConfig, TestConfig, Variant,
 };
 pub use detector::Detector;
 pub use faster_rcnn::FasterRcnn;
@@ -50,5 +51,5 @@ pub use retinanet::{
 };
 pub use roi_heads::{BoxHead, BoxPredictions, BoxPredictor, RoiHeads};
 pub use rpn::{Rpn, RpnHead, RpnLosses, RpnPredictions};
-pub use sampling::{Sample, Sampler};
+pub use sampling::{SampledIndices, Sampler};
 pub use target::Target;

@@ -15,7 +15,7 @@ pub struct Sampler {
 
 /// Indices of the drawn candidates, each list in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct SampledIndices {
     /// Matched to a target.
     pub positive: Vec<usize>,
     /// Background.
@@ -24,13 +24,13 @@ pub struct Sample {
 
 impl Sampler {
     /// Fewer than `batch` come back when there are not enough; ignored candidates never do.
-    pub fn draw(&self, matches: &[Match], rng: &mut Rng) -> Sample {
+    pub fn draw(&self, matches: &[Match], rng: &mut Rng) -> SampledIndices {
         let positive = indices(matches, |m| matches!(m, Match::Target(_)));
         let negative = indices(matches, |m| matches!(m, Match::Background));
         let wanted = (self.batch as f64 * self.positive_fraction) as usize;
         let positive = choose(positive, wanted, rng);
         let wanted = self.batch - positive.len();
-        Sample { positive, negative: choose(negative, wanted, rng) }
+        SampledIndices { positive, negative: choose(negative, wanted, rng) }
     }
 }
 

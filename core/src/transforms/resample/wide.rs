@@ -45,21 +45,21 @@ struct Step {
 }
 
 /// How a row is resampled: the steps of each 16 bytes.
-struct Plan {
+struct RowFilter {
     steps: Vec<Step>,
     blocks: Vec<Range<usize>>,
 }
 
-impl Plan {
+impl RowFilter {
     fn new(windows: &Windows, row_len: usize) -> Self {
         let len = 3 * windows.len();
-        let mut plan = Self { steps: Vec::new(), blocks: Vec::with_capacity(len.div_ceil(LANES)) };
+        let mut filter = Self { steps: Vec::new(), blocks: Vec::with_capacity(len.div_ceil(LANES)) };
         for start in (0..len).step_by(LANES) {
-            let first_step = plan.steps.len();
-            plan.add_block(windows, start..len.min(start + LANES), row_len);
-            plan.blocks.push(first_step..plan.steps.len());
+            let first_step = filter.steps.len();
+            filter.add_block(windows, start..len.min(start + LANES), row_len);
+            filter.blocks.push(first_step..filter.steps.len());
         }
-        plan
+        filter
     }
 
     /// Adds steps until every product of the bytes is in one: each starts at the first byte that is still needed.
@@ -103,15 +103,15 @@ pub(super) fn resample_rows(source: Rows, windows: &Windows, out: &mut [u8]) {
     assert!(is_available());
     let len = 3 * windows.len();
     assert_eq!(out.len(), len * source.count);
-    let plan = Plan::new(windows, source.len);
+    let filter = RowFilter::new(windows, source.len);
     for (first, out) in (0..).step_by(GROUP).zip(out.chunks_mut(GROUP * len)) {
         // SAFETY: the processor has the instructions.
         unsafe {
             match out.len() / len {
-                4 => resample_group::<4>(source, first, &plan, out),
-                3 => resample_group::<3>(source, first, &plan, out),
-                2 => resample_group::<2>(source, first, &plan, out),
-                _ => resample_group::<1>(source, first, &plan, out),
+                4 => resample_group::<4>(source, first, &filter, out),
+                3 => resample_group::<3>(source, first, &filter, out),
+                2 => resample_group::<2>(source, first, &filter, out),
+                _ => resample_group::<1>(source, first, &filter, out),
             }
         }
     }
@@ -122,12 +122,12 @@ pub(super) fn resample_rows(source: Rows, windows: &Windows, out: &mut [u8]) {
 /// # Safety
 /// The processor has the instructions that the function is compiled for.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
-fn resample_group<const N: usize>(source: Rows, first: usize, plan: &Plan, out: &mut [u8]) {
+fn resample_group<const N: usize>(source: Rows, first: usize, filter: &RowFilter, out: &mut [u8]) {
     let rows: [&[u8]; N] = std::array::from_fn(|i| source.row(first + i));
     let len = out.len() / N;
-    for (block, steps) in plan.blocks.iter().enumerate() {
+    for (block, steps) in filter.blocks.iter().enumerate() {
         let mut sums = [[_mm512_set1_epi32(HALF), _mm512_setzero_si512(), _mm512_setzero_si512()]; N];
-        for step in &plan.steps[steps.clone()] {
+        for step in &filter.steps[steps.clone()] {
             let places = load(&step.places);
             let digits = step.digits.each_ref().map(|digits| load(digits));
             for row in 0..N {

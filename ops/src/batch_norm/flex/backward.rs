@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use super::{
     channel::{Affine, ParameterSums, Slope},
+    elements::Elements,
     functions::{Floor, InputGradient, ParameterTerms},
     lanes::{Lanes, Work, run},
     layout::Layout,
     loops::{map, sums},
-    operand::Operand,
 };
 use crate::cpu::DisjointMut;
 
 /// What a backward pass computes, of `x`, `g` and `y`: input, gradient of the output, and output.
-pub(super) struct Plan<'a> {
+pub(super) struct BackwardPlan<'a> {
     pub(super) layout: Layout,
     pub(super) affines: &'a [Affine],
     /// `1 / √(variance + ε)` of each channel.
@@ -25,7 +25,7 @@ pub(super) struct Plan<'a> {
     pub(super) sums: bool,
 }
 
-impl Plan<'_> {
+impl BackwardPlan<'_> {
     /// Writes the results and returns the gradients of weight and bias.
     ///
     /// The input may be missing where no sums are taken and the mask follows from the output.
@@ -37,7 +37,7 @@ impl Plan<'_> {
     /// If the gradient is missing.
     pub(super) unsafe fn run(
         &self,
-        [input, gradient, output]: [Option<Operand<'_>>; 3],
+        [input, gradient, output]: [Option<Elements<'_>>; 3],
         results: Option<Results<'_>>,
     ) -> Vec<ParameterSums> {
         let gradient = gradient.expect("the gradient of the output");
@@ -62,11 +62,11 @@ impl Plan<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Backward<'a> {
     pub(super) layout: Layout,
-    pub(super) input: Operand<'a>,
+    pub(super) input: Elements<'a>,
     /// Gradient of the output.
-    pub(super) gradient: Operand<'a>,
+    pub(super) gradient: Elements<'a>,
     /// Output of the forward pass; without it the activation's mask follows from the input.
-    pub(super) output: Option<Operand<'a>>,
+    pub(super) output: Option<Elements<'a>>,
     pub(super) floor: Floor,
 }
 
@@ -143,7 +143,7 @@ impl Backward<'_> {
 
 /// The part of a plan that is a group of channels.
 struct Group<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a BackwardPlan<'a>,
     pass: &'a Backward<'a>,
     channels: Range<usize>,
     sums: &'a mut [ParameterSums],

@@ -7,21 +7,21 @@ use crate::cpu::{DisjointMut, contiguous, tensor_of, values};
 
 /// The elements of a tensor.
 #[derive(Clone, Copy)]
-pub(super) enum Operand<'a> {
+pub(super) enum Elements<'a> {
     /// Somebody else may read them, too.
     Shared(&'a [f32]),
     /// A result may take their place.
     Owned(DisjointMut<'a>),
 }
 
-impl<'a> Operand<'a> {
+impl<'a> Elements<'a> {
     fn of(tensor: &'a mut FlexTensor) -> Self {
         let length = tensor.layout().num_elements();
         let whole = tensor.layout().start_offset() == 0 && tensor.storage::<f32>().len() == length;
         if whole && tensor.is_unique() {
-            Operand::Owned(DisjointMut::new(tensor.storage_mut()))
+            Elements::Owned(DisjointMut::new(tensor.storage_mut()))
         } else {
-            Operand::Shared(values(tensor))
+            Elements::Shared(values(tensor))
         }
     }
 
@@ -29,8 +29,8 @@ impl<'a> Operand<'a> {
     #[inline(always)]
     pub(super) fn pointer(self, range: &Range<usize>) -> *const f32 {
         match self {
-            Operand::Shared(values) => values[range.clone()].as_ptr(),
-            Operand::Owned(values) => values.pointer(range.start, range.len()),
+            Elements::Shared(values) => values[range.clone()].as_ptr(),
+            Elements::Owned(values) => values.pointer(range.start, range.len()),
         }
     }
 
@@ -41,9 +41,9 @@ impl<'a> Operand<'a> {
     #[inline(always)]
     pub(super) unsafe fn values(self, range: &Range<usize>) -> &'a [f32] {
         match self {
-            Operand::Shared(values) => &values[range.clone()],
+            Elements::Shared(values) => &values[range.clone()],
             // SAFETY: the elements are in bounds and initialised; the rest is the caller's promise.
-            Operand::Owned(values) => unsafe {
+            Elements::Owned(values) => unsafe {
                 slice::from_raw_parts(values.pointer(range.start, range.len()), range.len())
             },
         }
@@ -63,15 +63,15 @@ impl<'a> Operand<'a> {
 /// If no tensor is given or they differ in shape.
 pub(super) unsafe fn replaced<const K: usize, const M: usize>(
     tensors: [Option<FlexTensor>; K],
-    fill: impl FnOnce([Option<Operand<'_>>; K], [DisjointMut<'_>; M]),
+    fill: impl FnOnce([Option<Elements<'_>>; K], [DisjointMut<'_>; M]),
 ) -> [FlexTensor; M] {
     let mut tensors = tensors.map(|tensor| tensor.map(contiguous));
     let shape = tensors.iter().flatten().next().expect("a tensor").layout().shape().clone();
     assert!(tensors.iter().flatten().all(|tensor| tensor.layout().shape() == &shape), "tensors of one shape");
     let length = shape.num_elements();
-    let operands = tensors.each_mut().map(|tensor| tensor.as_mut().map(Operand::of));
+    let operands = tensors.each_mut().map(|tensor| tensor.as_mut().map(Elements::of));
     let mut owned = operands.iter().enumerate().filter_map(|(index, operand)| match operand {
-        Some(Operand::Owned(values)) => Some((index, *values)),
+        Some(Elements::Owned(values)) => Some((index, *values)),
         _ => None,
     });
     let taken: [_; M] = from_fn(|_| owned.next());

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use super::{
     channel::Affine,
+    elements::Elements,
     functions::{Floor, Output},
     lanes::{Lanes, Work, run},
     layout::Layout,
     loops::map,
     moments::Moments,
-    operand::Operand,
 };
 use crate::cpu::DisjointMut;
 
@@ -20,8 +20,8 @@ pub(super) type Statistics = (f32, f32);
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
     pub(super) layout: Layout,
-    pub(super) input: Operand<'a>,
-    pub(super) residual: Option<Operand<'a>>,
+    pub(super) input: Elements<'a>,
+    pub(super) residual: Option<Elements<'a>>,
     pub(super) output: DisjointMut<'a>,
     pub(super) floor: Floor,
 }

@@ -5,13 +5,13 @@
 
 mod backward;
 mod channel;
+mod elements;
 mod forward;
 mod functions;
 mod lanes;
 mod layout;
 mod loops;
 mod moments;
-mod operand;
 mod rows;
 
 use burn::backend::Flex;
@@ -22,12 +22,12 @@ use super::backend::{
     composed_by_statistics, composed_gradients,
 };
 use crate::cpu::{all_f32, contiguous, tensor_of, values};
-use backward::{Plan, Results};
+use backward::{BackwardPlan, Results};
 use channel::{Affine, inverse_deviation};
+use elements::replaced;
 use forward::Forward;
 use functions::Floor;
 use layout::Layout;
-use operand::replaced;
 
 impl BatchNormOps for Flex {
     fn normalize_by_batch(
@@ -105,7 +105,7 @@ impl BatchNormGradients for Flex {
         let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch } = saved;
         let variance = contiguous(variance);
         let inverses: Vec<_> = values(&variance).iter().map(|v| inverse_deviation(*v, epsilon)).collect();
-        let plan = Plan {
+        let plan = BackwardPlan {
             layout: Layout::of(&gradient),
             affines: &affines([weight, bias, mean, variance], epsilon),
             inverses: &inverses,

@@ -127,7 +127,7 @@ impl Drop for Registers {
 
 /// Tiles of packed operands that a thread keeps from one product to the next.
 #[derive(Default)]
-struct Scratch {
+struct PackedTiles {
     left: Vec<Tile>,
     right: Vec<Tile>,
 }
@@ -154,7 +154,7 @@ pub(super) unsafe fn multiply(
     accumulate: bool,
 ) {
     thread_local! {
-        static SCRATCH: RefCell<Scratch> = RefCell::default();
+        static SCRATCH: RefCell<PackedTiles> = RefCell::default();
     }
     let (left, right) = (Operand::left(lhs.matrix, [m, k]), Operand::right(rhs, [k, n]));
     // A left operand that is not packed yet would be packed again for every part of the columns.

@@ -39,7 +39,7 @@ impl Panel {
 
 /// Memory that a thread keeps from one tile to the next.
 #[derive(Default)]
-struct Scratch {
+struct ForwardBuffers {
     panel: Vec<u32>,
     output: Vec<f32>,
 }
@@ -88,7 +88,7 @@ pub(in super::super) fn input_gradient(
 /// The weight has as many steps for 32 channels as there are taps.
 fn run(geometry: &Geometry, input: &[f32], weight: Packed, bias: Option<&[f32]>, output: DisjointMut<'_>) {
     thread_local! {
-        static SCRATCH: RefCell<Scratch> = RefCell::default();
+        static SCRATCH: RefCell<ForwardBuffers> = RefCell::default();
     }
     let places = PANEL_BYTES / (2 * PARTS * steps(geometry) * DEPTH);
     tiles(geometry, places).into_par_iter().for_each(|tile| {
@@ -110,7 +110,7 @@ fn one_tile(
     bias: Option<&[f32]>,
     tile: &Tile,
     output: DisjointMut<'_>,
-    scratch: &mut Scratch,
+    scratch: &mut ForwardBuffers,
 ) {
     amx::require();
     let panel = Panel::new(geometry, tile);

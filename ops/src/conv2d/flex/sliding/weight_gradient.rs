@@ -21,7 +21,7 @@ const TASKS: usize = 8;
 
 /// Memory that a thread keeps from one tile to the next.
 #[derive(Default)]
-struct Scratch {
+struct GradientBuffers {
     /// Parts of the input, `[3, channels, row]`.
     panel: Vec<u16>,
     /// Output gradients at their places, `[O, places]`.
@@ -43,7 +43,7 @@ pub(in super::super) fn weight_gradient(
     gradient: DisjointMut<'_>,
 ) {
     thread_local! {
-        static SCRATCH: RefCell<Scratch> = RefCell::default();
+        static SCRATCH: RefCell<GradientBuffers> = RefCell::default();
     }
     let blocks: Vec<_> = even_parts(geometry.channels_in.div_ceil(BLOCK), CHANNELS / BLOCK)
         .map(|blocks| blocks.start * BLOCK..geometry.channels_in.min(blocks.end * BLOCK))
@@ -104,7 +104,7 @@ fn sum_tiles(
     output_gradient: &[f32],
     channels: &Range<usize>,
     tiles: &[Tile],
-    scratch: &mut Scratch,
+    scratch: &mut GradientBuffers,
 ) -> Vec<f32> {
     amx::require();
     let (rows, columns) = (padded(channels.len()), padded(geometry.channels_out));
@@ -147,7 +147,7 @@ fn sum_tiles(
 }
 
 /// Puts the output gradients of a tile at their places, zeros between them, and packs them.
-fn place_gradient(geometry: &Geometry, output_gradient: &[f32], tile: &Tile, scratch: &mut Scratch) {
+fn place_gradient(geometry: &Geometry, output_gradient: &[f32], tile: &Tile, scratch: &mut GradientBuffers) {
     amx::require();
     let (line, places) = (tile.line(geometry), tile.places(geometry));
     let length = geometry.channels_out * places;
