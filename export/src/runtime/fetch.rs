@@ -75,7 +75,8 @@ pub fn fetch(wheel: &Wheel, python: &Path, target: &Path) -> Result<PathBuf, Str
     tracing::info!("downloading ONNX Runtime {VERSION} with pip to `{}`", folder.display());
     let downloaded = download(wheel, python, temporary.path())?;
     verify(&downloaded, wheel.sha256)?;
-    let library = unpack(wheel, python, &downloaded, temporary.path())?;
+    let library = temporary.path().join(wheel.library);
+    unpack(wheel, &downloaded, &library)?;
     fs::rename(&library, target).map_err(writable)?;
     Ok(target.to_path_buf())
 }
@@ -106,14 +107,18 @@ fn verify(wheel: &Path, expected: &str) -> Result<(), String> {
     Err(format!("the downloaded `{name}` has SHA-256 {found} instead of {expected}, it is not used"))
 }
 
-fn unpack(wheel: &Wheel, python: &Path, archive: &Path, folder: &Path) -> Result<PathBuf, String> {
-    const PROGRAM: &str = "import sys, zipfile\n\
-        print(zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3]))";
-    let member = format!("onnxruntime/capi/{}", wheel.library);
-    let mut command = Command::new(python);
-    command.args(["-c", PROGRAM]).arg(archive).arg(&member).arg(folder);
-    run(&mut command, "unpacking the wheel")?;
-    Ok(folder.join(member))
+/// Writes the library of the wheel to `target`.
+fn unpack(wheel: &Wheel, archive: &Path, target: &Path) -> Result<(), String> {
+    let problem = |error: &dyn std::fmt::Display| format!("cannot unpack `{}`: {error}", archive.display());
+    let file = File::open(archive).map_err(|error| problem(&error))?;
+    let mut members = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|error| problem(&error))?;
+    let name = format!("onnxruntime/capi/{}", wheel.library);
+    let mut member = members.by_name(&name).map_err(|error| problem(&format!("{name}: {error}")))?;
+    let written = File::create(target).and_then(|mut library| {
+        io::copy(&mut member, &mut library)?;
+        library.sync_all()
+    });
+    written.map_err(|error| problem(&error))
 }
 
 /// Runs a command; an error holds the last line of what it wrote to its standard error.
@@ -142,6 +147,29 @@ mod tests {
         assert_eq!(verify(&path, abc), Ok(()));
         let error = verify(&path, WHEELS[0].sha256).unwrap_err();
         assert!(error.contains(abc) && error.contains("it is not used"), "{error}");
+    }
+
+    /// A wheel with one member.
+    fn wheel(path: &Path, member: &str, content: &[u8]) {
+        let mut archive = zip::ZipWriter::new(File::create(path).unwrap());
+        archive.start_file(member, zip::write::SimpleFileOptions::default()).unwrap();
+        io::Write::write_all(&mut archive, content).unwrap();
+        archive.finish().unwrap();
+    }
+
+    #[test]
+    fn the_library_is_unpacked_from_the_wheel_and_a_broken_wheel_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (archive, library) = (folder.path().join("a.whl"), folder.path().join("library"));
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i / 7) as u8).collect();
+        wheel(&archive, "onnxruntime/capi/libonnxruntime.so.1.31.1", &content);
+        unpack(&WHEELS[0], &archive, &library).unwrap();
+        assert_eq!(fs::read(&library).unwrap(), content);
+        let error = unpack(&WHEELS[2], &archive, &library).unwrap_err();
+        assert!(error.contains("a.whl") && error.contains("libonnxruntime.1.31.1.dylib"), "{error}");
+        let whole = fs::read(&archive).unwrap();
+        fs::write(&archive, &whole[..whole.len() / 2]).unwrap();
+        assert!(unpack(&WHEELS[0], &archive, &library).unwrap_err().contains("cannot unpack"));
     }
 
     #[test]
