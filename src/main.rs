@@ -53,20 +53,21 @@ fn end_with_the_reader() {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Ending> {
-    let monitor = progress::monitor(cli.quiet)?;
+    // Only for commands that look at it: the others end at the first signal.
+    let monitor = || progress::monitor(cli.quiet);
     match cli.command {
         Command::Synth(args) => commands::synth::run(args),
-        Command::Pretrain(args) => commands::pretrain::run(args, monitor),
-        Command::Transfer(args) => commands::transfer::run(args, monitor),
-        Command::Evaluate(args) => commands::evaluate::run(args, monitor),
+        Command::Pretrain(args) => commands::pretrain::run(args, monitor()?),
+        Command::Transfer(args) => commands::transfer::run(args, monitor()?),
+        Command::Evaluate(args) => commands::evaluate::run(args, monitor()?),
         Command::Export(args) => commands::export::run(args),
         Command::Bench(args) => commands::speed::run(args),
-        Command::Benchmark(args) => commands::benchmark::run(args, monitor, cli.quiet),
-        Command::BenchmarkCell(args) => commands::benchmark::cell(args, monitor),
+        Command::Benchmark(args) => commands::benchmark::run(args, monitor()?, cli.quiet),
+        Command::BenchmarkCell(args) => commands::benchmark::cell(args, monitor()?),
         Command::Convert(args) => commands::convert::run(args),
-        Command::Predict(args) => commands::predict::run(args, monitor),
+        Command::Predict(args) => commands::predict::run(args, monitor()?),
         Command::Inspect(args) => commands::inspect::run(args),
-        Command::Probe(args) => commands::probe::run(args, monitor),
+        Command::Probe(args) => commands::probe::run(args, monitor()?),
         Command::Replay(args) => commands::replay::run(&args),
     }
 }

@@ -9,17 +9,24 @@ use scrl_core::engine::{Interrupt, Monitor, Progress};
 
 /// How often a line is printed where there is no terminal to draw a bar on.
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
+/// Signals within this time of the first are the same request: terminals and schedulers send several at once.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// A monitor that reacts to Ctrl-C and, unless `quiet`, shows progress on standard error.
 pub fn monitor(quiet: bool) -> Result<Monitor> {
     let interrupt = Interrupt::new();
     let requested = interrupt.clone();
-    ctrlc::set_handler(move || {
-        if requested.is_requested() {
-            std::process::exit(130);
+    let mut first = None;
+    ctrlc::set_handler(move || match first {
+        None => {
+            first = Some(Instant::now());
+            eprintln!(
+                "\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once"
+            );
+            requested.request();
         }
-        eprintln!("\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once");
-        requested.request();
+        Some(first) if first.elapsed() >= SAME_REQUEST => std::process::exit(130),
+        Some(_) => {}
     })
     .context("cannot react to Ctrl-C")?;
     let progress: Box<dyn Progress> = match (quiet, std::io::stderr().is_terminal()) {
