@@ -12,12 +12,14 @@ scrl=$(readlink -f "$1"); out=$2; device=${3:-cuda:0}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"; results=$out/results.jsonl; log=$out/log.txt
 limit=${GPU_STEP_SECONDS:-100}
+# Kernels that were tuned and compiled once are found again by the commands after; keep this folder between runs.
+export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$out/cache}
 
 # note NAME COMMAND...: runs it within the limit; its last line goes to the results, the rest to the log.
 note() {
     local name=$1 start=$SECONDS text status; shift
     printf '\n== %s: %s\n' "$name" "$*" >> "$log"
-    text=$(timeout "$limit" "$@" 2>> "$log"); status=$?
+    text=$(timeout -s KILL "$limit" "$@" 2>> "$log"); status=$?
     printf '%s\n' "$text" >> "$log"
     text=$(printf '%s\n' "$text" | tail -n 1)
     case $text in "{"*) ;; *) text="\"$(printf '%s' "$text" | tr -d '"\\' | cut -c1-200)\"" ;; esac
