@@ -38,11 +38,11 @@ pub fn export_pyramid(
     options: &ExportOptions,
 ) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
-    let graph = pyramid_graph(&model.backbone().valid(), model.config().fpn_channels, options)?;
+    let graph = pyramid_graph(&model.backbone().valid(), model.config().fpn.channels, options)?;
     let (nodes, initializers, parameters) = (graph.nodes(), graph.initializers(), graph.parameters());
     let description = format!(
         "{} and FPN of a detector. Input `images`: [batch, 3, height, width], RGB, (pixel / 255 - scrl.mean) / scrl.std.",
-        model.config().arch
+        model.config().backbone.arch
     );
     let properties = properties(info, options);
     let proto = graph.finish(ModelInfo { opset: options.opset, description, properties })?;

@@ -23,7 +23,8 @@ use scrl_transfer::DetectorMetadata;
 use scrl_transfer::data::Category;
 use scrl_transfer::data::{Preprocessing, Sample, collate};
 use scrl_transfer::detection::{
-    BoxHead, Detection, Detector, DetectorConfig, FasterRcnn, Pooler, Roi, Target, Variant,
+    AnchorConfig, BackboneConfig, BoxHead, Detection, Detector, DetectorConfig, FasterRcnn, FpnConfig,
+    Pooler, Roi, RoiHeadsConfig, RpnConfig, Target, TestConfig, Variant,
 };
 use scrl_transfer::inference::detect_batch;
 
@@ -61,15 +62,16 @@ impl Case {
 /// A narrow detector for small images.
 fn small(arch: Arch, width: f64, variant: Variant) -> DetectorConfig {
     DetectorConfig {
-        arch,
-        width,
+        backbone: BackboneConfig { arch, width, ..variant.config().backbone },
+        fpn: FpnConfig { channels: 32, ..variant.config().fpn },
+        roi_heads: RoiHeadsConfig {
+            box_head_dim: 64,
+            canonical_box_size: 56.0,
+            ..variant.config().roi_heads
+        },
+        anchors: AnchorConfig { sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0], ..variant.config().anchors },
+        rpn: RpnConfig { pre_nms_test: 200, post_nms_test: 100, ..variant.config().rpn },
         num_classes: 3,
-        fpn_channels: 32,
-        box_head_dim: 64,
-        anchor_sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0],
-        canonical_box_size: 56.0,
-        rpn_pre_nms_test: 200,
-        rpn_post_nms_test: 100,
         ..variant.config()
     }
 }
@@ -197,7 +199,8 @@ fn images_without_detections_give_zeros() {
         return;
     }
     let config = small(Arch::ResNet18, 0.25, Variant::Detectron2);
-    let case = Case::new(DetectorConfig { box_score_threshold: 0.9999, ..config });
+    let case =
+        Case::new(DetectorConfig { test: TestConfig { score_threshold: 0.9999, ..config.test }, ..config });
     let report = case.validate(&DetectorOptions::default()).unwrap();
     assert_eq!(report.total.matched + report.total.ties, 0, "{}", report.table());
     let mut session = runtime().unwrap().session(&case.folder.path().join("detector.onnx"), 0).unwrap();
@@ -306,7 +309,10 @@ fn the_pyramid_is_reproduced_level_by_level() {
     if !has_runtime() {
         return;
     }
-    let config = DetectorConfig { fpn_norm: true, ..small(Arch::ResNet18, 0.25, Variant::Detectron2) };
+    let config = DetectorConfig {
+        fpn: FpnConfig { norm: true, ..small(Arch::ResNet18, 0.25, Variant::Detectron2).fpn },
+        ..small(Arch::ResNet18, 0.25, Variant::Detectron2)
+    };
     let case = Case::new(config);
     let path = case.folder.path().join("pyramid.onnx");
     for fold_batch_norm in [true, false] {

@@ -14,16 +14,17 @@ use scrl_export::runtime::{RuntimeError, runtime};
 use scrl_export::validation::detector::{DetectorInputs, DetectorReport, validate_detector};
 use scrl_transfer::DetectorMetadata;
 use scrl_transfer::data::{Category, Preprocessing};
-use scrl_transfer::detection::{Detector, DetectorConfig, RetinaNet, RetinaNetConfig};
+use scrl_transfer::detection::{
+    AnchorConfig, BackboneConfig, Detector, DetectorConfig, FpnConfig, RetinaNet, RetinaNetConfig, TestConfig,
+};
 
 fn config() -> DetectorConfig {
     DetectorConfig {
-        arch: Arch::ResNet18,
-        width: 0.25,
+        backbone: BackboneConfig { arch: Arch::ResNet18, width: 0.25, ..Default::default() },
+        fpn: FpnConfig { channels: 32, ..Default::default() },
+        anchors: AnchorConfig { sizes: vec![8.0, 16.0, 32.0, 64.0, 128.0], ..Default::default() },
+        test: TestConfig { detections_per_image: 100, ..Default::default() },
         num_classes: 3,
-        fpn_channels: 32,
-        anchor_sizes: vec![8.0, 16.0, 32.0, 64.0, 128.0],
-        detections_per_image: 100,
         retinanet: RetinaNetConfig { convolutions: 2, pre_nms: 200, ..Default::default() },
         ..DetectorConfig::retinanet()
     }

@@ -10,7 +10,7 @@ use crate::support::*;
 
 /// A run of the tiny detector that gives every detection it has, however unsure.
 fn detector(folder: &Path, data: &Path) -> PathBuf {
-    tiny_detector(folder, data, &["--set", "model.box_score_threshold=0.0"])
+    tiny_detector(folder, data, &["--set", "model.test.score_threshold=0.0"])
 }
 
 fn rows(out: &Path) -> Vec<Value> {

@@ -56,8 +56,8 @@ fn settings_of_the_other_architecture_are_refused_by_name() {
         let args = ["transfer", "--config", text(recipe), "--data", text(&data), "--init", "random"];
         fail(&[&args[..], &["--out", text(&out), "--set", setting]].concat(), tmp.path())
     };
-    let error = refused(&tiny_retinanet(tmp.path()), "model.rpn_batch=8");
-    assert!(error.contains("rpn_batch") && error.contains("Faster R-CNN"), "{error}");
+    let error = refused(&tiny_retinanet(tmp.path()), "model.rpn.batch=8");
+    assert!(error.contains("rpn.batch") && error.contains("Faster R-CNN"), "{error}");
     let error = refused(&tiny_transfer(tmp.path()), "model.retinanet={scales=2}");
     assert!(error.contains("retinanet") && error.contains("RetinaNet"), "{error}");
 }

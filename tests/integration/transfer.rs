@@ -65,7 +65,7 @@ fn the_settings_in_effect_and_each_difference_from_the_protocol_are_told_once() 
     once("milestones [3] (x 0.1)");
     once("solver.lr = 0.01 (protocol: 0.02)");
     once("batch_size = 2 (protocol: 16)");
-    once("model.arch = \"resnet18\" (protocol: \"resnet50\")");
+    once("model.backbone.arch = \"resnet18\" (protocol: \"resnet50\")");
     once("8 images in all (protocol: 1440000, which are 720000 iterations here)");
     once("weights/best.safetensors will be the detector with the highest AP on `");
     assert!(printed.contains("chosen on the evaluation data and so optimistic"), "{printed}");
@@ -129,9 +129,10 @@ fn a_run_starts_from_nothing_a_pretraining_a_file_and_a_detector_of_other_classe
     assert_eq!(json(&other.join("metrics.json"))["per_class"].as_array().unwrap().len(), 2);
 
     // Random layers are never frozen.
-    for (set, named) in
-        [("model.freeze_at=2", "model.freeze_at is 2"), ("model.norm=\"frozen_batch_norm\"", "model.norm is")]
-    {
+    for (set, named) in [
+        ("model.backbone.freeze_at=2", "model.backbone.freeze_at is 2"),
+        ("model.norm=\"frozen_batch_norm\"", "model.backbone.norm is"),
+    ] {
         let out = tmp.path().join("frozen");
         let args = arguments(&recipe, &data, "random", &out);
         let refusal = fail(&[&args[..], &["--overwrite", "--set", set]].concat(), tmp.path());

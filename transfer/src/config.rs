@@ -9,7 +9,7 @@ use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataSource, Interpolation, Mapper, Preprocessing};
-use crate::detection::{DetectorConfig, Norm};
+use crate::detection::{DetectorConfig, FpnConfig, Norm};
 use crate::error::TransferError;
 
 mod differences;
@@ -188,7 +188,10 @@ impl Protocol {
         let milestones = |steps: [u64; 2]| steps.map(Milestone::Iteration).to_vec();
         let base = TransferConfig {
             protocol: self,
-            model: DetectorConfig { fpn_norm: true, ..Default::default() },
+            model: DetectorConfig {
+                fpn: FpnConfig { norm: true, ..Default::default() },
+                ..Default::default()
+            },
             ..Default::default()
         };
         match self {
@@ -278,13 +281,21 @@ impl TransferConfig {
     /// When the model is frozen in part.
     pub fn check_random_init(&self) -> Result<(), TransferError> {
         let expected = |value: &str| format!("{value} with --init random: random layers must not be frozen");
-        if self.model.freeze_at > 0 {
-            let value = self.model.freeze_at.to_string();
-            return Err(TransferError::Config { key: "model.freeze_at", value, expected: expected("0") });
+        if self.model.backbone.freeze_at > 0 {
+            let value = self.model.backbone.freeze_at.to_string();
+            return Err(TransferError::Config {
+                key: "model.backbone.freeze_at",
+                value,
+                expected: expected("0"),
+            });
         }
-        if self.model.norm == Norm::FrozenBatchNorm {
+        if self.model.backbone.norm == Norm::FrozenBatchNorm {
             let value = "frozen_batch_norm".into();
-            return Err(TransferError::Config { key: "model.norm", value, expected: expected("batch_norm") });
+            return Err(TransferError::Config {
+                key: "model.backbone.norm",
+                value,
+                expected: expected("batch_norm"),
+            });
         }
         Ok(())
     }
@@ -352,7 +363,7 @@ impl TransferConfig {
     /// What a resumed run must agree on: a hash of everything that the weights depend on.
     pub fn fingerprint(&self) -> String {
         let neutral = Self::default();
-        config::hash(&Self {
+        let relevant = Self {
             protocol: neutral.protocol,
             eval_batch_size: neutral.eval_batch_size,
             eval_every: neutral.eval_every,
@@ -363,7 +374,11 @@ impl TransferConfig {
             prefetch: neutral.prefetch,
             data: neutral.data,
             ..self.clone()
-        })
+        };
+        // The former names, so that runs of before the detector's config had parts can be resumed.
+        let mut value = serde_json::to_value(&relevant).unwrap_or_default();
+        value["model"] = relevant.model.under_former_names();
+        config::hash(&value)
     }
 }
 

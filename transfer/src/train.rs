@@ -198,8 +198,8 @@ fn figures_of(metrics: &DetectionMetrics) -> Map<String, Value> {
 fn log_settings(config: &TransferConfig, data: &TransferData, training: &Training) {
     tracing::info!(
         init = training.init,
-        arch = %config.model.arch,
-        width = config.model.width,
+        arch = %config.model.backbone.arch,
+        width = config.model.backbone.width,
         classes = config.model.num_classes,
         train = data.train.images.len(),
         val = data.val.images.len(),
@@ -208,7 +208,7 @@ fn log_settings(config: &TransferConfig, data: &TransferData, training: &Trainin
     );
     tracing::info!("in effect: {}", config.effective(data.train.images.len()));
     if config.batch_size < SMALL_BATCH
-        && config.model.norm != Norm::FrozenBatchNorm
+        && config.model.backbone.norm != Norm::FrozenBatchNorm
         && training.init != "random"
     {
         tracing::warn!(

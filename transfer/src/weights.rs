@@ -98,7 +98,7 @@ fn with_backbone(
     device: &Device,
 ) -> Result<Detector, TransferError> {
     let (backbone, found, metadata) = load_backbone(path, device)?;
-    let expected = config.model.backbone();
+    let expected = config.model.resnet();
     // Widths that round to the same number of channels are one network.
     if (found.arch, found.stem_channels()) != (expected.arch, expected.stem_channels()) {
         return Err(TransferError::Backbone { path: path.to_path_buf(), found, expected });

@@ -315,10 +315,10 @@ impl Reader<'_> {
         let name = |config: ResNetConfig| format!("{} of width {}", config.arch, config.width);
         for (arm, settings) in arms.iter().filter_map(|arm| Some((arm, arm.recipe()?))) {
             for transfer in transfers {
-                let (found, expected) = (settings.model, transfer.settings.model.backbone());
+                let (found, expected) = (settings.model, transfer.settings.model.resnet());
                 if (found.arch, found.stem_channels()) != (expected.arch, expected.stem_channels()) {
                     let message = format!(
-                        "it pretrains a {}, `{}` fine-tunes a {}; set model.arch and model.width alike",
+                        "it pretrains a {}, `{}` fine-tunes a {}; set model.arch and model.width alike (model.backbone.arch and model.backbone.width in a recipe of fine-tuning)",
                         name(found),
                         transfer.name,
                         name(expected)

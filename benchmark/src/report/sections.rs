@@ -313,8 +313,8 @@ pub fn protocols(finished: &Finished) -> Vec<Block> {
             transfer.name,
             settings.iterations,
             settings.batch_size,
-            settings.model.arch,
-            settings.model.width,
+            settings.model.backbone.arch,
+            settings.model.backbone.width,
             name_of(settings.protocol)
         )));
         let differences: Vec<String> =

@@ -48,7 +48,7 @@ pub(super) fn pool(
     let boxes = part.gather_nd(&proposals.boxes, &places, 0);
     let zero = part.int(0);
     let images = part.gather(&places, &zero, 1);
-    let numbers = level_numbers(&mut part.part("level"), &boxes, config.canonical_box_size);
+    let numbers = level_numbers(&mut part.part("level"), &boxes, config.roi_heads.canonical_box_size);
     let (mut order, mut pooled) = (Vec::new(), Vec::new());
     for (level, map) in levels.iter().take(4).enumerate() {
         let mut part = part.part(level_name(level));

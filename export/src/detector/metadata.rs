@@ -73,7 +73,7 @@ impl DetectorInfo {
              {pixels}.{sizes} Outputs: boxes (x1, y1, x2, y2 in pixels of the input), scores, labels (index into \
              scrl.classes), num_detections; zero beyond them.",
             config.architecture.title(),
-            config.arch,
+            config.backbone.arch,
             config.num_classes,
             text(&config.variant).trim_matches('"')
         )
@@ -93,8 +93,8 @@ impl DetectorInfo {
         );
         let mut pairs = vec![
             ("kind", KIND.to_string()),
-            ("arch", config.arch.name().to_string()),
-            ("width", config.width.to_string()),
+            ("arch", config.backbone.arch.name().to_string()),
+            ("width", config.backbone.width.to_string()),
             ("variant", text(&config.variant).trim_matches('"').to_string()),
             ("classes", text(&names)),
             ("labels", "index into scrl.classes, from 0".to_string()),

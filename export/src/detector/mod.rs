@@ -152,7 +152,7 @@ fn faster_rcnn(graph: &mut Graph, model: &FasterRcnn, place: Place, stages: bool
     let rois = heads::pool(graph, &proposals, &pyramid.levels, config);
     let outputs = heads::box_head(graph, &model.roi_heads, &rois.pooled)?;
     let found = postprocess::detections(graph, &outputs, &rois, &proposals, &limits, config);
-    found.add_outputs(graph, config.detections_per_image);
+    found.add_outputs(graph, config.test.detections_per_image);
     if stages {
         add_maps(graph, &pyramid, &crate::pyramid::level_names(&model.backbone));
         Stages { rpn, proposals, rois, outputs }.add_outputs(graph, config.num_classes);
@@ -164,7 +164,7 @@ fn retinanet(graph: &mut Graph, model: &RetinaNet, place: Place, stages: bool) -
     let (config, Place { images, limits, pyramid }) = (&model.config, place);
     let outputs = retinanet::heads(graph, &model.head, &pyramid.levels)?;
     let found = retinanet::detections(graph, &outputs, &pyramid.levels, &images, &limits, config);
-    found.add_outputs(graph, config.detections_per_image);
+    found.add_outputs(graph, config.test.detections_per_image);
     if stages {
         add_maps(graph, &pyramid, &crate::pyramid::level_names(&model.backbone));
         retinanet::add_outputs(graph, &outputs);

@@ -62,7 +62,7 @@ fn candidates(
     let deltas = part.reshape(&outputs.deltas, &[0, classes + 1, 4]);
     let deltas = part.slice(&deltas, 1, 1, classes + 1);
     let reference = part.unsqueeze(&rois.boxes, &[1]);
-    let boxes = decode(&mut part.part("decode"), &reference, &deltas, config.box_weights);
+    let boxes = decode(&mut part.part("decode"), &reference, &deltas, config.roi_heads.box_weights);
     let zero = part.int(0);
     let images = part.gather(&rois.places, &zero, 1);
     let limits = part.gather(limits, &images, 0);
@@ -97,8 +97,8 @@ fn suppressed(part: &mut Part, candidates: &Candidates, config: &DetectorConfig)
     let shape = part.concat(&[any.clone(), count.clone()], 0);
     let scores = part.op("Reshape", &[&scores, &shape]);
     let by_class = part.unsqueeze(&scores, &[1]);
-    let (limit, threshold) = (config.detections_per_image, config.box_score_threshold);
-    let kept = part.suppress(&boxes, &by_class, limit, config.box_nms, threshold);
+    let (limit, threshold) = (config.test.detections_per_image, config.test.score_threshold);
+    let kept = part.suppress(&boxes, &by_class, limit, config.test.nms, threshold);
     let scores = part.keep(&scores, &kept, NOTHING);
     let classes = part.ints(&[classes]);
     let shape = part.concat(&[any, classes, count], 0);
@@ -109,7 +109,7 @@ fn suppressed(part: &mut Part, candidates: &Candidates, config: &DetectorConfig)
 
 /// The best D of `scores`, `[N, R · K]`.
 fn best(part: &mut Part, boxes: &Value, scores: &Value, config: &DetectorConfig) -> Detections {
-    let [scores, indices] = part.largest(scores, config.detections_per_image);
+    let [scores, indices] = part.largest(scores, config.test.detections_per_image);
     let boxes = part.reshape(boxes, &[0, -1, 4]);
     let boxes = part.gather_rows(&boxes, &indices);
     let classes = part.int(config.num_classes as i64);
@@ -137,7 +137,7 @@ pub(super) fn finish(
     let axis = part.ints(&[1]);
     let keep = vec![("keepdims", Attribute::Int(0))];
     let count = part.op_with("ReduceSum", &[&count, &axis], keep);
-    let missing = missing(part, &scores, config.detections_per_image);
+    let missing = missing(part, &scores, config.test.detections_per_image);
     Detections {
         boxes: pad(part, &boxes, &missing, 3),
         scores: pad(part, &scores, &missing, 2),

@@ -81,7 +81,7 @@ pub(super) fn proposals(
         let mut part = part.part(level_name(level));
         let cell: Vec<[f32; 4]> = generator.cell_anchors(level).iter().map(|b| b.to_array()).collect();
         let anchors = anchors(&mut part.part("anchors"), &cell, level, images, map, numerics);
-        let [best, indices] = part.largest(&outputs.objectness[level], config.rpn_pre_nms_test);
+        let [best, indices] = part.largest(&outputs.objectness[level], config.rpn.pre_nms_test);
         let anchors = part.op("Gather", &[&anchors, &indices]);
         let deltas = part.gather_rows(&outputs.deltas[level], &indices);
         boxes.push(decode(&mut part.part("decode"), &anchors, &deltas, [1.0; 4]));
@@ -157,7 +157,7 @@ fn best_of_all(
     numbers: &Value,
     config: &DetectorConfig,
 ) -> Proposals {
-    let count = config.anchor_sizes.len();
+    let count = config.anchors.sizes.len();
     let levels: Vec<i64> = (0..count as i64).collect();
     let levels = part.graph.ints(&levels, &[1, count, 1]);
     let of_level = part.op("Equal", &[numbers, &levels]);
@@ -166,8 +166,8 @@ fn best_of_all(
     let by_level = part.unsqueeze(scores, &[1]);
     let none = part.float(NO_SCORE);
     let by_level = part.op("Where", &[&takes_part, &by_level, &none]);
-    let kept = part.suppress(boxes, &by_level, config.rpn_post_nms_test, config.rpn_nms, LOWEST);
+    let kept = part.suppress(boxes, &by_level, config.rpn.post_nms_test, config.rpn.nms, LOWEST);
     let scores = part.keep(scores, &kept, NO_SCORE);
-    let [scores, indices] = part.largest(&scores, config.rpn_post_nms_test);
+    let [scores, indices] = part.largest(&scores, config.rpn.post_nms_test);
     Proposals { boxes: part.gather_rows(boxes, &indices), scores }
 }

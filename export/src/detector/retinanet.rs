@@ -115,7 +115,7 @@ pub(super) fn detections(
     let usable = usable(&mut part.part("usable"), &boxes, 0.0);
     let scores = suppressed(&mut part.part("nms"), [&boxes, &scores, &labels, &usable], config);
     let mut part = part.part("best");
-    let [scores, indices] = part.largest(&scores, config.detections_per_image);
+    let [scores, indices] = part.largest(&scores, config.test.detections_per_image);
     let [boxes, labels] = [&boxes, &labels].map(|values| part.gather_rows(values, &indices));
     finish(&mut part, &boxes, &scores, &labels, config)
 }
@@ -133,8 +133,8 @@ fn suppressed(
     let takes_part = part.op("And", &[&of_class, &usable]);
     let nothing = part.float(NOTHING);
     let by_class = part.op("Where", &[&takes_part, &by_score, &nothing]);
-    let (limit, threshold) = (config.detections_per_image, config.box_score_threshold);
-    let kept = part.suppress(boxes, &by_class, limit, config.box_nms, threshold);
+    let (limit, threshold) = (config.test.detections_per_image, config.test.score_threshold);
+    let kept = part.suppress(boxes, &by_class, limit, config.test.nms, threshold);
     part.keep(scores, &kept, NOTHING)
 }
 

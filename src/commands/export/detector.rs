@@ -13,7 +13,7 @@ use scrl_export::{
 };
 use scrl_transfer::data::Category;
 use scrl_transfer::data::Preprocessing;
-use scrl_transfer::detection::{DetectorConfig, Variant};
+use scrl_transfer::detection::{BackboneConfig, DetectorConfig, Variant};
 use scrl_transfer::weights::DETECTOR_FILE;
 use scrl_transfer::{DetectorMetadata, LoadedDetector, TransferConfig, load_detector, load_state_dict};
 
@@ -93,11 +93,16 @@ fn state_dict(
     let outputs = tensors.get(CLASS_BIAS).and_then(|bias| bias.shape().iter().next().copied());
     let names = without_background(names, outputs);
     let categories: Vec<_> = (1..).zip(names).map(|(id, name)| Category { id, name }).collect();
-    let mut config = DetectorConfig { arch: args.arch, num_classes: categories.len(), ..variant.config() };
+    let mut config = DetectorConfig {
+        backbone: BackboneConfig { arch: args.arch, ..variant.config().backbone },
+        num_classes: categories.len(),
+        ..variant.config()
+    };
     // A batch norm that trained counts its batches and adds its usual epsilon; torchvision's frozen ones do neither.
     let trained_norms = tensors.keys().any(|key| key.ends_with(".num_batches_tracked"));
-    let usual = trained_norms.then(|| DetectorConfig::default().frozen_norm_epsilon);
-    config.frozen_norm_epsilon = args.norm_epsilon.or(usual).unwrap_or(config.frozen_norm_epsilon);
+    let usual = trained_norms.then(|| DetectorConfig::default().backbone.frozen_norm_epsilon);
+    config.backbone.frozen_norm_epsilon =
+        args.norm_epsilon.or(usual).unwrap_or(config.backbone.frozen_norm_epsilon);
     let model = load_state_dict(path, &config, device)?;
     let metadata = DetectorMetadata { config, categories, preprocessing: Preprocessing::default() };
     Ok(LoadedDetector { model, metadata })

@@ -9,7 +9,7 @@ use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use scrl_transfer::data::{Category, DetectionDataset, DetectionImage};
 use scrl_transfer::data::{Sample, collate};
-use scrl_transfer::detection::{DetectorConfig, Norm, Target};
+use scrl_transfer::detection::{BackboneConfig, DetectorConfig, Norm, Target};
 use scrl_transfer::inference::detect_batch;
 use scrl_transfer::train::Training;
 use scrl_transfer::{InitWeights, SolverConfig, TransferConfig};
@@ -74,9 +74,12 @@ fn config(args: &BenchDetectorArgs) -> TransferConfig {
         batch_size: args.batch,
         solver: SolverConfig { lr: 0.001, ..Default::default() },
         model: DetectorConfig {
-            arch: args.arch,
+            backbone: BackboneConfig {
+                arch: args.arch,
+                norm: Norm::BatchNorm,
+                ..DetectorConfig::torchvision().backbone
+            },
             num_classes: args.classes - 1,
-            norm: Norm::BatchNorm,
             ..DetectorConfig::torchvision()
         },
         ..Default::default()

@@ -91,6 +91,7 @@ fn compare(path: &str, ours: &Value, theirs: &Value, lines: &mut Vec<String>) {
                 compare(&path, value, theirs.get(key).unwrap_or(&Value::Null), lines);
             }
         }
+        (_, Value::Null) => lines.push(format!("{path} = {ours} (protocol: not set)")),
         _ => lines.push(format!("{path} = {ours} (protocol: {theirs})")),
     }
 }
@@ -131,6 +132,11 @@ mod tests {
         assert!(text.contains("warm-up 1000 iterations from 5.000e-6"), "{text}");
         let shares = read("[solver]\nmilestones = [0.66666667, 0.88888889]\n[model]\nfpn_norm = true");
         assert_eq!(shares.differences(), [""; 0]);
+        let lines = read("[model]\narchitecture = \"retinanet\"\nfpn_norm = true").differences();
+        assert!(
+            lines.contains(&"model.architecture = \"retinanet\" (protocol: not set)".into()),
+            "{lines:?}"
+        );
     }
 
     /// Every leaf of a config by its path.
@@ -148,9 +154,9 @@ mod tests {
     fn other(path: &str, value: &Value) -> Value {
         match (path, value) {
             ("interpolation", _) => "bicubic".into(),
-            ("model.arch", _) => "resnet18".into(),
+            ("model.backbone.arch", _) => "resnet18".into(),
             ("model.variant", _) => "torchvision".into(),
-            ("model.norm", _) => "frozen_batch_norm".into(),
+            ("model.backbone.norm", _) => "frozen_batch_norm".into(),
             ("solver.milestones", _) => serde_json::json!([7]),
             (_, Value::Bool(flag)) => (!flag).into(),
             (_, Value::Number(number)) if number.is_u64() => (number.as_u64().unwrap() + 1).into(),

@@ -23,7 +23,7 @@ fn milestones_are_iterations_or_shares_of_the_run() {
     assert!(error("[solver]\nmilestones = [1.5]").contains("solver.milestones"));
     assert!(error("[solver]\nmilestones = [20, 10]").contains("ascending"));
     assert!(error("fraction = 0.0").contains("fraction is 0"));
-    assert!(error("[model]\nanchor_sizes = [1.0]").contains("anchor_sizes"));
+    assert!(error("[model]\nanchor_sizes = [1.0]").contains("anchors.sizes"));
 }
 
 #[test]
@@ -71,4 +71,31 @@ fn every_recipe_of_the_project_is_valid() {
     assert_eq!(named("coco_1x.toml"), [""; 0]);
     assert_eq!(named("coco_2x.toml"), [""; 0]);
     assert_eq!(named("voc.toml"), [""; 0]);
+}
+
+/// See `tests/fixtures/former_run/README.md`.
+fn former_run() -> TransferConfig {
+    toml::from_str(include_str!("../../tests/fixtures/former_run/config.toml")).unwrap()
+}
+
+#[test]
+fn a_run_of_before_the_detectors_config_had_parts_can_be_resumed() {
+    let recorded = "2ccfda1a0354b326c80e5929fe1c13774f1170cb1290e5747d66f949bf8e255a";
+    let former = former_run();
+    assert_eq!(former.fingerprint(), recorded);
+    let rewritten: TransferConfig = toml::from_str(&toml::to_string(&former).unwrap()).unwrap();
+    assert_eq!((rewritten.fingerprint().as_str(), &rewritten), (recorded, &former));
+}
+
+#[test]
+fn a_detector_file_of_before_the_parts_is_read() {
+    let text = include_str!("../../tests/fixtures/former_run/detector.json");
+    assert_eq!(serde_json::from_str::<DetectorConfig>(text).unwrap(), former_run().model);
+}
+
+#[test]
+fn a_setting_given_under_both_of_its_names_is_refused() {
+    let error = toml::from_str::<TransferConfig>("[model]\nrpn_batch = 8\n[model.rpn]\nbatch = 16");
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("`rpn_batch` is the former name of `rpn.batch`"), "{error}");
 }

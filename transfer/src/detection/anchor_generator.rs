@@ -32,15 +32,15 @@ impl AnchorGenerator {
     pub fn new(config: &DetectorConfig) -> Self {
         let numerics = config.variant.numerics();
         let (first, sizes) = match config.architecture {
-            Architecture::FasterRcnn => (4, config.anchor_sizes.iter().map(|&size| vec![size]).collect()),
+            Architecture::FasterRcnn => (4, config.anchors.sizes.iter().map(|&size| vec![size]).collect()),
             Architecture::RetinaNet => {
-                let sizes = config.anchor_sizes.iter().map(|&size| config.retinanet.octave(size));
+                let sizes = config.anchors.sizes.iter().map(|&size| config.retinanet.octave(size));
                 (8, sizes.collect())
             }
         };
         Self {
             sizes,
-            ratios: config.anchor_ratios.clone(),
+            ratios: config.anchors.ratios.clone(),
             round: numerics.round_anchors,
             strides: (!numerics.strides_from_grid).then(|| (0..LEVELS).map(|level| first << level).collect()),
         }

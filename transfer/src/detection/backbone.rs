@@ -2,17 +2,17 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::{BatchNorm, ResNet};
+use scrl_core::models::{Backbone, BatchNorm};
 use scrl_core::random::Rng;
 
 use super::config::{DetectorConfig, Norm};
 use super::fpn::{Fpn, Top};
 
-/// A ResNet and its pyramid.
+/// A backbone and its pyramid.
 #[derive(Module, Debug)]
 pub struct BackboneWithFpn {
     /// Gives C2 to C5.
-    pub body: ResNet,
+    pub body: Backbone,
     /// Gives the levels that the heads see.
     pub fpn: Fpn,
 }
@@ -20,14 +20,14 @@ pub struct BackboneWithFpn {
 impl BackboneWithFpn {
     /// Random weights, frozen as the config says; `top` makes the coarsest levels.
     pub fn init(config: &DetectorConfig, top: Top, rng: &mut Rng, device: &Device) -> Self {
-        let resnet = config.backbone();
+        let resnet = config.resnet();
         let body = resnet.init(rng, device);
-        let fpn = Fpn::init(resnet.channels(), config.fpn_channels, config.fpn_norm, top, rng, device);
+        let fpn = Fpn::init(resnet.channels(), config.fpn.channels, config.fpn.norm, top, rng, device);
         Self { body: with_norm(body, config), fpn }
     }
 
-    /// With this ResNet, for example a pretrained one, frozen as the config says.
-    pub fn with_body(self, body: ResNet, config: &DetectorConfig) -> Self {
+    /// With this backbone, for example a pretrained one, frozen as the config says.
+    pub fn with_body(self, body: Backbone, config: &DetectorConfig) -> Self {
         Self { body: with_norm(body, config), ..self }
     }
 
@@ -42,10 +42,10 @@ impl BackboneWithFpn {
     }
 }
 
-fn with_norm(body: ResNet, config: &DetectorConfig) -> ResNet {
-    let body = body.freeze_at(config.freeze_at, config.frozen_norm_epsilon);
-    match config.norm {
+fn with_norm(body: Backbone, config: &DetectorConfig) -> Backbone {
+    let body = body.freeze_at(config.backbone.freeze_at, config.backbone.frozen_norm_epsilon);
+    match config.backbone.norm {
         Norm::BatchNorm => body,
-        Norm::FrozenBatchNorm => body.freeze_batch_norm(config.frozen_norm_epsilon),
+        Norm::FrozenBatchNorm => body.freeze_batch_norm(config.backbone.frozen_norm_epsilon),
     }
 }

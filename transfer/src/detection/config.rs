@@ -1,12 +1,12 @@
 //! What defines a detector, and the constants in which detectron2 and torchvision differ.
 
-use scrl_core::models::{Arch, ResNetConfig};
+use scrl_core::models::ResNetConfig;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-mod overrides;
+mod parts;
 
-use overrides::Overrides;
+pub use parts::{AnchorConfig, BackboneConfig, FpnConfig, RoiHeadsConfig, RpnConfig, TestConfig};
 
 /// Pyramid levels: P2 to P6 with strides 4 to 64, RetinaNet's P3 to P7 with strides 8 to 128.
 pub const LEVELS: usize = 5;
@@ -126,7 +126,7 @@ pub struct Numerics {
     pub sampling_ratio: i32,
     /// Where the box losses turn from quadratic to linear; 0 is plain L1.
     pub smooth_l1_beta: f64,
-    /// RPN losses are divided by the number of sampled anchors, else by `rpn_batch` times the number of images.
+    /// RPN losses are divided by the number of sampled anchors, else by `rpn.batch` times the number of images.
     pub rpn_loss_per_sample: bool,
     /// Proposals need at least this width and height, in pixels, and always a positive one.
     pub min_proposal_size: f32,
@@ -150,66 +150,30 @@ pub enum Norm {
 
 /// Everything that defines the detector; the default is detectron2's R50-FPN for COCO.
 ///
-/// In a file, values that are not given are those of its `variant`: [`Variant::config`].
+/// In a file, values that are not given are those of its `variant`: [`Variant::config`]. A file may also use the
+/// names of before the parts, such as `rpn_batch` for `rpn.batch`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Overrides")]
+#[serde(try_from = "parts::DetectorFile")]
 pub struct DetectorConfig {
-    /// Which detector; the fields that name proposals, regions or the box head are Faster R-CNN's.
-    // Absent from files at its default, so that runs of before keep their hash.
+    /// Which detector; `rpn` and `roi_heads` are Faster R-CNN's, `retinanet` is RetinaNet's.
     #[serde(skip_serializing_if = "Architecture::is_default")]
     pub architecture: Architecture,
-    /// The backbone's depth.
-    pub arch: Arch,
-    /// Factor on the backbone's channels.
-    pub width: f64,
     /// Whose numbers are used where the two references differ.
     pub variant: Variant,
     /// Foreground classes.
     pub num_classes: usize,
-    /// C, channels of every pyramid level.
-    pub fpn_channels: usize,
-    /// Outputs of each of the box head's two fully connected layers.
-    pub box_head_dim: usize,
-    /// Side of the square anchor of each level P2 to P6, in pixels.
-    pub anchor_sizes: Vec<f32>,
-    /// Height divided by width.
-    pub anchor_ratios: Vec<f32>,
-    /// Side of the box that is pooled from P4, in pixels; half of it is pooled from P3.
-    pub canonical_box_size: f32,
-    /// Detections score above this.
-    pub box_score_threshold: f32,
-    /// A detection is dropped when its IoU with a better one of its class is above this.
-    pub box_nms: f32,
-    /// At most so many detections of an image, the best.
-    pub detections_per_image: usize,
-    /// Best anchors of each level before suppression, in training.
-    pub rpn_pre_nms_train: usize,
-    /// The same in detection.
-    pub rpn_pre_nms_test: usize,
-    /// Best proposals of an image after suppression, in training; torchvision's number is 2000, detectron2's 1000.
-    pub rpn_post_nms_train: usize,
-    /// The same in detection.
-    pub rpn_post_nms_test: usize,
-    /// A proposal is dropped when its IoU with a better one of its level is above this.
-    pub rpn_nms: f32,
-    /// Anchors of an image in the loss.
-    pub rpn_batch: usize,
-    /// Largest share of anchors in the loss that are matched to a target.
-    pub rpn_positive_fraction: f64,
-    /// Regions of an image in the loss.
-    pub roi_batch: usize,
-    /// Largest share of regions in the loss that are matched to a target.
-    pub roi_positive_fraction: f64,
-    /// Factors on a region's `dx, dy, dw, dh`.
-    pub box_weights: [f32; 4],
-    /// How many of stem, C2, C3, C4, C5 are frozen, counted from the stem.
-    pub freeze_at: usize,
-    /// What the backbone's batch norms do; torchvision freezes them, detectron2's protocol for transfer trains them.
-    pub norm: Norm,
-    /// Added to the variance by frozen batch norms; 1e-5, but 0 in torchvision's detector of COCO.
-    pub frozen_norm_epsilon: f64,
-    /// Batch norm instead of a bias after each convolution of the pyramid.
-    pub fpn_norm: bool,
+    /// The ResNet.
+    pub backbone: BackboneConfig,
+    /// The feature pyramid on it.
+    pub fpn: FpnConfig,
+    /// Anchors of both detectors.
+    pub anchors: AnchorConfig,
+    /// Proposals.
+    pub rpn: RpnConfig,
+    /// Regions and the box head.
+    pub roi_heads: RoiHeadsConfig,
+    /// What becomes a detection.
+    pub test: TestConfig,
     /// RetinaNet's own settings.
     #[serde(skip_serializing_if = "RetinaNetConfig::is_default")]
     pub retinanet: RetinaNetConfig,
@@ -219,32 +183,14 @@ impl Default for DetectorConfig {
     fn default() -> Self {
         Self {
             architecture: Architecture::FasterRcnn,
-            arch: Arch::ResNet50,
-            width: 1.0,
             variant: Variant::Detectron2,
             num_classes: 80,
-            fpn_channels: 256,
-            box_head_dim: 1024,
-            anchor_sizes: vec![32.0, 64.0, 128.0, 256.0, 512.0],
-            anchor_ratios: vec![0.5, 1.0, 2.0],
-            canonical_box_size: 224.0,
-            box_score_threshold: 0.05,
-            box_nms: 0.5,
-            detections_per_image: 100,
-            rpn_pre_nms_train: 2000,
-            rpn_pre_nms_test: 1000,
-            rpn_post_nms_train: 1000,
-            rpn_post_nms_test: 1000,
-            rpn_nms: 0.7,
-            rpn_batch: 256,
-            rpn_positive_fraction: 0.5,
-            roi_batch: 512,
-            roi_positive_fraction: 0.25,
-            box_weights: [10.0, 10.0, 5.0, 5.0],
-            freeze_at: 0,
-            norm: Norm::BatchNorm,
-            frozen_norm_epsilon: 1e-5,
-            fpn_norm: false,
+            backbone: BackboneConfig::default(),
+            fpn: FpnConfig::default(),
+            anchors: AnchorConfig::default(),
+            rpn: RpnConfig::default(),
+            roi_heads: RoiHeadsConfig::default(),
+            test: TestConfig::default(),
             retinanet: RetinaNetConfig::default(),
         }
     }
@@ -255,12 +201,12 @@ impl Default for DetectorConfig {
 #[non_exhaustive]
 pub enum DetectorConfigError {
     /// Not one anchor size a level.
-    #[error("anchor_sizes has {0} entries, the pyramid has 5 levels; give one size for each level")]
+    #[error("anchors.sizes has {0} entries, the pyramid has 5 levels; give one size for each level")]
     AnchorSizes(usize),
     /// A value outside its range.
     #[error("{name} is {value}, but must be {expected}")]
     Value {
-        /// The field of [`DetectorConfig`].
+        /// Path of the field in [`DetectorConfig`].
         name: &'static str,
         /// Its value.
         value: String,
@@ -277,28 +223,31 @@ impl DetectorConfig {
     pub fn torchvision() -> Self {
         Self {
             variant: Variant::Torchvision,
-            rpn_post_nms_train: 2000,
-            norm: Norm::FrozenBatchNorm,
-            frozen_norm_epsilon: 0.0,
+            backbone: BackboneConfig {
+                norm: Norm::FrozenBatchNorm,
+                frozen_norm_epsilon: 0.0,
+                ..Default::default()
+            },
+            rpn: RpnConfig { post_nms_train: 2000, ..Default::default() },
             ..Self::default()
         }
     }
 
     /// torchvision's `retinanet_resnet50_fpn`; its batch norms train, as in the transfer protocol.
     ///
-    /// torchvision freezes them where it starts from pretrained weights: `norm = "frozen_batch_norm"`.
+    /// torchvision freezes them where it starts from pretrained weights: `backbone.norm = "frozen_batch_norm"`.
     pub fn retinanet() -> Self {
         Self {
             architecture: Architecture::RetinaNet,
             variant: Variant::Torchvision,
-            detections_per_image: 300,
+            test: TestConfig { detections_per_image: 300, ..Default::default() },
             ..Self::default()
         }
     }
 
-    /// The backbone's config.
-    pub fn backbone(&self) -> ResNetConfig {
-        ResNetConfig { arch: self.arch, width: self.width }
+    /// The ResNet's config.
+    pub fn resnet(&self) -> ResNetConfig {
+        ResNetConfig { arch: self.backbone.arch, width: self.backbone.width }
     }
 
     /// Anchors at each position of each level.
@@ -307,7 +256,7 @@ impl DetectorConfig {
             Architecture::FasterRcnn => 1,
             Architecture::RetinaNet => self.retinanet.scales,
         };
-        sizes * self.anchor_ratios.len()
+        sizes * self.anchors.ratios.len()
     }
 
     /// # Panics
@@ -323,87 +272,77 @@ impl DetectorConfig {
     /// # Errors
     /// Names the first such value and what is expected of it.
     pub fn validate(&self) -> Result<(), DetectorConfigError> {
-        if self.anchor_sizes.len() != LEVELS {
-            return Err(DetectorConfigError::AnchorSizes(self.anchor_sizes.len()));
+        if self.anchors.sizes.len() != LEVELS {
+            return Err(DetectorConfigError::AnchorSizes(self.anchors.sizes.len()));
         }
-        let positive =
-            |values: &[f32]| !values.is_empty() && values.iter().all(|v| *v > 0.0 && v.is_finite());
-        let share = |value: f64| (0.0..=1.0).contains(&value);
         let checks = [
-            (positive(&self.anchor_sizes), "anchor_sizes", format!("{:?}", self.anchor_sizes), POSITIVE),
-            (positive(&self.anchor_ratios), "anchor_ratios", format!("{:?}", self.anchor_ratios), POSITIVE),
-            (positive(&self.box_weights), "box_weights", format!("{:?}", self.box_weights), POSITIVE),
-            (
-                positive(&[self.canonical_box_size]),
-                "canonical_box_size",
-                self.canonical_box_size.to_string(),
-                POSITIVE,
-            ),
-            (self.width > 0.0, "width", self.width.to_string(), POSITIVE),
-            (
-                self.frozen_norm_epsilon >= 0.0 && self.frozen_norm_epsilon.is_finite(),
-                "frozen_norm_epsilon",
-                self.frozen_norm_epsilon.to_string(),
-                "0 or more, and finite",
-            ),
-            (self.num_classes > 0, "num_classes", "0".into(), "at least 1"),
-            (self.fpn_channels > 0, "fpn_channels", "0".into(), "at least 1"),
-            (self.box_head_dim > 0, "box_head_dim", "0".into(), "at least 1"),
-            (self.rpn_batch > 0, "rpn_batch", "0".into(), "at least 1"),
-            (self.roi_batch > 0, "roi_batch", "0".into(), "at least 1"),
-            (
-                share(self.rpn_positive_fraction),
-                "rpn_positive_fraction",
-                self.rpn_positive_fraction.to_string(),
-                SHARE,
-            ),
-            (
-                share(self.roi_positive_fraction),
-                "roi_positive_fraction",
-                self.roi_positive_fraction.to_string(),
-                SHARE,
-            ),
-            (self.retinanet.scales > 0, "retinanet.scales", "0".into(), "at least 1"),
-            (
-                (0.0..1.0).contains(&self.retinanet.prior) && self.retinanet.prior > 0.0,
+            positive("anchors.sizes", &self.anchors.sizes),
+            positive("anchors.ratios", &self.anchors.ratios),
+            positive("roi_heads.box_weights", &self.roi_heads.box_weights),
+            positive("roi_heads.canonical_box_size", &[self.roi_heads.canonical_box_size]),
+            positive("backbone.width", &[self.backbone.width as f32]),
+            not_negative("backbone.frozen_norm_epsilon", self.backbone.frozen_norm_epsilon),
+            at_least_one("num_classes", self.num_classes),
+            at_least_one("fpn.channels", self.fpn.channels),
+            at_least_one("roi_heads.box_head_dim", self.roi_heads.box_head_dim),
+            at_least_one("rpn.batch", self.rpn.batch),
+            at_least_one("roi_heads.batch", self.roi_heads.batch),
+            share("rpn.positive_fraction", self.rpn.positive_fraction),
+            share("roi_heads.positive_fraction", self.roi_heads.positive_fraction),
+            at_least_one("retinanet.scales", self.retinanet.scales),
+            check(
+                self.retinanet.prior > 0.0 && self.retinanet.prior < 1.0,
                 "retinanet.prior",
-                self.retinanet.prior.to_string(),
+                self.retinanet.prior,
                 "between 0 and 1",
             ),
-            (
-                share(self.retinanet.focal_alpha),
-                "retinanet.focal_alpha",
-                self.retinanet.focal_alpha.to_string(),
-                SHARE,
-            ),
-            (
-                self.retinanet.focal_gamma >= 0.0 && self.retinanet.focal_gamma.is_finite(),
-                "retinanet.focal_gamma",
-                self.retinanet.focal_gamma.to_string(),
-                "0 or more, and finite",
-            ),
-            (
+            share("retinanet.focal_alpha", self.retinanet.focal_alpha),
+            not_negative("retinanet.focal_gamma", self.retinanet.focal_gamma),
+            check(
                 self.architecture == Architecture::FasterRcnn || self.variant == Variant::Torchvision,
                 "variant",
-                "detectron2".into(),
+                "detectron2",
                 "torchvision, the only one that RetinaNet has",
             ),
-            (
-                self.freeze_at <= 5,
-                "freeze_at",
-                self.freeze_at.to_string(),
+            check(
+                self.backbone.freeze_at <= 5,
+                "backbone.freeze_at",
+                self.backbone.freeze_at,
                 "0 (nothing) to 5 (the whole backbone)",
             ),
         ];
-        match checks.into_iter().find(|(valid, ..)| !valid) {
-            Some((_, name, value, expected)) => Err(DetectorConfigError::Value { name, value, expected }),
-            None => Ok(()),
-        }
+        checks.into_iter().collect()
     }
 }
 
-const POSITIVE: &str = "positive and finite";
-const SHARE: &str = "between 0 and 1";
+fn positive(name: &'static str, values: &[f32]) -> Result<(), DetectorConfigError> {
+    let valid = !values.is_empty() && values.iter().all(|value| *value > 0.0 && value.is_finite());
+    match values {
+        [value] => check(valid, name, value, "positive and finite"),
+        _ => check(valid, name, format!("{values:?}"), "positive and finite"),
+    }
+}
+
+fn not_negative(name: &'static str, value: f64) -> Result<(), DetectorConfigError> {
+    check(value >= 0.0 && value.is_finite(), name, value, "0 or more, and finite")
+}
+
+fn share(name: &'static str, value: f64) -> Result<(), DetectorConfigError> {
+    check((0.0..=1.0).contains(&value), name, value, "between 0 and 1")
+}
+
+fn at_least_one(name: &'static str, value: usize) -> Result<(), DetectorConfigError> {
+    check(value > 0, name, value, "at least 1")
+}
+
+fn check(
+    valid: bool,
+    name: &'static str,
+    value: impl std::fmt::Display,
+    expected: &'static str,
+) -> Result<(), DetectorConfigError> {
+    if valid { Ok(()) } else { Err(DetectorConfigError::Value { name, value: value.to_string(), expected }) }
+}
 
 #[cfg(test)]
 mod tests {
@@ -413,8 +352,11 @@ mod tests {
     fn a_config_file_overrides_single_values_and_rejects_unknown_ones() {
         let config: DetectorConfig = toml::from_str("num_classes = 3\nvariant = \"torchvision\"").unwrap();
         assert_eq!((config.num_classes, config.variant), (3, Variant::Torchvision));
-        assert_eq!(config.rpn_batch, 256);
+        assert_eq!(config.rpn.batch, 256);
         assert!(toml::from_str::<DetectorConfig>("classes = 3").is_err());
+        let config = read("[rpn]\nbatch = 8\n[test]\nnms = 0.25");
+        assert_eq!((config.rpn.batch, config.rpn.pre_nms_train, config.test.nms), (8, 2000, 0.25));
+        assert!(toml::from_str::<DetectorConfig>("[rpn]\nsize = 3").is_err());
     }
 
     fn read(text: &str) -> DetectorConfig {
@@ -427,23 +369,26 @@ mod tests {
         assert_eq!(read("variant = \"detectron2\""), DetectorConfig::default());
         let torchvision = read("variant = \"torchvision\"");
         assert_eq!(torchvision, DetectorConfig::torchvision());
-        assert_eq!((torchvision.rpn_post_nms_train, torchvision.norm), (2000, Norm::FrozenBatchNorm));
-        assert_eq!(torchvision.frozen_norm_epsilon, 0.0);
+        assert_eq!(
+            (torchvision.rpn.post_nms_train, torchvision.backbone.norm),
+            (2000, Norm::FrozenBatchNorm)
+        );
+        assert_eq!(torchvision.backbone.frozen_norm_epsilon, 0.0);
     }
 
     #[test]
     fn values_of_a_file_stand_whatever_the_variant_and_wherever_it_is_named() {
         let before = "norm = \"sync_batch_norm\"\nfrozen_norm_epsilon = 1e-3\n";
         let config = read(&format!("{before}variant = \"torchvision\"\nrpn_post_nms_train = 7"));
-        assert_eq!((config.norm, config.rpn_post_nms_train), (Norm::BatchNorm, 7));
-        assert_eq!((config.frozen_norm_epsilon, config.rpn_post_nms_test), (1e-3, 1000));
+        assert_eq!((config.backbone.norm, config.rpn.post_nms_train), (Norm::BatchNorm, 7));
+        assert_eq!((config.backbone.frozen_norm_epsilon, config.rpn.post_nms_test), (1e-3, 1000));
     }
 
     #[test]
     fn a_resolved_config_reads_back_as_itself_from_toml_and_json() {
         let mixed = DetectorConfig {
-            norm: Norm::BatchNorm,
-            anchor_sizes: vec![8.5; 5],
+            backbone: BackboneConfig { norm: Norm::BatchNorm, ..Default::default() },
+            anchors: AnchorConfig { sizes: vec![8.5; 5], ..Default::default() },
             ..read("variant = \"torchvision\"")
         };
         for config in [DetectorConfig::default(), DetectorConfig::torchvision(), mixed] {
@@ -458,9 +403,15 @@ mod tests {
     #[test]
     fn validation_names_the_value_that_is_wrong() {
         assert!(DetectorConfig::default().validate().is_ok());
-        let sizes = DetectorConfig { anchor_sizes: vec![32.0], ..Default::default() };
-        assert!(sizes.validate().unwrap_err().to_string().contains("anchor_sizes has 1 entries"));
-        let share = DetectorConfig { roi_positive_fraction: 1.5, ..Default::default() };
-        assert!(share.validate().unwrap_err().to_string().contains("roi_positive_fraction is 1.5"));
+        let sizes = DetectorConfig {
+            anchors: AnchorConfig { sizes: vec![32.0], ..Default::default() },
+            ..Default::default()
+        };
+        assert!(sizes.validate().unwrap_err().to_string().contains("anchors.sizes has 1 entries"));
+        let share = DetectorConfig {
+            roi_heads: RoiHeadsConfig { positive_fraction: 1.5, ..Default::default() },
+            ..Default::default()
+        };
+        assert!(share.validate().unwrap_err().to_string().contains("roi_heads.positive_fraction is 1.5"));
     }
 }

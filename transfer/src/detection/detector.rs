@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::ResNet;
+use scrl_core::models::Backbone;
 use scrl_core::random::Rng;
 use scrl_core::structures::Size;
 
@@ -84,7 +84,7 @@ impl Detector {
     }
 
     /// The detector with this backbone, for example a pretrained one, frozen as the config says.
-    pub fn with_backbone(self, body: ResNet) -> Self {
+    pub fn with_backbone(self, body: Backbone) -> Self {
         match self {
             Detector::FasterRcnn(model) => Detector::FasterRcnn(model.with_backbone(body)),
             Detector::RetinaNet(model) => Detector::RetinaNet(model.with_backbone(body)),

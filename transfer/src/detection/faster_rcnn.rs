@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::ResNet;
+use scrl_core::models::Backbone;
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
 
@@ -50,7 +50,7 @@ impl FasterRcnn {
     }
 
     /// The detector with this backbone, for example a pretrained one, frozen as the config says.
-    pub fn with_backbone(mut self, body: ResNet) -> Self {
+    pub fn with_backbone(mut self, body: Backbone) -> Self {
         self.backbone = self.backbone.with_body(body, &self.config);
         self
     }

@@ -34,7 +34,7 @@ impl Pooler {
     pub fn new(config: &DetectorConfig) -> Self {
         let numerics = config.variant.numerics();
         Self {
-            canonical_box_size: config.canonical_box_size,
+            canonical_box_size: config.roi_heads.canonical_box_size,
             sampling_ratio: numerics.sampling_ratio,
             aligned: numerics.aligned,
         }

@@ -52,11 +52,11 @@ fn add_candidates(
     config: &DetectorConfig,
     found: &mut Vec<Detection>,
 ) {
-    let coder = BoxCoder { weights: config.box_weights };
+    let coder = BoxCoder { weights: config.roi_heads.box_weights };
     let min_size = config.variant.numerics().min_detection_size;
     for class in 0..config.num_classes {
         let score = probabilities[class + 1];
-        if score > config.box_score_threshold
+        if score > config.test.score_threshold
             && let Some(bbox) = usable(coder.decode(&roi.bbox, deltas[class + 1]), size, min_size)
         {
             found.push(Detection { bbox, class, score });
@@ -69,14 +69,15 @@ pub(super) fn suppress(found: Vec<Detection>, config: &DetectorConfig) -> Vec<De
     let boxes: Vec<[f32; 4]> = found.iter().map(|d| d.bbox.to_array()).collect();
     let scores: Vec<f32> = found.iter().map(|d| d.score).collect();
     let classes: Vec<usize> = found.iter().map(|d| d.class).collect();
-    let mut kept = batched_nms(&boxes, &scores, &classes, config.box_nms);
-    kept.truncate(config.detections_per_image);
+    let mut kept = batched_nms(&boxes, &scores, &classes, config.test.nms);
+    kept.truncate(config.test.detections_per_image);
     kept.into_iter().map(|index| found[index]).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detection::TestConfig;
 
     const SIZE: Size = Size { width: 50, height: 40 };
 
@@ -109,7 +110,8 @@ mod tests {
 
     #[test]
     fn the_number_of_detections_is_limited_to_the_best() {
-        let config = DetectorConfig { detections_per_image: 1, ..config() };
+        let config =
+            DetectorConfig { test: TestConfig { detections_per_image: 1, ..config().test }, ..config() };
         let found = detections(
             &[0.1, 0.6, 0.3, 0.1, 0.8, 0.05, 0.2, 0.0, 0.0],
             &[[0.0; 4]; 9],

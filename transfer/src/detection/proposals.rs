@@ -23,17 +23,17 @@ pub struct ProposalFilter {
 impl ProposalFilter {
     /// In training.
     pub fn training(config: &DetectorConfig) -> Self {
-        Self::new(config, config.rpn_pre_nms_train, config.rpn_post_nms_train)
+        Self::new(config, config.rpn.pre_nms_train, config.rpn.post_nms_train)
     }
 
     /// In detection.
     pub fn test(config: &DetectorConfig) -> Self {
-        Self::new(config, config.rpn_pre_nms_test, config.rpn_post_nms_test)
+        Self::new(config, config.rpn.pre_nms_test, config.rpn.post_nms_test)
     }
 
     fn new(config: &DetectorConfig, pre_nms: usize, post_nms: usize) -> Self {
         let min_size = config.variant.numerics().min_proposal_size;
-        Self { pre_nms, post_nms, nms: config.rpn_nms, min_size }
+        Self { pre_nms, post_nms, nms: config.rpn.nms, min_size }
     }
 
     /// The proposals of one image of this unpadded size, best first.

@@ -8,7 +8,7 @@ use burn::tensor::activation::{log_sigmoid, relu, sigmoid};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use scrl_core::models::layers::{Conv2dConfig, Init, constant_parameter};
-use scrl_core::models::{Conv2d, ResNet};
+use scrl_core::models::{Backbone, Conv2d};
 use scrl_core::random::Rng;
 use scrl_core::structures::Size;
 
@@ -79,7 +79,7 @@ impl RetinaNetHead {
     /// Weights normal with standard deviation 0.01, biases zero but for the classifier's, which makes every class as probable
     /// as the config's prior.
     pub fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
-        let (channels, anchors) = (config.fpn_channels, config.anchors_per_cell());
+        let (channels, anchors) = (config.fpn.channels, config.anchors_per_cell());
         let mut conv = |outputs: usize| {
             Conv2dConfig::new([channels, outputs], 3).bias().init_with(Init::Normal(0.01)).init(rng, device)
         };
@@ -136,7 +136,7 @@ impl RetinaNet {
     }
 
     /// The detector with this backbone, for example a pretrained one, frozen as the config says.
-    pub fn with_backbone(mut self, body: ResNet) -> Self {
+    pub fn with_backbone(mut self, body: Backbone) -> Self {
         self.backbone = self.backbone.with_body(body, &self.config);
         self
     }
@@ -214,7 +214,7 @@ pub fn retinanet_detections(
             .iter()
             .enumerate()
             .map(|(index, &score)| (first + index, score))
-            .filter(|&(_, score)| score > config.box_score_threshold)
+            .filter(|&(_, score)| score > config.test.score_threshold)
             .collect();
         let above: Vec<f32> = candidates.iter().map(|&(_, score)| score).collect();
         for place in best(&above, config.retinanet.pre_nms) {

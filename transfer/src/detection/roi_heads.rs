@@ -63,8 +63,8 @@ pub(super) struct RoiLosses {
 impl RoiHeads {
     /// Box head with Caffe2's Xavier weights; predictors normal with standard deviations 0.01 and 0.001.
     pub fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
-        let (dim, classes) = (config.box_head_dim, config.num_classes + 1);
-        let pooled = config.fpn_channels * POOLED * POOLED;
+        let (dim, classes) = (config.roi_heads.box_head_dim, config.num_classes + 1);
+        let pooled = config.fpn.channels * POOLED * POOLED;
         let mut linear = |features: [usize; 2], init: Init| Linear::init(features, true, init, rng, device);
         Self {
             box_head: BoxHead {
@@ -159,9 +159,10 @@ impl RoiSample {
     ) -> Self {
         proposals.extend(target.boxes.iter().filter(|b| b.area() > 0.0));
         let matches = Matcher::PROPOSALS.assign(&proposals, &target.boxes);
-        let sampler = Sampler { batch: config.roi_batch, positive_fraction: config.roi_positive_fraction };
+        let sampler =
+            Sampler { batch: config.roi_heads.batch, positive_fraction: config.roi_heads.positive_fraction };
         let drawn = sampler.draw(&matches, rng);
-        let coder = BoxCoder { weights: config.box_weights };
+        let coder = BoxCoder { weights: config.roi_heads.box_weights };
         let mut sample = Self::default();
         for index in drawn.positive.into_iter().chain(drawn.negative) {
             let bbox = proposals[index];

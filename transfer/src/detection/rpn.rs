@@ -62,7 +62,7 @@ pub struct RpnLosses {
 impl Rpn {
     /// Weights normal with standard deviation 0.01, biases zero.
     pub fn init(config: &DetectorConfig, rng: &mut Rng, device: &Device) -> Self {
-        let (channels, anchors) = (config.fpn_channels, config.anchors_per_cell());
+        let (channels, anchors) = (config.fpn.channels, config.anchors_per_cell());
         let mut conv = |outputs: usize, kernel: usize| {
             Conv2dConfig::new([channels, outputs], kernel)
                 .bias()
@@ -125,7 +125,7 @@ impl RpnPredictions {
         config: &DetectorConfig,
         rng: &mut Rng,
     ) -> RpnLosses {
-        let sampler = Sampler { batch: config.rpn_batch, positive_fraction: config.rpn_positive_fraction };
+        let sampler = Sampler { batch: config.rpn.batch, positive_fraction: config.rpn.positive_fraction };
         let samples: Vec<AnchorSample> = (targets.par_iter(), image_streams(rng, targets.len()))
             .into_par_iter()
             .map(|(target, mut rng)| AnchorSample::draw(anchors, target, sampler, &mut rng))
@@ -136,7 +136,7 @@ impl RpnPredictions {
         let divisor = if numerics.rpn_loss_per_sample {
             (all.positive.len() + all.negative.len()).max(1)
         } else {
-            config.rpn_batch * targets.len()
+            config.rpn.batch * targets.len()
         } as f64;
         let objectness = objectness_loss(self.objectness.clone(), &all.positive, &all.negative);
         let boxes = box_loss(self.deltas.clone(), &all.positive, &all.deltas, numerics.smooth_l1_beta);

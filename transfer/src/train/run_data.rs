@@ -62,8 +62,8 @@ impl TransferData {
     /// When an image cannot be read.
     pub fn detector(&self, model: &Detector, device: &Device) -> Result<Detector, TransferError> {
         let batches = self.config.solver.precise_bn_batches as usize;
-        let DetectorConfig { norm, fpn_norm, .. } = self.config.model;
-        let none_trains = norm == Norm::FrozenBatchNorm && !fpn_norm;
+        let DetectorConfig { backbone, fpn, .. } = &self.config.model;
+        let none_trains = backbone.norm == Norm::FrozenBatchNorm && !fpn.norm;
         if batches == 0 || none_trains {
             return Ok(model.valid());
         }

@@ -15,7 +15,9 @@ use scrl_core::transforms::RgbImage;
 use super::*;
 use crate::config::SolverConfig;
 use crate::data::DataSource;
-use crate::detection::{DetectorConfig, Norm};
+use crate::detection::{
+    AnchorConfig, BackboneConfig, DetectorConfig, FpnConfig, Norm, RoiHeadsConfig, RpnConfig, TestConfig,
+};
 use crate::evaluation::{PrecisionRecall, read_results};
 use crate::inference::{EvaluateOptions, evaluate_weights};
 use crate::weights::init_detector;
@@ -66,19 +68,19 @@ fn tiny(data: &Path) -> TransferConfig {
         threads: 2,
         solver: SolverConfig { lr: 0.01, warmup_iterations: 2, milestones: Vec::new(), ..Default::default() },
         model: DetectorConfig {
-            arch: Arch::ResNet18,
-            width: 0.125,
-            fpn_channels: 8,
-            fpn_norm: true,
-            box_head_dim: 16,
-            anchor_sizes: vec![8.0, 16.0, 32.0, 64.0, 128.0],
-            rpn_pre_nms_train: 50,
-            rpn_post_nms_train: 30,
-            rpn_pre_nms_test: 50,
-            rpn_post_nms_test: 30,
-            rpn_batch: 32,
-            roi_batch: 16,
-            box_score_threshold: 0.0,
+            backbone: BackboneConfig { arch: Arch::ResNet18, width: 0.125, ..Default::default() },
+            fpn: FpnConfig { channels: 8, norm: true },
+            roi_heads: RoiHeadsConfig { box_head_dim: 16, batch: 16, ..Default::default() },
+            anchors: AnchorConfig { sizes: vec![8.0, 16.0, 32.0, 64.0, 128.0], ..Default::default() },
+            rpn: RpnConfig {
+                pre_nms_train: 50,
+                post_nms_train: 30,
+                pre_nms_test: 50,
+                post_nms_test: 30,
+                batch: 32,
+                ..Default::default()
+            },
+            test: TestConfig { score_threshold: 0.0, ..Default::default() },
             ..Default::default()
         },
         ..Default::default()
@@ -259,7 +261,7 @@ fn a_pretrained_backbone_is_taken_over_and_checked() {
 
     // Frozen as a whole, the backbone leaves the run as it came.
     let mut frozen = config.clone();
-    (frozen.model.freeze_at, frozen.model.norm) = (5, Norm::FrozenBatchNorm);
+    (frozen.model.backbone.freeze_at, frozen.model.backbone.norm) = (5, Norm::FrozenBatchNorm);
     let run = folder.path().join("frozen");
     finish(&frozen, &init, &run);
     let trained = tensors(&run);
@@ -278,7 +280,7 @@ fn a_pretrained_backbone_is_taken_over_and_checked() {
     }
 
     let mut wider = config.clone();
-    wider.model.width = 0.25;
+    wider.model.backbone.width = 0.25;
     let error =
         transfer(&wider, &init, &folder.path().join("wider"), false, &mut Monitor::silent()).unwrap_err();
     assert!(error.to_string().contains("model.width = 0.125"), "{error}");
@@ -301,7 +303,7 @@ fn a_detector_is_a_start_for_another_run() {
     let model = parameters::collect(&init_detector(&config, &init, &Device::flex()).unwrap());
     assert_eq!(model["rpn.head.bbox_pred.weight"], tensors(&first)["rpn.head.bbox_pred.weight"]);
     assert_eq!(model["roi_heads.box_predictor.cls_score.bias"].shape()[..], [8]);
-    config.model.fpn_norm = false;
+    config.model.fpn.norm = false;
     let error = init_detector(&config, &init, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("left over") && error.contains("fpn"), "{error}");
 }

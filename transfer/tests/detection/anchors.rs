@@ -1,6 +1,6 @@
 //! Anchors: `fixtures/detection`.
 
-use scrl_transfer::detection::{AnchorGenerator, DetectorConfig};
+use scrl_transfer::detection::{AnchorConfig, AnchorGenerator, DetectorConfig};
 use serde::Deserialize;
 
 use crate::support::*;
@@ -23,7 +23,10 @@ struct AnchorCase {
 fn anchors_are_those_of_torchvision() {
     for case in fixture::<Fixture>("detection/detection.json").anchors {
         let sizes = [case.sizes, vec![1.0; 5]].concat()[..5].to_vec();
-        let config = DetectorConfig { anchor_sizes: sizes, ..DetectorConfig::torchvision() };
+        let config = DetectorConfig {
+            anchors: AnchorConfig { sizes, ..DetectorConfig::torchvision().anchors },
+            ..DetectorConfig::torchvision()
+        };
         let anchors = AnchorGenerator::new(&config).generate(case.image, &case.grids);
         let chosen: Vec<_> = anchors.boxes.iter().step_by(case.every).collect();
         assert_eq!(chosen.len(), case.boxes.len());

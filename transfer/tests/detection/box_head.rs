@@ -2,7 +2,9 @@
 
 use burn::tensor::Device;
 use scrl_core::random::stream;
-use scrl_transfer::detection::{BoxHead, BoxPredictor, DetectorConfig, Pooler, RoiHeads};
+use scrl_transfer::detection::{
+    BoxHead, BoxPredictor, DetectorConfig, FpnConfig, Pooler, RoiHeads, RoiHeadsConfig,
+};
 use serde::Deserialize;
 
 use crate::support::*;
@@ -19,10 +21,13 @@ fn logits_and_deltas_of_each_region_are_torchvisions() {
     let case: Fixture = fixture("detection_parts/box_head.json");
     let device = Device::flex();
     let config = DetectorConfig {
+        fpn: FpnConfig { channels: 6, ..DetectorConfig::torchvision().fpn },
+        roi_heads: RoiHeadsConfig {
+            box_head_dim: 8,
+            canonical_box_size: 56.0,
+            ..DetectorConfig::torchvision().roi_heads
+        },
         num_classes: 3,
-        fpn_channels: 6,
-        box_head_dim: 8,
-        canonical_box_size: 56.0,
         ..DetectorConfig::torchvision()
     };
     let RoiHeads { box_head, box_predictor } = RoiHeads::init(&config, &mut stream(0, &[]), &device);

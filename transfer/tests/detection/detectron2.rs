@@ -5,8 +5,8 @@ use scrl_core::models::parameters;
 use scrl_core::random::stream;
 use scrl_core::structures::BoxXyxy;
 use scrl_transfer::detection::{
-    AnchorGenerator, Anchors, DetectorConfig, Match, Matcher, Pooler, Roi, RoiHeads, RpnPredictions, Target,
-    Variant, box_loss,
+    AnchorConfig, AnchorGenerator, Anchors, DetectorConfig, FpnConfig, Match, Matcher, Pooler, Roi, RoiHeads,
+    RoiHeadsConfig, RpnConfig, RpnPredictions, Target, Variant, box_loss,
 };
 
 use crate::support::*;
@@ -24,7 +24,10 @@ fn anchors_are_not_rounded_and_centred_on_the_corner_of_their_cell() {
     let (half_width, half_height) = (16.0 * 2.0f32.sqrt(), 16.0 / 2.0f32.sqrt());
     assert_near(&detectron2, &[-half_width, -half_height, half_width, half_height], 1e-6);
     assert_eq!(torchvision, [-23.0, -11.0, 23.0, 11.0]);
-    let config = DetectorConfig { anchor_ratios: vec![0.25, 1.0, 4.0], ..Default::default() };
+    let config = DetectorConfig {
+        anchors: AnchorConfig { ratios: vec![0.25, 1.0, 4.0], ..Default::default() },
+        ..Default::default()
+    };
     let cells: Vec<[f32; 4]> =
         AnchorGenerator::new(&config).cell_anchors(0).iter().map(|b| b.to_array()).collect();
     let published = [[-32.0, -8.0, 32.0, 8.0], [-16.0, -16.0, 16.0, 16.0], [-8.0, -32.0, 8.0, 32.0]];
@@ -115,7 +118,8 @@ fn proposal_losses_are_divided_by_the_batch_size_even_if_fewer_anchors_are_drawn
     let device = Device::flex();
     let grids = [[4, 4], [2, 2], [1, 1], [1, 1], [1, 1]];
     for variant in BOTH {
-        let config = DetectorConfig { rpn_batch: 500, ..variant.config() };
+        let config =
+            DetectorConfig { rpn: RpnConfig { batch: 500, ..variant.config().rpn }, ..variant.config() };
         let anchors = AnchorGenerator::new(&config).generate([16, 16], &grids);
         let count = anchors.boxes.len();
         let predictions = RpnPredictions {
@@ -140,7 +144,11 @@ fn proposal_losses_are_divided_by_the_batch_size_even_if_fewer_anchors_are_drawn
 /// `FastRCNNOutputLayers`, 0.01 in `StandardRPNHead`; biases 0.
 #[test]
 fn initial_weights_have_detectron2s_spread() {
-    let config = DetectorConfig { fpn_channels: 32, box_head_dim: 256, ..Default::default() };
+    let config = DetectorConfig {
+        fpn: FpnConfig { channels: 32, ..Default::default() },
+        roi_heads: RoiHeadsConfig { box_head_dim: 256, ..Default::default() },
+        ..Default::default()
+    };
     let device = Device::flex();
     let heads = parameters::collect(&RoiHeads::init(&config, &mut stream(5, &[]), &device));
     let rpn =
@@ -172,10 +180,10 @@ fn numbers_of_proposals_in_training_are_the_published_ones() {
     let numbers = |variant: Variant| {
         let config = variant.config();
         [
-            config.rpn_pre_nms_train,
-            config.rpn_post_nms_train,
-            config.rpn_pre_nms_test,
-            config.rpn_post_nms_test,
+            config.rpn.pre_nms_train,
+            config.rpn.post_nms_train,
+            config.rpn.pre_nms_test,
+            config.rpn.post_nms_test,
         ]
     };
     assert_eq!(BOTH.map(numbers), [[2000, 1000, 1000, 1000], [2000, 2000, 1000, 1000]]);

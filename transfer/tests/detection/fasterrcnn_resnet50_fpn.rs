@@ -8,7 +8,9 @@ use scrl_core::checkpoint::weights::write_safetensors;
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
-use scrl_transfer::detection::{Detection, Detector, DetectorConfig, FasterRcnn, Target};
+use scrl_transfer::detection::{
+    Detection, Detector, DetectorConfig, FasterRcnn, RoiHeadsConfig, RpnConfig, Target,
+};
 use scrl_transfer::load_state_dict;
 use serde::Deserialize;
 
@@ -63,13 +65,16 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| fixture("fasterrcnn_resnet5
 
 fn config() -> DetectorConfig {
     DetectorConfig {
+        rpn: RpnConfig {
+            pre_nms_train: 200,
+            pre_nms_test: 150,
+            post_nms_train: 100,
+            post_nms_test: 80,
+            batch: 100_000,
+            ..DetectorConfig::torchvision().rpn
+        },
+        roi_heads: RoiHeadsConfig { batch: 100_000, ..DetectorConfig::torchvision().roi_heads },
         num_classes: 90,
-        rpn_pre_nms_train: 200,
-        rpn_pre_nms_test: 150,
-        rpn_post_nms_train: 100,
-        rpn_post_nms_test: 80,
-        rpn_batch: 100_000,
-        roi_batch: 100_000,
         ..DetectorConfig::torchvision()
     }
 }

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::parameters::{self, TensorMap};
 use scrl_core::random::stream;
-use scrl_transfer::detection::{DetectorConfig, FasterRcnn, Norm, precise_bn};
+use scrl_transfer::detection::{BackboneConfig, DetectorConfig, FasterRcnn, FpnConfig, Norm, precise_bn};
 
 use crate::support::*;
 
@@ -36,7 +36,7 @@ fn freeze_at_freezes_whole_stages_from_the_stem_and_turns_their_norms_into_froze
         layer => layer.strip_prefix("layer").map(|rest| 1 + rest[..1].parse::<usize>().unwrap()),
     };
     for freeze_at in [0, 1, 2, 5] {
-        let config = DetectorConfig { freeze_at, ..tiny() };
+        let config = DetectorConfig { backbone: BackboneConfig { freeze_at, ..tiny().backbone }, ..tiny() };
         let (before, after, norms) = step(&config);
         let frozen = |name: &str| name.starts_with("backbone.body.") && stage(name).unwrap() <= freeze_at;
         for name in parameters::collect(&model(&config, &Device::flex())).keys() {
@@ -51,7 +51,10 @@ fn freeze_at_freezes_whole_stages_from_the_stem_and_turns_their_norms_into_froze
 
 #[test]
 fn frozen_norms_train_nothing_while_convolutions_and_the_pyramids_norms_do() {
-    let config = DetectorConfig { norm: Norm::FrozenBatchNorm, ..tiny() };
+    let config = DetectorConfig {
+        backbone: BackboneConfig { norm: Norm::FrozenBatchNorm, ..tiny().backbone },
+        ..tiny()
+    };
     let (before, after, norms) = step(&config);
     for name in before.keys() {
         assert_eq!(before[name] == after[name], name.starts_with("backbone.body."), "{name}");
@@ -64,8 +67,11 @@ fn frozen_norms_train_nothing_while_convolutions_and_the_pyramids_norms_do() {
 #[test]
 fn frozen_stages_and_batch_norms_stay_frozen_with_a_new_backbone() {
     let device = Device::flex().autodiff();
-    let config = DetectorConfig { freeze_at: 2, norm: Norm::FrozenBatchNorm, ..tiny() };
-    let body = config.backbone().init(&mut stream(3, &[]), &device);
+    let config = DetectorConfig {
+        backbone: BackboneConfig { freeze_at: 2, norm: Norm::FrozenBatchNorm, ..tiny().backbone },
+        ..tiny()
+    };
+    let body = config.resnet().init(&mut stream(3, &[]), &device);
     let model = model(&config, &device).with_backbone(body.clone());
     assert_eq!(parameters::collect(&model.backbone.body), parameters::collect(&body));
     let losses = model.forward_train(images(&device), &SIZES, &targets(), &mut stream(2, &[]));
@@ -79,7 +85,10 @@ fn frozen_stages_and_batch_norms_stay_frozen_with_a_new_backbone() {
 fn a_frozen_norm_divides_by_the_root_of_variance_and_its_own_epsilon() {
     let device = Device::flex();
     let output = |frozen_norm_epsilon: f64| {
-        let config = DetectorConfig { norm: Norm::FrozenBatchNorm, frozen_norm_epsilon, ..tiny() };
+        let config = DetectorConfig {
+            backbone: BackboneConfig { norm: Norm::FrozenBatchNorm, frozen_norm_epsilon, ..tiny().backbone },
+            ..tiny()
+        };
         let norm = model(&config, &device).backbone.body.bn1;
         let channels = norm.weight.shape().num_elements();
         floats(norm.forward(Tensor::<4>::full([1, channels, 1, 1], 3.0, &device)))[0]
@@ -133,7 +142,11 @@ fn precise_statistics_are_the_averages_of_batch_means_and_unbiased_variances() {
 #[test]
 fn precise_statistics_leave_frozen_norms_and_detectors_without_batches_alone() {
     let device = Device::flex().autodiff();
-    let config = DetectorConfig { norm: Norm::FrozenBatchNorm, fpn_norm: false, ..tiny() };
+    let config = DetectorConfig {
+        backbone: BackboneConfig { norm: Norm::FrozenBatchNorm, ..tiny().backbone },
+        fpn: FpnConfig { norm: false, ..tiny().fpn },
+        ..tiny()
+    };
     for (config, batches) in [(config, vec![images(&device)]), (tiny(), Vec::new())] {
         let model = model(&config, &device);
         let before = parameters::collect(&model);

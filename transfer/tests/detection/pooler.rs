@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use scrl_transfer::detection::{DetectorConfig, Pooler, Variant};
+use scrl_transfer::detection::{DetectorConfig, Pooler, RoiHeadsConfig, Variant};
 use serde::Deserialize;
 
 use crate::support::*;
@@ -23,7 +23,13 @@ struct LevelCase {
 fn pooling_levels_are_those_of_torchvision() {
     let case = fixture::<Fixture>("detection/detection.json").levels;
     for (canonical, expected) in case.levels {
-        let config = DetectorConfig { canonical_box_size: canonical.parse().unwrap(), ..Default::default() };
+        let config = DetectorConfig {
+            roi_heads: RoiHeadsConfig {
+                canonical_box_size: canonical.parse().unwrap(),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
         let found: Vec<usize> = boxes(&case.boxes).iter().map(|b| Pooler::new(&config).level(b)).collect();
         assert_eq!(found, expected, "canonical size {canonical}");
     }
@@ -42,7 +48,10 @@ fn pooled_features_are_torchvisions_and_with_detectron2s_alignment_detectron2s()
     let features = feature_maps(&[2; 4], &Device::flex());
     for (variant, expected) in [(Variant::Torchvision, case.torchvision), (Variant::Detectron2, case.aligned)]
     {
-        let pooler = Pooler::new(&DetectorConfig { canonical_box_size: 56.0, ..variant.config() });
+        let pooler = Pooler::new(&DetectorConfig {
+            roi_heads: RoiHeadsConfig { canonical_box_size: 56.0, ..variant.config().roi_heads },
+            ..variant.config()
+        });
         // Sampling points are at most 140 cells from the origin in f32.
         assert_near(&floats(pooler.forward(&features, &rois(&case.rois))), &expected, 2e-5);
     }

@@ -7,7 +7,9 @@ use burn::tensor::Device;
 use scrl_core::checkpoint::weights::write_safetensors;
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
-use scrl_transfer::detection::{Detector, DetectorConfig, Norm, RetinaNetConfig, Target};
+use scrl_transfer::detection::{
+    BackboneConfig, Detector, DetectorConfig, FpnConfig, Norm, RetinaNetConfig, Target, TestConfig,
+};
 use scrl_transfer::{InitWeights, load_state_dict};
 
 use crate::fasterrcnn_resnet50_fpn::{
@@ -20,10 +22,13 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| fixture("retinanet_resnet50
 /// torchvision gives the background a logit, too, which no target ever has: 91 classes.
 fn config() -> DetectorConfig {
     DetectorConfig {
+        test: TestConfig { detections_per_image: 1000, ..Default::default() },
+        backbone: BackboneConfig {
+            norm: Norm::FrozenBatchNorm,
+            frozen_norm_epsilon: 0.0,
+            ..Default::default()
+        },
         num_classes: 91,
-        detections_per_image: 1000,
-        norm: Norm::FrozenBatchNorm,
-        frozen_norm_epsilon: 0.0,
         retinanet: RetinaNetConfig { pre_nms: 60, ..Default::default() },
         ..DetectorConfig::retinanet()
     }
@@ -107,10 +112,13 @@ fn losses_and_the_gradient_of_every_parameter_are_torchvisions() {
 fn a_batch_without_any_object_trains_with_finite_losses_on_every_parameter() {
     let device = Device::flex().autodiff();
     let config = DetectorConfig {
+        fpn: FpnConfig { channels: 16, ..Default::default() },
+        backbone: BackboneConfig {
+            arch: scrl_core::models::Arch::ResNet18,
+            width: 0.125,
+            ..Default::default()
+        },
         num_classes: 3,
-        fpn_channels: 16,
-        arch: scrl_core::models::Arch::ResNet18,
-        width: 0.125,
         ..DetectorConfig::retinanet()
     };
     let model = config.init(&mut stream(1, &[]), &device);

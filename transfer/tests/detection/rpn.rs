@@ -6,7 +6,8 @@ use burn::tensor::Device;
 use scrl_core::random::stream;
 use scrl_core::structures::Size;
 use scrl_transfer::detection::{
-    AnchorGenerator, Anchors, DetectorConfig, ProposalFilter, Rpn, RpnPredictions, Target,
+    AnchorConfig, AnchorGenerator, Anchors, DetectorConfig, FpnConfig, ProposalFilter, Rpn, RpnConfig,
+    RpnPredictions, Target,
 };
 use serde::Deserialize;
 
@@ -27,14 +28,20 @@ const SIZES: [Size; 2] = [Size { width: 131, height: 97 }, Size { width: 120, he
 
 fn config() -> DetectorConfig {
     DetectorConfig {
+        fpn: FpnConfig { channels: CHANNELS, ..DetectorConfig::torchvision().fpn },
+        anchors: AnchorConfig {
+            sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0],
+            ..DetectorConfig::torchvision().anchors
+        },
+        rpn: RpnConfig {
+            pre_nms_train: 60,
+            pre_nms_test: 40,
+            post_nms_train: 50,
+            post_nms_test: 30,
+            batch: 100_000,
+            ..DetectorConfig::torchvision().rpn
+        },
         num_classes: 3,
-        fpn_channels: CHANNELS,
-        anchor_sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0],
-        rpn_pre_nms_train: 60,
-        rpn_pre_nms_test: 40,
-        rpn_post_nms_train: 50,
-        rpn_post_nms_test: 30,
-        rpn_batch: 100_000,
         ..DetectorConfig::torchvision()
     }
 }

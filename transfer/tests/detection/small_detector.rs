@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use scrl_core::models::Arch;
 use scrl_core::random::stream;
-use scrl_transfer::detection::{DetectorConfig, FasterRcnn, Norm, Variant};
+use scrl_transfer::detection::{
+    AnchorConfig, BackboneConfig, DetectorConfig, FasterRcnn, FpnConfig, Norm, RoiHeadsConfig, RpnConfig,
+    TestConfig, Variant,
+};
 use serde::Deserialize;
 
 use crate::support::*;
@@ -103,22 +106,26 @@ fn assert_losses(variant: &str) {
 /// The fixture's network with its weights by formula.
 fn detector(variant: &str, device: &Device) -> FasterRcnn {
     let config = DetectorConfig {
-        arch: Arch::ResNet18,
+        backbone: BackboneConfig { arch: Arch::ResNet18, norm: Norm::FrozenBatchNorm, ..Default::default() },
+        fpn: FpnConfig { channels: 64, ..Default::default() },
+        roi_heads: RoiHeadsConfig {
+            box_head_dim: 128,
+            canonical_box_size: 56.0,
+            batch: 100_000,
+            ..Default::default()
+        },
+        anchors: AnchorConfig { sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0], ..Default::default() },
+        test: TestConfig { nms: 0.3, detections_per_image: 60, ..Default::default() },
+        rpn: RpnConfig {
+            pre_nms_train: 120,
+            pre_nms_test: 100,
+            post_nms_train: 60,
+            post_nms_test: 50,
+            batch: 100_000,
+            ..Default::default()
+        },
         variant: if variant == "torchvision" { Variant::Torchvision } else { Variant::Detectron2 },
         num_classes: 3,
-        fpn_channels: 64,
-        box_head_dim: 128,
-        anchor_sizes: vec![16.0, 32.0, 64.0, 96.0, 128.0],
-        canonical_box_size: 56.0,
-        box_nms: 0.3,
-        detections_per_image: 60,
-        rpn_pre_nms_train: 120,
-        rpn_pre_nms_test: 100,
-        rpn_post_nms_train: 60,
-        rpn_post_nms_test: 50,
-        rpn_batch: 100_000,
-        roi_batch: 100_000,
-        norm: Norm::FrozenBatchNorm,
         ..Default::default()
     };
     filled(FasterRcnn::init(&config, &mut stream(0, &[]), device), formula)

@@ -8,7 +8,7 @@ use scrl_core::checkpoint::weights::write_safetensors;
 use scrl_core::models::Arch;
 use scrl_core::models::parameters::{self, TensorMap};
 use scrl_core::random::stream;
-use scrl_transfer::detection::{DetectorConfig, Variant};
+use scrl_transfer::detection::{BackboneConfig, DetectorConfig, FpnConfig, RoiHeadsConfig, Variant};
 use scrl_transfer::weights::init_detector;
 use scrl_transfer::{InitWeights, TransferConfig, load_state_dict};
 
@@ -17,11 +17,14 @@ use crate::support::*;
 /// The network of `small.pth`.
 fn small(num_classes: usize) -> DetectorConfig {
     DetectorConfig {
-        arch: Arch::ResNet18,
-        width: 0.125,
+        backbone: BackboneConfig {
+            arch: Arch::ResNet18,
+            width: 0.125,
+            ..DetectorConfig::torchvision().backbone
+        },
+        fpn: FpnConfig { channels: 16, ..DetectorConfig::torchvision().fpn },
+        roi_heads: RoiHeadsConfig { box_head_dim: 32, ..DetectorConfig::torchvision().roi_heads },
         num_classes,
-        fpn_channels: 16,
-        box_head_dim: 32,
         ..DetectorConfig::torchvision()
     }
 }
@@ -91,7 +94,11 @@ fn keys_that_are_missing_left_over_or_of_another_shape_are_named() {
 
 #[test]
 fn paths_are_the_keys_of_torchvisions_state_dict() {
-    let config = DetectorConfig { fpn_norm: false, variant: Variant::Detectron2, ..tiny() };
+    let config = DetectorConfig {
+        fpn: FpnConfig { norm: false, ..tiny().fpn },
+        variant: Variant::Detectron2,
+        ..tiny()
+    };
     let keys: Vec<String> =
         parameters::collect(&config.init(&mut stream(0, &[]), &Device::flex())).into_keys().collect();
     for key in [

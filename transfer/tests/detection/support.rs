@@ -8,7 +8,9 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use scrl_core::models::Arch;
 use scrl_core::models::parameters::{self, ModulePath, TensorMap};
 use scrl_core::structures::{BoxXyxy, Size};
-use scrl_transfer::detection::{DetectorConfig, Roi, Target};
+use scrl_transfer::detection::{
+    AnchorConfig, BackboneConfig, DetectorConfig, FpnConfig, Roi, RoiHeadsConfig, RpnConfig, Target,
+};
 use serde::de::DeserializeOwned;
 
 /// A file below `fixtures`.
@@ -171,18 +173,17 @@ pub fn norm(values: &[f32]) -> f64 {
 /// A detector that trains in a blink.
 pub fn tiny() -> DetectorConfig {
     DetectorConfig {
-        arch: Arch::ResNet18,
-        width: 0.125,
+        backbone: BackboneConfig { arch: Arch::ResNet18, width: 0.125, ..Default::default() },
+        fpn: FpnConfig { channels: 16, norm: true },
+        roi_heads: RoiHeadsConfig {
+            box_head_dim: 32,
+            canonical_box_size: 56.0,
+            batch: 64,
+            ..Default::default()
+        },
+        anchors: AnchorConfig { sizes: vec![8.0, 16.0, 32.0, 64.0, 96.0], ..Default::default() },
+        rpn: RpnConfig { post_nms_train: 100, post_nms_test: 50, batch: 64, ..Default::default() },
         num_classes: 3,
-        fpn_channels: 16,
-        box_head_dim: 32,
-        anchor_sizes: vec![8.0, 16.0, 32.0, 64.0, 96.0],
-        canonical_box_size: 56.0,
-        rpn_post_nms_train: 100,
-        rpn_post_nms_test: 50,
-        rpn_batch: 64,
-        roi_batch: 64,
-        fpn_norm: true,
         ..Default::default()
     }
 }

@@ -145,7 +145,7 @@ fn may_suppress(
 ) -> bool {
     a.class == b.class
         && f64::from(a.score) >= f64::from(b.score) - tolerance.scores
-        && f64::from(a.bbox.iou(&b.bbox)) >= f64::from(config.box_nms) - tolerance.overlap
+        && f64::from(a.bbox.iou(&b.bbox)) >= f64::from(config.test.nms) - tolerance.overlap
 }
 
 fn is_near(a: &Detection, b: &Detection, tolerance: &DetectorTolerance) -> bool {
@@ -170,15 +170,15 @@ fn is_tie(
     tolerance: &DetectorTolerance,
 ) -> bool {
     let score = f64::from(detection.score);
-    let full = others.len() == config.detections_per_image;
+    let full = others.len() == config.test.detections_per_image;
     let last = others.last().map_or(0.0, |last| f64::from(last.score));
     let hangs = |other: &Detection| {
         let overlap = f64::from(other.bbox.iou(&detection.bbox));
         let equally_good = f64::from(other.score) <= score + tolerance.scores && overlap <= SAME_BOX;
         may_suppress(other, detection, config, tolerance)
-            && (overlap <= f64::from(config.box_nms) + tolerance.overlap || equally_good)
+            && (overlap <= f64::from(config.test.nms) + tolerance.overlap || equally_good)
     };
-    score <= f64::from(config.box_score_threshold) + tolerance.scores
+    score <= f64::from(config.test.score_threshold) + tolerance.scores
         || (full && score <= last + tolerance.scores)
         || others.iter().any(hangs)
 }
@@ -200,6 +200,7 @@ pub(super) fn unmatched_boxes(a: &[BoxXyxy], b: &[BoxXyxy], tolerance: f64) -> u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use scrl_transfer::detection::TestConfig;
 
     const TOLERANCE: DetectorTolerance =
         DetectorTolerance { boxes: 0.1, scores: 0.01, overlap: 0.01, unmatched: 0.0, tensors: 1e-4 };
@@ -209,7 +210,10 @@ mod tests {
     }
 
     fn compare_lists(expected: &[Detection], found: &[Detection], limit: usize) -> [usize; 3] {
-        let config = DetectorConfig { detections_per_image: limit, box_nms: 0.6, ..Default::default() };
+        let config = DetectorConfig {
+            test: TestConfig { detections_per_image: limit, nms: 0.6, ..Default::default() },
+            ..Default::default()
+        };
         let found = compare(expected, found, &config, &TOLERANCE);
         [found.matched, found.ties, found.unexplained]
     }
@@ -261,7 +265,10 @@ mod tests {
 
     #[test]
     fn a_tie_is_not_inexact_as_well() {
-        let config = DetectorConfig { box_score_threshold: 0.05, ..Default::default() };
+        let config = DetectorConfig {
+            test: TestConfig { score_threshold: 0.05, ..Default::default() },
+            ..Default::default()
+        };
         // At the threshold of scores; the same box with another score; a box that the other side lacks.
         let (expected, found) = ([detection(50.0, 0.055)], [detection(50.0, 0.2), detection(90.0, 0.9)]);
         let matches = compare(&expected, &found, &config, &TOLERANCE);
