@@ -67,7 +67,7 @@ struct Cache {
     frees: u64,
 }
 
-// SAFETY: the pointers are to blocks that the cache alone owns.
+// SAFETY: the pointers are to blocks that only the cache owns.
 unsafe impl Send for Cache {}
 
 impl Cache {

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 /// Rust ignores SIGPIPE, and `println!` panics. `benchmark` and its processes talk to each other over pipes and go on when
 /// one of them ends, so they keep Rust's way.
 fn end_with_the_reader() {
-    // SAFETY: the default action is no function of ours, and no other thread runs yet.
+    // SAFETY: the default action is not a function of ours, and no other thread runs yet.
     #[cfg(unix)]
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);

@@ -8,6 +8,7 @@ use super::plan::{Arm, BenchmarkPlan, Budget, PretrainImages, ResolvedPlan, Sour
 /// Images that there are to pretrain on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImageCounts {
+    /// Images for pretraining, without labels.
     pub unlabelled: usize,
     /// In class folders.
     pub classes: usize,
@@ -26,6 +27,7 @@ impl ImageCounts {
 /// How long a pretraining is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Length {
+    /// Passes over the images.
     pub epochs: u64,
     /// Optimiser updates.
     pub steps: u64,

@@ -16,7 +16,12 @@ pub enum BenchmarkError {
     Refused(String),
     /// Something failed on the way: what was being done, and why it failed.
     #[error("{doing}")]
-    Failed { doing: String, source: Box<dyn Error + Send + Sync> },
+    Failed {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The work itself failed.
     #[error(transparent)]
     Work(Box<dyn Error + Send + Sync>),

@@ -17,9 +17,11 @@ use super::plan::{Arm, PretrainImages, ResolvedPlan, Source, TransferArm};
 pub struct Cell {
     /// Also its place below `OUT`: `pretrain/scrl-seed0`.
     pub id: String,
+    /// Its name in the graph.
     pub key: CellKey,
     /// Hash of everything that the result depends on.
     pub settings: String,
+    /// What its process has to do.
     pub job: Job,
     /// The cell whose result this one needs.
     pub after: Option<String>,
@@ -28,23 +30,36 @@ pub struct Cell {
 /// Which cell of the matrix it is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CellKey {
+    /// Pretrains one init with one seed.
     Pretrain {
+        /// Name of the pretraining in the plan.
         init: String,
+        /// Seed of weights, order and augmentation.
         seed: u64,
     },
+    /// Fine-tunes a detector from one init.
     Transfer {
+        /// Name of the fine-tuning in the plan.
         dataset: String,
+        /// Name of the init.
         init: String,
+        /// Share of the labelled images, in `(0, 1]`.
         fraction: f64,
+        /// Seed of the detector's own layers, order and augmentation.
         seed: u64,
     },
+    /// Exports a pretrained backbone to ONNX and validates the file.
     Export {
+        /// Name of the pretraining.
         init: String,
+        /// Its seed.
         seed: u64,
     },
     /// A detector's export.
     Detector {
+        /// Name of the fine-tuning.
         dataset: String,
+        /// Name of the init.
         init: String,
     },
 }
@@ -80,8 +95,11 @@ pub fn percent(fraction: f64) -> f64 {
 /// Images of the plan.
 #[derive(Clone, Debug)]
 pub struct Sources {
+    /// Folders of images for pretraining without labels.
     pub unlabelled: Vec<PathBuf>,
+    /// Folder of class folders for supervised pretraining.
     pub classes: Option<PathBuf>,
+    /// Labelled data of the detector.
     pub detection: Option<PathBuf>,
     /// The scenes' settings where the images are made from them; paths of the user's folders say who they are.
     pub synth: Option<Value>,
@@ -113,10 +131,13 @@ pub struct SweepResult {
 
 /// Makes cells.
 pub struct Graph<'a> {
+    /// The plan.
     pub plan: &'a ResolvedPlan,
     /// With the plan's budget.
     pub arms: &'a [Arm],
+    /// Where the data lie.
     pub sources: &'a Sources,
+    /// The benchmark's folder.
     pub out: &'a Path,
 }
 

@@ -37,6 +37,7 @@ pub struct JobFile {
     pub settings: String,
     /// Where the marker goes.
     pub marker: PathBuf,
+    /// What to do.
     pub job: Job,
 }
 
@@ -53,14 +54,20 @@ pub enum JobEnd {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Job {
+    /// A pretraining.
     Pretrain(Box<PretrainJob>),
+    /// A fine-tuning with its evaluation.
     Transfer(Box<TransferJob>),
+    /// ONNX of a backbone.
     Export(ExportJob),
+    /// ONNX of a detector.
     Detector(DetectorJob),
 }
 
+/// A pretraining in a run folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PretrainJob {
+    /// The settings in effect.
     pub settings: PretrainConfig,
     /// Image folders.
     pub images: Vec<PathBuf>,
@@ -68,31 +75,40 @@ pub struct PretrainJob {
     pub run: PathBuf,
 }
 
+/// A fine-tuning and evaluation in a run folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TransferJob {
+    /// The settings in effect.
     pub settings: TransferConfig,
     /// Random, where there is none.
     pub weights: Option<PathBuf>,
+    /// The run's folder.
     pub run: PathBuf,
 }
 
+/// Export and validation of a backbone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExportJob {
     /// A pretraining run.
     pub weights: PathBuf,
+    /// The ONNX file to write.
     pub onnx: PathBuf,
     /// Folders of validation images, and how many are taken.
     pub images: Vec<PathBuf>,
+    /// Images to compare outputs on.
     pub count: usize,
 }
 
+/// Export and validation of a detector.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DetectorJob {
     /// A transfer run.
     pub weights: PathBuf,
+    /// The ONNX file to write.
     pub onnx: PathBuf,
     /// Where validation images come from, and how many are taken.
     pub images: Option<DataSource>,
+    /// Images to compare detections on.
     pub count: usize,
 }
 

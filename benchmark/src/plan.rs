@@ -29,6 +29,7 @@ pub struct BenchmarkPlan {
     /// Pretrainings of each init, shared by the seeds in turn; one a seed by default.
     #[serde(default)]
     pub pretrain_seeds: Option<usize>,
+    /// The images.
     pub data: DataPlan,
     /// The images that SCRL and BYOL see.
     #[serde(default)]
@@ -51,10 +52,13 @@ pub struct BenchmarkPlan {
     /// The init whose recipe sets the budget; `scrl` or else the first pretrained one by default.
     #[serde(default)]
     pub budget_reference: Option<String>,
+    /// Learning rates to choose from; without it each recipe's own is used.
     #[serde(default)]
     pub sweep: Option<SweepPlan>,
+    /// Which results become ONNX files.
     #[serde(default)]
     pub export: ExportPlan,
+    /// How results are presented.
     #[serde(default)]
     pub report: ReportPlan,
 }
@@ -167,6 +171,7 @@ impl Default for ExportPlan {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportPlan {
+    /// Heading of the report.
     pub title: String,
     /// The figure of curves and sentences: a name of the results, such as `AP` or `AP50`.
     pub metric: String,

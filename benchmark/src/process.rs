@@ -24,8 +24,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 pub struct Phase {
     /// `training`, `evaluation`.
     pub title: String,
+    /// Steps done.
     pub done: u64,
+    /// Steps in all.
     pub total: u64,
+    /// What the process says of its state, for example the loss.
     pub message: String,
 }
 
@@ -34,6 +37,7 @@ pub struct Phase {
 pub enum ExitState {
     /// It says that it is done.
     Done,
+    /// It stopped on request; its cell can go on.
     Interrupted,
     /// The reason, in one line.
     Failed(String),

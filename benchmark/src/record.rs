@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct Done {
     /// Hash of everything that the result depends on.
     pub settings: String,
+    /// What came out.
     pub record: Record,
+    /// What it took.
     pub cost: Cost,
 }
 
@@ -23,19 +25,28 @@ pub struct Done {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Record {
+    /// Of a pretraining.
     Pretrain(PretrainRecord),
+    /// Of a fine-tuning.
     Transfer(Box<TransferRecord>),
+    /// Of a backbone's ONNX file.
     Export(ExportRecord),
+    /// Of a detector's ONNX file.
     Detector(DetectorRecord),
 }
 
 /// One pretraining.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PretrainRecord {
+    /// Name of the method.
     pub method: String,
+    /// Images that it was trained on.
     pub images: usize,
+    /// Passes over them.
     pub epochs: u64,
+    /// Updates.
     pub steps: u64,
+    /// Images per update.
     pub batch_size: usize,
     /// At the end of the warm-up.
     pub learning_rate: f64,
@@ -44,9 +55,13 @@ pub struct PretrainRecord {
 /// One fine-tuning with its evaluation; metrics in `[0, 1]`, none where there is nothing to measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransferRecord {
+    /// Labelled images in training.
     pub train_images: usize,
+    /// Images in evaluation.
     pub val_images: usize,
+    /// Updates.
     pub iterations: u64,
+    /// Values by name, such as `AP`.
     pub metrics: BTreeMap<String, Option<f64>>,
     /// AP of each class, in the order of the data.
     pub per_class: Vec<(String, Option<f64>)>,
@@ -57,7 +72,9 @@ pub struct TransferRecord {
 pub struct ExportRecord {
     /// Outputs compared.
     pub cases: usize,
+    /// Largest difference between ONNX Runtime's outputs and ours.
     pub max_abs_error: f64,
+    /// Largest difference that is accepted.
     pub tolerance: Tolerance,
 }
 
@@ -68,7 +85,7 @@ pub struct DetectorRecord {
     pub cases: usize,
     /// Detections that both sides give.
     pub matched: usize,
-    /// Detections of one side that hang on a tie.
+    /// Detections of one side that a tie explains.
     pub ties: usize,
 }
 
@@ -83,6 +100,7 @@ pub struct Cost {
     pub images: u64,
     /// The middle of what training logged.
     pub images_per_second: Option<f64>,
+    /// The device, as `--device` names it.
     pub device: String,
     /// Threads of the CPU's kernels.
     pub threads: usize,

@@ -21,62 +21,94 @@ pub const METRICS: [(&str, &str); 4] =
 pub struct Results {
     /// Hash of the plan with its recipes.
     pub plan: String,
+    /// One per pretraining and seed.
     pub pretrain: Vec<PretrainResult>,
+    /// One per fine-tuning, init, share of labels and seed.
     pub transfer: Vec<TransferResult>,
+    /// One per exported backbone.
     pub export: Vec<ExportResult>,
+    /// One per exported detector.
     pub detectors: Vec<DetectorResult>,
+    /// Means over seeds.
     pub summary: Vec<SummaryRow>,
     /// Of the plan's subject against every other init.
     pub differences: Vec<Difference>,
+    /// Learning rates that were tried.
     pub sweep: Vec<Trial>,
+    /// Cells without a result.
     pub unfinished: Vec<Unfinished>,
     #[serde(skip)]
     inits: Vec<String>,
 }
 
+/// A pretraining.
 #[derive(Clone, Debug, Serialize)]
 pub struct PretrainResult {
+    /// Name of the cell.
     pub cell: String,
+    /// Name of the init.
     pub init: String,
+    /// Its seed.
     pub seed: u64,
+    /// Method, images, length.
     #[serde(flatten)]
     pub record: PretrainRecord,
+    /// Hash of its settings.
     pub settings: String,
 }
 
 /// Metrics in `[0, 1]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TransferResult {
+    /// Name of the cell.
     pub cell: String,
+    /// Name of the fine-tuning in the plan.
     pub dataset: String,
+    /// Name of the init.
     pub init: String,
+    /// Share of the labelled images, in `(0, 1]`.
     pub label_fraction: f64,
+    /// Its seed.
     pub seed: u64,
+    /// Labelled images in training.
     pub train_images: usize,
+    /// Images in evaluation.
     pub val_images: usize,
+    /// Updates.
     pub iterations: u64,
+    /// Values in percent by name.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, Option<f64>>,
+    /// Values of each class.
     pub per_class: Vec<ClassResult>,
+    /// Hash of its settings.
     pub settings: String,
 }
 
+/// A class in a fine-tuning's evaluation.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClassResult {
+    /// Name of the class.
     pub name: String,
+    /// AP in percent; none where the class has no objects.
     #[serde(rename = "AP")]
     pub ap: Option<f64>,
 }
 
+/// A backbone as ONNX file.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExportResult {
+    /// Name of the cell.
     pub cell: String,
+    /// Name of the init.
     pub init: String,
+    /// Its seed.
     pub seed: u64,
     /// Below the benchmark's folder.
     pub path: String,
     /// Outputs in which ONNX Runtime agrees with the trained network.
     pub cases: usize,
+    /// Largest difference that is accepted.
     pub tolerance: Tolerance,
     /// Left out of the file: it is of the order of rounding, which threads may change.
     #[serde(skip)]
@@ -86,16 +118,20 @@ pub struct ExportResult {
 /// An exported detector.
 #[derive(Clone, Debug, Serialize)]
 pub struct DetectorResult {
+    /// Name of the cell.
     pub cell: String,
+    /// Name of the fine-tuning in the plan.
     pub dataset: String,
+    /// Name of the init.
     pub init: String,
     /// Below the benchmark's folder.
     pub path: String,
     /// Inputs on which ONNX Runtime agrees with the trained detector.
     pub cases: usize,
-    /// Left out of the file: a detection at the threshold hangs on rounding.
+    /// Left out of the file: rounding decides a detection at the threshold.
     #[serde(skip)]
     pub matched: usize,
+    /// Detections whose scores are so close that either order is right.
     #[serde(skip)]
     pub ties: usize,
 }
@@ -103,10 +139,15 @@ pub struct DetectorResult {
 /// A metric of a cell over seeds.
 #[derive(Clone, Debug, Serialize)]
 pub struct SummaryRow {
+    /// Name of the fine-tuning in the plan.
     pub dataset: String,
+    /// Name of the init.
     pub init: String,
+    /// Share of the labelled images, in `(0, 1]`.
     pub label_fraction: f64,
+    /// Name of the metric.
     pub metric: String,
+    /// Its values over seeds.
     #[serde(flatten)]
     pub over_seeds: Summary,
 }
@@ -114,11 +155,17 @@ pub struct SummaryRow {
 /// The subject's metric less a baseline's, seed by seed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
+    /// Name of the fine-tuning in the plan.
     pub dataset: String,
+    /// The init that is compared.
     pub subject: String,
+    /// The init that it is compared with.
     pub baseline: String,
+    /// Share of the labelled images, in `(0, 1]`.
     pub label_fraction: f64,
+    /// Name of the metric.
     pub metric: String,
+    /// Subject minus baseline over seeds.
     #[serde(flatten)]
     pub over_seeds: Summary,
     /// Whether the 95 % interval excludes zero; null with one seed.
@@ -128,8 +175,11 @@ pub struct Difference {
 /// A cell without a result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unfinished {
+    /// Name of the cell.
     pub cell: String,
+    /// What the cell is, in words.
     pub title: String,
+    /// Why it has no result.
     pub reason: String,
 }
 

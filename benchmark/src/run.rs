@@ -25,18 +25,23 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A benchmark in a folder.
 pub struct Benchmark<'a> {
+    /// The plan.
     pub plan: &'a ResolvedPlan,
+    /// The benchmark's folder.
     pub out: &'a Path,
     /// Where cells compute, in turn.
     pub devices: &'a [String],
     /// Cells at a time.
     pub jobs: Option<usize>,
+    /// Stops the benchmark when it is requested.
     pub interrupt: Interrupt,
+    /// How cells are started and shown.
     pub host: &'a Host,
 }
 
 /// How a benchmark ended.
 pub enum BenchmarkEnd {
+    /// Stopped on request; the same call goes on.
     Interrupted,
     /// Every cell that could be run was; the results name those without one.
     Reported(Box<Results>),
@@ -47,7 +52,7 @@ impl Benchmark<'_> {
     ///
     /// # Errors
     /// When the images cannot be read, a cell was made with other settings, or the report cannot be written. A cell that
-    /// fails is no error here: the results name it.
+    /// fails is not an error here: the results name it.
     pub fn run(&self, observer: &mut dyn CellObserver) -> Result<BenchmarkEnd> {
         // The process that holds it is the only one; the lock ends with it.
         let _lock = self.lock()?;
@@ -168,6 +173,9 @@ impl Stage<'_> {
 }
 
 /// Where the images are, whether or not they are there.
+///
+/// # Errors
+/// When the plan's settings of scenes have no JSON form.
 pub fn sources(plan: &ResolvedPlan, out: &Path) -> Result<Sources> {
     Ok(match &plan.plan.data {
         DataPlan::Synth(settings) => {
@@ -189,6 +197,9 @@ pub fn sources(plan: &ResolvedPlan, out: &Path) -> Result<Sources> {
 }
 
 /// The images that pretrainings will see.
+///
+/// # Errors
+/// When a folder cannot be read or has no images.
 pub fn image_counts(plan: &ResolvedPlan, sources: &Sources) -> Result<ImageCounts> {
     if let DataPlan::Synth(settings) = &plan.plan.data {
         let classes = settings.class_images * ShapeClass::ALL.len();

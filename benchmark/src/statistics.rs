@@ -5,7 +5,9 @@ use serde::Serialize;
 /// Mean of the values that exist, with their spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Summary {
+    /// Number of values.
     pub count: usize,
+    /// Their mean.
     pub mean: f64,
     /// Standard deviation (n − 1); none of a single value.
     pub std: Option<f64>,

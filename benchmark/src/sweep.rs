@@ -22,14 +22,18 @@ const METRIC: &str = "AP";
 /// One rate that was tried.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trial {
+    /// Name of the fine-tuning in the plan.
     pub dataset: String,
+    /// Name of the init.
     pub init: String,
     /// `base_lr` or `transfer_lr`.
     pub key: String,
+    /// The learning rate.
     pub value: f64,
     /// AP on the held-out training images, in `[0, 1]`.
     #[serde(rename = "holdout_AP")]
     pub holdout_ap: Option<f64>,
+    /// Whether this learning rate is used.
     pub chosen: bool,
 }
 
@@ -41,6 +45,7 @@ struct Attempt {
 
 /// Cells of one round and what each is for.
 pub struct Round {
+    /// The cells to run.
     pub cells: Vec<Cell>,
     attempts: Vec<Attempt>,
 }

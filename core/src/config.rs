@@ -31,7 +31,7 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not TOML.
     #[error("{place} is not valid TOML: {message}")]
     Syntax {
         /// Where.
@@ -91,7 +91,7 @@ pub enum ConfigError {
         /// What the type said.
         message: String,
     },
-    /// An override that is no `key=value`.
+    /// An override that is not `key=value`.
     #[error("override `{text}` is malformed: {problem}; write it as --set table.key=value")]
     MalformedOverride {
         /// The override as given.
@@ -103,8 +103,11 @@ pub enum ConfigError {
 
 /// Reads a TOML file, applies overrides in order and deserialises the result.
 ///
-/// An override is `table.key=value`; the value is read as TOML and, where it is none, as a string, so that
+/// An override is `table.key=value`; the value is read as TOML and, where it is not TOML, as a string, so that
 /// `train.lr=0.1`, `model.arch=resnet50` and `data.root=/data/images` all do what they say.
+///
+/// # Errors
+/// When the file cannot be read or is not TOML, an override is malformed, or a key or value does not fit the type.
 pub fn load<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<T, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
@@ -112,6 +115,9 @@ pub fn load<T: DeserializeOwned>(path: &Path, overrides: &[String]) -> Result<T,
 }
 
 /// As [`load`], from text that came from `path`.
+///
+/// # Errors
+/// As [`load`].
 pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, overrides: &[String]) -> Result<T, ConfigError> {
     let mut table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
         place: place_in_file(path, text, error.span()),
@@ -131,7 +137,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, overrides: &[String])
 ///
 /// # Panics
 ///
-/// When the type has no TOML form (keys that are no strings, integers above `i64::MAX`).
+/// When the type has no TOML form (keys that are not strings, integers above `i64::MAX`).
 pub fn to_toml<T: Serialize>(config: &T) -> String {
     toml::to_string_pretty(config).expect("a configuration type has a TOML form")
 }
@@ -141,7 +147,7 @@ pub fn to_toml<T: Serialize>(config: &T) -> String {
 ///
 /// # Panics
 ///
-/// When the type has no JSON form (keys that are no strings).
+/// When the type has no JSON form (keys that are not strings).
 pub fn hash<T: Serialize>(config: &T) -> String {
     let mut value = serde_json::to_value(config).expect("a configuration type has a JSON form");
     value.sort_all_objects();

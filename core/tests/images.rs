@@ -38,7 +38,7 @@ impl Expected {
     fn image(&self, name: &str) -> RgbImage {
         let tensors = self.tensors();
         let tensor = tensors.tensor(name).expect("a tensor of this name");
-        let [height, width, 3] = *tensor.shape() else { panic!("{name} is no image") };
+        let [height, width, 3] = *tensor.shape() else { panic!("{name} is not an image") };
         RgbImage::from_raw(width as u32, height as u32, tensor.data().to_vec()).expect("an image")
     }
 

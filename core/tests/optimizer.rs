@@ -20,7 +20,7 @@ struct Net {
 
 const LRS: [f64; 5] = [0.1, 0.05, 0.2, 0.1, 0.025];
 
-/// Relative to the largest element: five updates in f32 on either side differ by their rounding alone.
+/// Relative to the largest element: five updates in f32 on either side differ only by their rounding.
 const TOLERANCE: f32 = 1e-6;
 
 fn device() -> Device {

@@ -33,6 +33,7 @@ pub enum BackboneOutput {
 }
 
 impl BackboneOutput {
+    /// Every choice.
     pub const ALL: [BackboneOutput; 3] =
         [BackboneOutput::C5, BackboneOutput::Pooled, BackboneOutput::Pyramid];
 

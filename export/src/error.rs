@@ -101,14 +101,14 @@ pub enum ExportError {
         report: Box<DetectorReport>,
     },
     /// A file that is broken or something else.
-    #[error("`{path}` is no ONNX model: {reason}; check the path, or export the model again")]
+    #[error("`{path}` is not an ONNX model: {reason}; check the path, or export the model again")]
     NotOnnx {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A model that is no detector of `scrl export detector`.
+    /// A model that is not a detector of `scrl export detector`.
     #[error("`{path}` is not an exported detector: {reason}; write one with `scrl export detector`")]
     NotDetector {
         /// The ONNX file.

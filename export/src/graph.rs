@@ -276,7 +276,7 @@ impl Graph {
         Ok(model)
     }
 
-    /// Gives each output's value its public name. What is no node's output, or an output twice, goes through a copy.
+    /// Gives each output's value its public name. What is not a node's output, or an output twice, goes through a copy.
     fn name_outputs(&mut self) {
         let mut renamed: BTreeMap<String, String> = BTreeMap::new();
         for (value, name) in std::mem::take(&mut self.outputs) {

@@ -51,7 +51,7 @@ pub struct OnnxSummary {
 /// Reads an ONNX file, of any program.
 ///
 /// # Errors
-/// When the file cannot be read or is no ONNX model.
+/// When the file cannot be read or is not an ONNX model.
 pub fn inspect(path: &Path) -> Result<OnnxSummary, ExportError> {
     let model = read_model(path)?;
     let failed = |source| ExportError::Io { action: "read", path: path.to_path_buf(), source };
@@ -200,7 +200,7 @@ mod tests {
         for content in ["", "not a model"] {
             std::fs::write(&path, content).unwrap();
             let error = inspect(&path).unwrap_err().to_string();
-            assert!(error.contains("x.onnx` is no ONNX model"), "{error}");
+            assert!(error.contains("x.onnx` is not an ONNX model"), "{error}");
         }
         std::fs::remove_file(&path).unwrap();
         assert!(inspect(&path).unwrap_err().to_string().starts_with("cannot read `"));

@@ -1,6 +1,8 @@
 //! Exported detectors in ONNX Runtime. Where none can be found, the tests that need it say so and pass, unless
 //! `SCRL_REQUIRE_ONNXRUNTIME` is set.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +16,7 @@ use scrl_core::models::{Arch, parameters};
 use scrl_core::random::{RngExt, standard_normal, stream};
 use scrl_core::structures::Size;
 use scrl_core::transforms::RgbImage;
-use scrl_export::runtime::{RuntimeError, runtime};
+use scrl_export::runtime::runtime;
 use scrl_export::{
     DetectorInfo, DetectorInputs, DetectorOptions, DetectorReport, ExportError, ExportOptions, InputKind,
     OnnxDetector, ValidationInputs, export_detector, export_pyramid, validate_detector, validate_pyramid,
@@ -27,6 +29,8 @@ use scrl_transfer::detection::{
     Pooler, Roi, RoiHeadsConfig, RpnConfig, Target, TestConfig, Variant,
 };
 use scrl_transfer::inference::detect_batch;
+
+use support::has_runtime;
 
 struct Case {
     model: Detector,
@@ -117,20 +121,6 @@ fn with_spread_scores(mut model: FasterRcnn) -> FasterRcnn {
     let weight = predictor.cls_score.weight.val();
     predictor.cls_score.weight = Param::from_tensor(weight.mul_scalar(2.0 / deviation));
     model
-}
-
-/// Whether there is ONNX Runtime; says so when this machine has none and cannot fetch one.
-fn has_runtime() -> bool {
-    match runtime() {
-        Ok(_) => true,
-        Err(error @ RuntimeError::NotFound { .. })
-            if std::env::var_os("SCRL_REQUIRE_ONNXRUNTIME").is_none() =>
-        {
-            eprintln!("skipped: {error}");
-            false
-        }
-        Err(error) => panic!("{error}"),
-    }
 }
 
 fn read(path: &Path) -> ModelProto {

@@ -1,5 +1,7 @@
 //! RetinaNet as an ONNX file, in ONNX Runtime.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 
 use burn::module::Param;
@@ -10,13 +12,14 @@ use scrl_core::models::{Arch, parameters};
 use scrl_core::random::{RngExt, standard_normal, stream};
 use scrl_export::ExportError;
 use scrl_export::detector::{DetectorInfo, DetectorOptions, export_detector};
-use scrl_export::runtime::{RuntimeError, runtime};
 use scrl_export::validation::detector::{DetectorInputs, DetectorReport, validate_detector};
 use scrl_transfer::DetectorMetadata;
 use scrl_transfer::data::{Category, Preprocessing};
 use scrl_transfer::detection::{
     AnchorConfig, BackboneConfig, Detector, DetectorConfig, FpnConfig, RetinaNet, RetinaNetConfig, TestConfig,
 };
+
+use support::has_runtime;
 
 fn config() -> DetectorConfig {
     DetectorConfig {
@@ -83,19 +86,6 @@ fn export(folder: &Path, options: &DetectorOptions) -> PathBuf {
 
 fn validate(path: &Path) -> Result<DetectorReport, ExportError> {
     validate_detector(path, &model(), &info(), &DetectorInputs::default())
-}
-
-fn has_runtime() -> bool {
-    match runtime() {
-        Ok(_) => true,
-        Err(error @ RuntimeError::NotFound { .. })
-            if std::env::var_os("SCRL_REQUIRE_ONNXRUNTIME").is_none() =>
-        {
-            eprintln!("skipped: {error}");
-            false
-        }
-        Err(error) => panic!("{error}"),
-    }
 }
 
 #[test]

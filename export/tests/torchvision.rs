@@ -1,6 +1,8 @@
 //! Exported detectors find what torchvision finds: its state dict, its images, its detections, from the fixtures of the
 //! crate `transfer`. Where there is no ONNX Runtime, the tests say so and pass, unless `SCRL_REQUIRE_ONNXRUNTIME` is set.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,7 +12,6 @@ use scrl_core::models::{Arch, parameters};
 use scrl_core::random::stream;
 use scrl_core::structures::Size;
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
-use scrl_export::runtime::{RuntimeError, runtime};
 use scrl_export::{
     DetectorInfo, DetectorInputs, DetectorOptions, ImageBatch, OnnxDetector, export_detector,
     validate_detector,
@@ -24,6 +25,8 @@ use scrl_transfer::detection::{
 use scrl_transfer::{DetectorMetadata, load_state_dict};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use support::has_runtime;
 
 #[derive(Deserialize)]
 struct WholeDetector {
@@ -58,20 +61,6 @@ struct Expected {
 fn fixture<T: DeserializeOwned>(name: &str) -> T {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../transfer/tests/fixtures").join(name);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-/// Whether there is ONNX Runtime; says so when this machine has none and cannot fetch one.
-fn has_runtime() -> bool {
-    match runtime() {
-        Ok(_) => true,
-        Err(error @ RuntimeError::NotFound { .. })
-            if std::env::var_os("SCRL_REQUIRE_ONNXRUNTIME").is_none() =>
-        {
-            eprintln!("skipped: {error}");
-            false
-        }
-        Err(error) => panic!("{error}"),
-    }
 }
 
 /// The fixtures' numbers in [-1, 1): the finaliser of MurmurHash3 of index and key.
@@ -121,7 +110,7 @@ fn exported(model: &Detector, folder: &Path) -> (OnnxDetector, DetectorInfo) {
 }
 
 /// Convolutions sum in another order, which is about 1e-5 relative after twenty layers; the fixtures' scripts make sure
-/// that no decision hangs on that. Scores that are closer than that may change places.
+/// that no decision depends on that. Scores that are closer than that may change places.
 #[track_caller]
 fn assert_same(name: &str, found: &[Detection], expected: &Expected) {
     assert!(expected.scores.len() > 15 && found.len() == expected.scores.len(), "{name}: {}", found.len());

@@ -6,7 +6,7 @@ use super::document::escape;
 
 /// Colours that remain distinct for colour-blind readers (Okabe and Ito).
 const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00", "#333333"];
-/// Dashes, so that colour is not alone in telling lines apart.
+/// Dashes, so that colour is not the only thing that tells lines apart.
 const DASHES: [&str; 4] = ["", "7 4", "2 3", "10 3 2 3"];
 /// Pixels of a chart's parts.
 struct Layout {
@@ -51,17 +51,22 @@ const MOST_POINTS: usize = 160;
 /// A named curve.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
+    /// Its name in the legend.
     pub name: String,
     /// Colour, dashes and mark; the same number looks the same in every chart.
     pub style: usize,
+    /// Its points, by ascending `x`.
     pub points: Vec<Point>,
 }
 
 /// A value with half of its interval, where that is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
+    /// Horizontal place, in the axis' units.
     pub x: f64,
+    /// Vertical place, in the axis' units.
     pub y: f64,
+    /// Half of the error bar's length; none for a point without one.
     pub half_width: Option<f64>,
 }
 
@@ -75,13 +80,17 @@ impl Point {
 /// A chart.
 #[derive(Clone, Debug, Default)]
 pub struct Chart {
+    /// Heading.
     pub title: String,
+    /// Caption of the horizontal axis.
     pub x_label: String,
+    /// Caption of the vertical axis.
     pub y_label: String,
     /// Whether equal factors of x are equally far apart.
     pub log_x: bool,
     /// Whether points are marked; for few of them.
     pub marks: bool,
+    /// What is drawn, in the order of the legend.
     pub series: Vec<Series>,
     /// Curves in thin grey behind the series, without names.
     pub background: Vec<Vec<Point>>,
@@ -294,7 +303,7 @@ fn draw_series(svg: &mut String, series: &Series, x: &Axis, y: &Axis, width: f64
     }
 }
 
-/// A shape for each series, so that colour is not alone in telling points apart.
+/// A shape for each series, so that colour is not the only thing that tells points apart.
 fn mark(index: usize, x: f64, y: f64) -> String {
     let color = style(index).0;
     match index % 4 {

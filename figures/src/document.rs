@@ -10,24 +10,33 @@ use base64::Engine as _;
 
 /// A part of the document.
 pub enum Block {
+    /// A heading.
     Heading(String),
+    /// A heading below the last one.
     Subheading(String),
+    /// A paragraph of plain text.
     Paragraph(String),
+    /// A list of points.
     List(Vec<String>),
+    /// A table.
     Table(Table),
     /// Charts side by side where there is room.
     Charts(Vec<Picture>),
     /// Rows of pictures: a name for the row, then a picture a column.
     Gallery {
+        /// Captions of the columns.
         columns: Vec<String>,
+        /// Caption and pictures of each row; none leaves a cell empty.
         rows: Vec<(String, Vec<Option<Picture>>)>,
     },
+    /// Text as it is, in a typewriter font.
     Code(String),
 }
 
 /// A file below the report's folder.
 #[derive(Clone, Debug)]
 pub struct Picture {
+    /// Path relative to the document.
     pub file: String,
     /// What it shows, for those who do not see it.
     pub description: String,
@@ -38,15 +47,19 @@ pub struct Picture {
 /// The first column names the row; the others are numbers or short words.
 #[derive(Default)]
 pub struct Table {
+    /// Captions of the columns.
     pub header: Vec<String>,
+    /// Cells of each row.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// A table without rows.
     pub fn new(header: &[&str]) -> Self {
         Self { header: header.iter().map(ToString::to_string).collect(), rows: Vec::new() }
     }
 
+    /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -54,7 +67,9 @@ impl Table {
 
 /// A title and what follows it.
 pub struct Document {
+    /// The heading of all.
     pub title: String,
+    /// The parts in order.
     pub blocks: Vec<Block>,
 }
 

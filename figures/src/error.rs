@@ -8,13 +8,28 @@ use std::path::{Path, PathBuf};
 pub enum FigureError {
     /// The data of a picture cannot be read.
     #[error("cannot read `{path}`: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The data of a picture is not what it should be.
     #[error("`{path}` is damaged: {source}")]
-    Damaged { path: PathBuf, source: serde_json::Error },
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
     /// The picture cannot be written.
     #[error("cannot write `{path}`: {source}; check that its folder may be written and has space left")]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Features cannot be copied from the device.
     #[error("features cannot be read from the device: {0}")]
     Features(String),

@@ -57,6 +57,7 @@ pub struct Outline {
     pub bbox: BoxXyxy,
     /// Written into the corner.
     pub number: usize,
+    /// Colour of the line.
     pub color: Rgb<u8>,
     /// Width of the line, in pixels of the panel.
     pub width: u32,

@@ -95,6 +95,9 @@ impl ImageFeatures {
     /// Both views through the backbone by its running statistics, and each box pooled as in training.
     ///
     /// `device` must have no gradients.
+    ///
+    /// # Errors
+    /// When features cannot be copied from the device.
     pub fn compute(
         encoder: &Backbone,
         image: &ImageViews,
@@ -137,6 +140,7 @@ pub struct BoxCosines {
 }
 
 impl BoxCosines {
+    /// Of all boxes of these images.
     pub fn of(images: &[ImageFeatures]) -> Self {
         let mut means = [(0.0, 0u32); 3];
         for (i, first) in images.iter().enumerate() {

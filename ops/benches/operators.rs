@@ -33,7 +33,7 @@ const fn layer(channels: [usize; 2], size: usize, kernel: usize, stride: usize) 
     Layer { channels, size, kernel, stride }
 }
 
-/// Every kind that occurs, but for 1×1 layers that differ from another by exchanged channels alone.
+/// Every kind that occurs, except 1×1 layers that differ from another only by exchanged channels.
 const LAYERS: &[Layer] = &[
     layer([3, 64], 224, 7, 2),
     layer([64, 64], 56, 1, 1),

@@ -42,11 +42,15 @@ pub struct AugmentConfig {
     pub crop_scale: (f32, f32),
     /// Aspect ratio of a crop.
     pub crop_ratio: (f32, f32),
+    /// Probability of mirroring.
     pub flip: f32,
     /// Strengths of brightness, contrast, saturation and hue.
     pub color_jitter: (f32, f32, f32, f32),
+    /// Probability of changing the colours.
     pub color_jitter_probability: f32,
+    /// Probability of grey.
     pub grayscale: f32,
+    /// How the blur is computed.
     pub blur_kind: BlurKind,
     /// Range of the Gaussian's sigma, in pixels of a view of 224: it shrinks with the view, as its kernel does, so that a
     /// small view keeps as much detail as a large one.
@@ -80,6 +84,7 @@ impl Default for AugmentConfig {
 pub struct View {
     /// Normalised pixels, `[3, view_size, view_size]`.
     pub pixels: Vec<f32>,
+    /// Where the view lies in the image.
     pub geometry: ViewGeometry,
 }
 
@@ -113,7 +118,7 @@ impl AugmentConfig {
         [first, second]
     }
 
-    /// The view of supervised pretraining: crop and flip alone.
+    /// The view of supervised pretraining: only crop and flip.
     pub fn supervised_view(&self, image: &RgbImage, rng: &mut Rng) -> View {
         let (view, geometry) = self.crop_and_flip(image, rng);
         View { pixels: normalise(view), geometry }

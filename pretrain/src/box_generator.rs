@@ -43,7 +43,9 @@ impl Default for BoxConfig {
 /// [`BoxConfig::jitter`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatchedBox {
+    /// The box in pixels of the first view.
     pub view1: BoxXyxy,
+    /// The same part of the image in pixels of the second view.
     pub view2: BoxXyxy,
 }
 

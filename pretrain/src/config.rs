@@ -55,31 +55,43 @@ pub enum TargetInit {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
+    /// What is trained.
     pub method: MethodKind,
+    /// Of weights, order, augmentation and boxes.
     #[serde(default)]
     pub seed: u64,
     /// `fixed`, or `official` for the numbers of the published code: see `docs/parity.md`.
     #[serde(default, skip_serializing_if = "Compat::is_fixed")]
     pub compat: Compat,
+    /// The ResNet.
     pub model: ResNetConfig,
+    /// How images are read.
     #[serde(default)]
     pub data: DataConfig,
+    /// How views are made.
     #[serde(default)]
     pub augment: AugmentConfig,
+    /// Which boxes are compared.
     #[serde(default)]
     pub boxes: BoxConfig,
+    /// Projector and predictor.
     #[serde(default)]
     pub heads: HeadsConfig,
+    /// The optimiser.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
+    /// Length, batch and learning rate.
     pub schedule: ScheduleConfig,
+    /// The target network.
     #[serde(default)]
     pub ema: EmaConfig,
+    /// What only supervised pretraining has.
     #[serde(default)]
     pub supervised: SupervisedConfig,
     /// Settings of method `densecl`.
     #[serde(default, skip_serializing_if = "DenseClConfig::is_default")]
     pub densecl: DenseClConfig,
+    /// What is logged, and when checkpoints are written.
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -104,7 +116,9 @@ impl Default for DataConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadsConfig {
+    /// Width of the hidden layer.
     pub hidden: usize,
+    /// Width of the output.
     pub output: usize,
     /// Feature map that is pooled.
     pub pool_level: PoolLevel,
@@ -120,6 +134,7 @@ impl Default for HeadsConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
+    /// Passes over the images.
     pub epochs: u64,
     /// Images (pairs of views) a step, over all micro-batches.
     pub batch_size: usize,
@@ -152,6 +167,7 @@ fn is_true(value: &bool) -> bool {
 pub struct EmaConfig {
     /// Momentum at the first step; it rises to 1 along a cosine.
     pub base: f64,
+    /// What the target network starts from.
     pub target_init: TargetInit,
 }
 
@@ -201,9 +217,9 @@ impl DenseClConfig {
 pub struct LogConfig {
     /// Steps between two `train` events.
     pub interval: u64,
-    /// Steps between two checkpoints within an epoch; 0 saves at the end of epochs alone.
+    /// Steps between two checkpoints within an epoch; 0 saves only at the end of epochs.
     pub checkpoint_steps: u64,
-    /// Epochs between two checkpoints that are kept; 0 keeps the last one alone.
+    /// Epochs between two checkpoints that are kept; 0 keeps only the last one.
     pub keep_epochs: u64,
     /// Epochs between two looks at the features (`health` events), the first before training; 0 for none.
     pub health_every: u64,
@@ -230,6 +246,9 @@ impl Default for LogConfig {
 
 impl PretrainConfig {
     /// Refuses settings that cannot work.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot work, its value and what it should be.
     pub fn validate(self) -> Result<Self, PretrainError> {
         let positive = |key, value: f64| check(key, value, value > 0.0, "must be above zero");
         positive("schedule.epochs", self.schedule.epochs as f64)?;
@@ -319,7 +338,7 @@ impl PretrainConfig {
         self.schedule.base_lr * self.schedule.batch_size as f64 / 256.0
     }
 
-    /// How the target network starts; the official code knows one way alone.
+    /// How the target network starts; the official code knows only one way.
     pub fn target_init(&self) -> TargetInit {
         match self.compat {
             Compat::Fixed => self.ema.target_init,

@@ -14,8 +14,8 @@ pub fn momentum(base: f64, step: u64, total: u64) -> f64 {
 
 /// Moves every trainable parameter: `target ← momentum·target + (1−momentum)·online`.
 ///
-/// Running statistics are left alone: the target makes its own. Parameters correspond by path; what the online
-/// network has beyond the target (its predictor) is ignored, and so is what it lacks. Memory that the target alone
+/// Running statistics are left as they are: the target makes its own. Parameters correspond by path; what the online
+/// network has beyond the target (its predictor) is ignored, and so is what it lacks. Memory that only the target
 /// holds is changed in place.
 pub fn update<T: Module, O: Module>(target: T, online: &O, momentum: f64) -> T {
     let mut collect = CollectTrainable::default();

@@ -8,39 +8,88 @@ use scrl_core::{checkpoint::CheckpointError, data::DataError, engine::RunError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PretrainError {
+    /// A setting that cannot work.
     #[error("invalid setting `{key}` = {value}: {reason}")]
-    Config { key: &'static str, value: String, reason: String },
+    Config {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        reason: String,
+    },
+    /// Images or folders that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A run folder that cannot be used.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Weights or a checkpoint that cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(
         "the data has {images} images, fewer than one batch of {batch_size}; add images or lower schedule.batch_size"
     )]
-    TooFewImages { images: usize, batch_size: usize },
+    /// Fewer images than one update needs.
+    TooFewImages {
+        /// Images found.
+        images: usize,
+        /// Images per update.
+        batch_size: usize,
+    },
     #[error(
         "method `{method}` needs class labels, but `{path}` is not a folder of class folders; \
          put every image into a folder named after its class or choose method = \"scrl\""
     )]
-    NoLabels { method: &'static str, path: PathBuf },
+    /// A method that needs labels, and images that have none.
+    NoLabels {
+        /// The method.
+        method: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+    },
     #[error(
         "the loss became {value} at step {step}; its batch is {saved}: run it again by `scrl replay`, look at the images \
          that it names, then start a new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"
     )]
-    NonFinite { step: u64, value: f64, saved: String },
+    /// A loss that is NaN or infinite.
+    NonFinite {
+        /// The step.
+        step: u64,
+        /// The loss.
+        value: f64,
+        /// Where the batch was saved.
+        saved: String,
+    },
     #[error(
         "the saved batch of step {step} does not belong to the run: {problem}; pass the run that it lies in by --run"
     )]
-    OtherBatch { step: u64, problem: String },
+    /// A saved batch that does not fit the run.
+    OtherBatch {
+        /// The step.
+        step: u64,
+        /// What differs.
+        problem: String,
+    },
     #[error(
         "the checkpoint belongs to another configuration: {difference}; resume with the settings of the run's \
          config.toml or start a new run"
     )]
-    OtherConfig { difference: String },
+    /// A checkpoint of a run with other settings.
+    OtherConfig {
+        /// What differs.
+        difference: String,
+    },
     #[error(
         "`{path}` holds a {found} backbone, the config asks for {expected}; change model.arch and model.width or pass other weights"
     )]
-    OtherArch { path: PathBuf, found: String, expected: String },
+    /// Initial weights of another network than the config's.
+    OtherArch {
+        /// The file or folder.
+        path: PathBuf,
+        /// The network in the file.
+        found: String,
+        /// The network of the config.
+        expected: String,
+    },
 }

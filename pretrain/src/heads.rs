@@ -14,6 +14,7 @@ pub struct Mlp {
 }
 
 impl Mlp {
+    /// Two layers with random weights, a batch norm and ReLU between them.
     pub fn init(inputs: usize, hidden: usize, outputs: usize, rng: &mut Rng, device: &Device) -> Self {
         Self {
             linear1: Linear::init([inputs, hidden], true, Init::TorchDefault, rng, device),

@@ -4,7 +4,7 @@
 //! N images, D feature dimensions, R boxes over all images.
 //!
 //! The networks are looked at as an evaluation sees them (running statistics, no gradients) on a fixed random
-//! set of images with fixed augmentations, so that the numbers of two epochs differ by the network alone. The images are held-out
+//! set of images with fixed augmentations, so that the numbers of two epochs differ only by the network. The images are held-out
 //! ones where the user has some, else a subset of the run's own, which is not taken out of the training data: what a run
 //! reports must not change its result.
 //!
@@ -50,9 +50,11 @@ impl Cosines {
 /// One look at the networks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
+    /// Images that were looked at.
     pub images: usize,
     /// See [`feature_std`]; `1/√D` for features spread evenly over all directions, 0 when all are equal.
     pub feature_std: f64,
+    /// Channels of the features.
     pub feature_dims: usize,
     /// See [`rank_me`]; between 1 and `min(images, feature_dims)`.
     pub feature_rank: f64,

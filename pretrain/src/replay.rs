@@ -26,12 +26,17 @@ const KEY: &str = "scrl.replay";
 /// Which step it was; with the configuration this determines the batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplayInfo {
+    /// The run's seed.
     pub seed: u64,
+    /// The epoch, from 0.
     pub epoch: u64,
+    /// The step, from 0.
     pub step: u64,
     /// The loss as text: JSON has no infinities.
     pub loss: String,
+    /// Learning rate of the step.
     pub lr: f64,
+    /// Hash of the run's settings.
     pub config_hash: String,
     /// Of each image in the data set.
     pub indices: Vec<usize>,
@@ -68,7 +73,7 @@ pub fn save(folder: &Path, batch: &[ImageViews], info: &ReplayInfo) -> Result<Pa
 /// Reads what [`save`] wrote.
 ///
 /// # Errors
-/// When the file cannot be read or is no such file.
+/// When the file cannot be read or is of another kind.
 pub fn load(path: &Path) -> Result<(Vec<ImageViews>, ReplayInfo), CheckpointError> {
     let (tensors, metadata) = read_safetensors(path)?;
     let problem = |what: &str| format_error(path, format!("{what}; it is not a saved batch"));

@@ -28,7 +28,7 @@ pub struct SynthConfig {
     /// Longer side of the largest object, as a part of the image's shorter side.
     pub max_scale: f64,
     /// Share of the objects whose pattern is that of their class, as most things of a kind are of one stuff; the others,
-    /// all of them at 0, have any pattern and are told by their outline alone. Colours are always random.
+    /// all of them at 0, have any pattern and are told only by their outline. Colours are always random.
     pub material: f64,
 }
 
@@ -56,17 +56,30 @@ impl Default for SynthConfig {
 pub enum SynthError {
     /// A value of the configuration that cannot be used.
     #[error("synth.{key} is {found}, expected {expected}")]
-    Config { key: &'static str, found: String, expected: String },
+    Config {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
 
     /// The output folder is in use.
     #[error("`{path}` is not empty; pass --overwrite to replace its scenes, or another --out")]
-    Occupied { path: std::path::PathBuf },
+    Occupied {
+        /// The folder.
+        path: std::path::PathBuf,
+    },
 
     /// The output folder holds something else.
     #[error(
         "`{path}` holds files that `scrl synth` did not write, so it is not replaced; pass another --out"
     )]
-    Foreign { path: std::path::PathBuf },
+    Foreign {
+        /// The folder.
+        path: std::path::PathBuf,
+    },
 
     /// A file or folder cannot be read or written.
     #[error(transparent)]

@@ -80,7 +80,7 @@ impl Canvas {
         self.width.min(self.height) as f32
     }
 
-    /// Adds an irregular textured patch that is no object.
+    /// Adds an irregular textured patch that is not an object.
     fn add_blob(&mut self, rng: &mut Rng) {
         let side = self.short() * rng.random_range(0.12..0.6);
         let centre = self.random_point(rng);

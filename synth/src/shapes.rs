@@ -18,7 +18,7 @@ pub(super) struct Point {
 /// Closed loops; a point inside an odd number of them is inside the outline.
 pub(super) type Outline = Vec<Vec<Point>>;
 
-/// What an object is. The class is its shape alone: texture, colour, size, rotation and light are drawn without
+/// What an object is. The class is only its shape: texture, colour, size, rotation and light are drawn without
 /// looking at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

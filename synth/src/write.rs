@@ -234,7 +234,7 @@ fn remove_folder(path: &Path) -> Result<(), DataError> {
     unless_absent(path, fs::remove_dir_all(path))
 }
 
-/// A removal's result; that there was nothing to remove is no error.
+/// A removal's result; that there was nothing to remove is not an error.
 fn unless_absent(path: &Path, removed: std::io::Result<()>) -> Result<(), DataError> {
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(DataError::write(path, error)),

@@ -7,7 +7,7 @@ use crate::support::*;
 /// Runs a bench and gives the one line of JSON that it prints, after checking its name and its figures.
 fn bench(args: &[&str], figures: &[&str]) -> Value {
     let output = succeed(&[&["bench"], args].concat());
-    assert_eq!(output.lines().count(), 1, "one line alone:\n{output}");
+    assert_eq!(output.lines().count(), 1, "only one line:\n{output}");
     let line: Value = serde_json::from_str(&output).expect("the line is JSON");
     assert_eq!(line["bench"], args[0]);
     for figure in figures.iter().chain(&["threads"]) {

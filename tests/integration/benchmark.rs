@@ -387,6 +387,6 @@ fn weights_of_others_and_learning_rates_tried_on_held_out_training_images() {
     let (train, held_out) =
         (ids(&out.join("sweep/short-train.json")), ids(&out.join("sweep/short-holdout.json")));
     assert_eq!((train.len(), held_out.len()), (6, 2));
-    assert!(train.iter().chain(&held_out).all(|id| all.contains(id)), "of the training images alone");
+    assert!(train.iter().chain(&held_out).all(|id| all.contains(id)), "only of the training images");
     assert!(held_out.iter().all(|id| !train.contains(id)), "images that judge are not trained on");
 }

@@ -59,7 +59,7 @@ fn files_that_are_no_models_and_weights_that_do_not_fit_are_errors_that_name_the
     let path = tmp.path().join("text.onnx");
     fs::write(&path, "text").unwrap();
     let error = fail(&["inspect", "onnx", text(&path)], tmp.path());
-    assert!(error.starts_with("exit code 1\nerror: `TMP/text.onnx` is no ONNX model"), "{error}");
+    assert!(error.starts_with("exit code 1\nerror: `TMP/text.onnx` is not an ONNX model"), "{error}");
     let error = fail(&["inspect", "onnx", text(&tmp.path().join("none.onnx"))], tmp.path());
     assert!(error.starts_with("exit code 1\nerror: cannot read `TMP/none.onnx`"), "{error}");
 

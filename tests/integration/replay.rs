@@ -1,11 +1,11 @@
-//! A pretraining whose loss is no number, and `scrl replay` of the batch that it leaves.
+//! A pretraining whose loss is NaN, and `scrl replay` of the batch that it leaves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::*;
 
-/// Pretrains until the loss is no number; gives the saved batch and the message.
+/// Pretrains until the loss is NaN; gives the saved batch and the message.
 fn diverge(folder: &Path, method: &str, photos: &Path, extra: &[&str]) -> (PathBuf, String) {
     let run = folder.join("run");
     let recipe = tiny_pretrain(folder, method);

@@ -74,7 +74,7 @@ fn the_settings_in_effect_and_each_difference_from_the_protocol_are_told_once() 
     assert!(best["chosen_on"].as_str().unwrap().contains("val"), "{best}");
 }
 
-/// The COCO folder `from` with its first two classes alone.
+/// The COCO folder `from` with only its first two classes.
 fn two_classes(from: &Path, to: &Path) -> PathBuf {
     fs::create_dir_all(to.join("annotations")).unwrap();
     for entry in fs::read_dir(from.join("annotations")).unwrap() {

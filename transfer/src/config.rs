@@ -36,6 +36,7 @@ pub enum Protocol {
 pub struct TransferConfig {
     /// The recipe to compare with: differences from it are logged.
     pub protocol: Protocol,
+    /// Of weights, order and augmentation.
     pub seed: u64,
     /// Optimizer steps.
     pub iterations: u64,
@@ -57,11 +58,13 @@ pub struct TransferConfig {
     pub test_min_size: u32,
     /// Limit of the long side in evaluation.
     pub test_max_size: u32,
+    /// How images are resized.
     pub interpolation: Interpolation,
     /// Probability of mirroring a training image.
     pub flip: f64,
     /// Normalisation of RGB values in `[0, 1]`.
     pub mean: [f32; 3],
+    /// Standard deviation of RGB values in `[0, 1]`.
     pub std: [f32; 3],
     /// Images a batch in evaluation.
     pub eval_batch_size: usize,
@@ -77,7 +80,9 @@ pub struct TransferConfig {
     pub threads: usize,
     /// Batches that are prepared ahead.
     pub prefetch: usize,
+    /// Where the images and annotations are.
     pub data: DataConfig,
+    /// The optimiser and its schedule.
     pub solver: SolverConfig,
     /// The detector; `num_classes` comes from the data.
     pub model: DetectorConfig,
@@ -87,7 +92,9 @@ pub struct TransferConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
+    /// The training images.
     pub train: Option<DataSource>,
+    /// The images of the evaluation.
     pub val: Option<DataSource>,
 }
 
@@ -99,6 +106,7 @@ pub struct SolverConfig {
     pub lr: f64,
     /// Uses `lr · batch_size / 16`, the linear scaling rule.
     pub scale_lr: bool,
+    /// Of SGD.
     pub momentum: f64,
     /// Not applied to biases and normalisation.
     pub weight_decay: f64,
@@ -119,6 +127,7 @@ pub struct SolverConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Milestone {
+    /// After so many iterations.
     Iteration(u64),
     /// Of all iterations, in `(0, 1)`.
     Share(f64),

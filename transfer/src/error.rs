@@ -14,16 +14,33 @@ use crate::evaluation::EvaluationError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
+    /// A setting that no run can use.
     #[error("{key} is {value}, but must be {expected}")]
-    Config { key: &'static str, value: String, expected: String },
+    Config {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A detector that cannot be built.
     #[error("model: {0}")]
     Model(#[from] DetectorConfigError),
+    /// Images or annotations that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(
         "training and evaluation data have different classes ({train} and {val}); use splits of one data set"
     )]
-    Classes { train: String, val: String },
+    /// Training and validation data of different classes.
+    Classes {
+        /// The classes of the training data.
+        train: String,
+        /// Those of the validation data.
+        val: String,
+    },
+    /// No training image has an object.
     #[error("the training data `{0}` has no object to learn from")]
     NoObjects(String),
     #[error(
@@ -31,24 +48,59 @@ pub enum TransferError {
          \"{}\" and model.width = {}, or pass another checkpoint",
         found.arch, found.width, expected.arch, expected.width, found.arch, found.width
     )]
-    Backbone { path: PathBuf, found: ResNetConfig, expected: ResNetConfig },
+    /// A backbone of another network than the config's.
+    Backbone {
+        /// The file or folder.
+        path: PathBuf,
+        /// The network in the file.
+        found: ResNetConfig,
+        /// The network of the config.
+        expected: ResNetConfig,
+    },
+    /// A detector's file that does not fit.
     #[error("`{path}` is not a detector of this config: {reason}")]
-    Detector { path: PathBuf, reason: String },
+    Detector {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, or what the system said.
+        reason: String,
+    },
     #[error(
         "the run in `{path}` was started with another config or other classes; resume it with its own config.toml, or start a new run"
     )]
-    OtherRun { path: PathBuf },
+    /// A checkpoint of a run with other settings.
+    OtherRun {
+        /// The file or folder.
+        path: PathBuf,
+    },
     #[error(
         "the loss is not finite at iteration {iteration} ({losses}), images: {images}; lower solver.lr, lengthen \
          solver.warmup_iterations, or look at these images' boxes"
     )]
-    NonFinite { iteration: u64, losses: String, images: String },
+    /// A loss that is NaN or infinite.
+    NonFinite {
+        /// The iteration, from 0.
+        iteration: u64,
+        /// The losses by name.
+        losses: String,
+        /// The images of the batch.
+        images: String,
+    },
+    /// An evaluation that failed.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
+    /// A run folder that cannot be used.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Weights or a checkpoint that cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A file that cannot be written.
     #[error("`{path}` cannot be written: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }

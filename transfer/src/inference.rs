@@ -21,6 +21,7 @@ use crate::weights::load_detector;
 /// How images are fed to the detector.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluateOptions {
+    /// Images per batch.
     pub batch_size: usize,
     /// Threads that decode images; 0 for one a processor core.
     pub threads: usize,
@@ -37,7 +38,9 @@ impl Default for EvaluateOptions {
 /// Detections and what they are worth.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
+    /// Of each image, in the order of the data.
     pub detections: Vec<ImageDetections>,
+    /// What they are worth.
     pub metrics: DetectionMetrics,
 }
 

@@ -41,7 +41,10 @@ pub enum TransferOutcome {
     /// Trained and evaluated.
     Finished(Box<TransferReport>),
     /// Stopped on request; the checkpoint holds this many iterations and `--resume` goes on.
-    Interrupted { iteration: u64 },
+    Interrupted {
+        /// The last iteration that was done.
+        iteration: u64,
+    },
 }
 
 /// What a finished run reports, also in `metrics.json`.
@@ -49,11 +52,15 @@ pub enum TransferOutcome {
 pub struct TransferReport {
     /// `random`, or the path of the weights.
     pub init: String,
+    /// The run's seed.
     pub seed: u64,
     /// Share of the training images.
     pub fraction: f64,
+    /// Labelled images in training.
     pub train_images: usize,
+    /// Images in evaluation.
     pub val_images: usize,
+    /// Updates.
     pub iterations: u64,
     /// Wall time of this process, seconds.
     pub seconds: f64,

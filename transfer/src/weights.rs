@@ -213,6 +213,7 @@ pub fn load_state_dict(
 /// What a detector's weight file says about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectorMetadata {
+    /// What defines the detector.
     pub config: DetectorConfig,
     /// Names and original ids of the classes, in the order of the detector's class indices.
     pub categories: Vec<Category>,
@@ -223,7 +224,9 @@ pub struct DetectorMetadata {
 /// A detector read from a file.
 #[derive(Clone, Debug)]
 pub struct LoadedDetector {
+    /// The detector.
     pub model: Detector,
+    /// What its file says of it.
     pub metadata: DetectorMetadata,
 }
 

@@ -33,6 +33,8 @@ const TRANSFER_PIXELS: f64 = 2.2e6;
 pub struct Temporary(PathBuf);
 
 impl Temporary {
+    /// # Errors
+    /// When the temporary folder cannot be made.
     pub fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("scrl-estimate-{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot create `{}`", path.display()))?;

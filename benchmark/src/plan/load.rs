@@ -13,6 +13,7 @@ use super::{BenchmarkPlan, DataPlan, PretrainImages, RANDOM};
 
 /// A plan with its recipes.
 pub struct ResolvedPlan {
+    /// The file's content.
     pub plan: BenchmarkPlan,
     /// The plan's file.
     pub path: PathBuf,
@@ -25,13 +26,16 @@ pub struct ResolvedPlan {
 /// An init.
 #[derive(Clone, Debug)]
 pub struct Arm {
+    /// The name in the plan.
     pub name: String,
+    /// Where its weights come from.
     pub source: Source,
 }
 
 /// Where an init's backbone comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
+    /// No weights: all layers start at random.
     Random,
     /// A pretraining of the benchmark.
     Pretrained(Box<PretrainConfig>),
@@ -57,6 +61,7 @@ impl Arm {
 /// A data set to fine-tune on.
 #[derive(Clone, Debug)]
 pub struct TransferArm {
+    /// The name in the plan.
     pub name: String,
     /// As the recipe says; seed and subset are set for each cell.
     pub settings: TransferConfig,

@@ -106,7 +106,7 @@ fn group(key: &CellKey) -> String {
     }
 }
 
-/// The recipes that cells ran by, for whoever wants to run one alone.
+/// The recipes that cells ran by, for whoever wants to run one by itself.
 pub fn places(finished: &Finished) -> Vec<String> {
     let place = |job: &Job| match job {
         Job::Pretrain(job) => Some(job.run.join("config.toml")),

@@ -12,6 +12,9 @@ use scrl_figures::chart::{Chart, Point, Series};
 use scrl_figures::document::{Block, Picture, Table};
 
 /// AP against the share of labels, a chart for each data set.
+///
+/// # Errors
+/// When a chart cannot be written.
 pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
     let metric = &finished.plan.plan.report.metric;
     let results = finished.results;
@@ -47,6 +50,9 @@ pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
 }
 
 /// Losses of the first seed.
+///
+/// # Errors
+/// When a run's metrics cannot be read or a chart cannot be written.
 pub fn training(finished: &Finished) -> Result<Vec<Block>> {
     let mut charts = Vec::new();
     let pretrained = runs(finished, |init| Some(finished.pretraining(init)?.0.id.clone()))?;
@@ -77,6 +83,9 @@ pub fn training(finished: &Finished) -> Result<Vec<Block>> {
 }
 
 /// The label-free signs of life, by epoch.
+///
+/// # Errors
+/// When a run's metrics cannot be read or a chart cannot be written.
 pub fn health(finished: &Finished) -> Result<Vec<Block>> {
     let pretrained = runs(finished, |init| Some(finished.pretraining(init)?.0.id.clone()))?;
     let looked_at =

@@ -24,15 +24,23 @@ const FIGURES: &str = "figures";
 
 /// A benchmark all of whose cells have ended.
 pub struct Finished<'a> {
+    /// The plan.
     pub plan: &'a ResolvedPlan,
     /// With the plan's budget.
     pub arms: &'a [Arm],
+    /// Numbers of images.
     pub counts: ImageCounts,
+    /// Where the data lie.
     pub sources: &'a Sources,
+    /// The cells.
     pub cells: &'a [Cell],
+    /// How each of them ended, in the same order.
     pub states: &'a [CellState],
+    /// All figures.
     pub results: &'a Results,
+    /// The benchmark's folder.
     pub out: &'a Path,
+    /// The program that shows the benchmark, for pictures that need a model.
     pub host: &'a crate::Host,
 }
 

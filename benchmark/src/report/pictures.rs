@@ -17,6 +17,9 @@ use scrl_figures::document::{Block, Picture};
 const SIDE: u32 = 240;
 
 /// A gallery for each data set.
+///
+/// # Errors
+/// When images or detections cannot be read, or a picture cannot be written.
 pub fn detections(finished: &Finished) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     if finished.plan.plan.report.images == 0 {
@@ -111,6 +114,9 @@ fn draw(
 }
 
 /// Writes a picture below the benchmark's folder.
+///
+/// # Errors
+/// When the picture cannot be written.
 pub fn save(finished: &Finished, file: &str, picture: &RgbImage) -> Result<()> {
     let path = finished.out.join(file);
     let failed = || format!("cannot write `{}`", path.display());

@@ -20,6 +20,9 @@ use scrl_figures::similarity::ImageFeatures;
 const LINE: u32 = 4;
 
 /// Maps of a few images for every init that has weights; nothing where no method makes two views.
+///
+/// # Errors
+/// When images or weights cannot be read, or a picture cannot be written.
 pub fn maps(finished: &Finished) -> Result<Vec<Block>> {
     let count = finished.plan.plan.report.similarity_images;
     let Some(settings) = view_settings(finished).filter(|_| count > 0) else { return Ok(Vec::new()) };

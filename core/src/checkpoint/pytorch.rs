@@ -17,7 +17,7 @@ const FIX: &str = "if it was copied or downloaded, do so again; \
 pub(super) fn read(path: &Path) -> Result<TensorMap, CheckpointError> {
     let problem = |text: String| CheckpointError::format(path, text);
     let reader = PytorchReader::new(path)
-        .map_err(|error| problem(format!("it is no PyTorch state dict ({error}); {FIX}")))?;
+        .map_err(|error| problem(format!("it is not a PyTorch state dict ({error}); {FIX}")))?;
     let mut tensors = TensorMap::new();
     for (name, tensor) in reader.into_tensors() {
         let bytes = tensor.read().map_err(CheckpointError::read(path))?;

@@ -45,6 +45,9 @@ struct ManifestFile {
 /// Writes a checkpoint, replacing the one at `dir`.
 ///
 /// Each entry of `tensors` becomes a file of that name; `state` is stored as JSON.
+///
+/// # Errors
+/// When a file cannot be written; the checkpoint that was there stays.
 pub fn save<S: Serialize>(
     dir: &Path,
     tensors: &[(&str, TensorMap)],
@@ -62,9 +65,12 @@ pub fn save<S: Serialize>(
     result
 }
 
-/// Reads the checkpoint at `dir`, or the one before it where a crash left that alone complete.
+/// Reads the checkpoint at `dir`, or the one before it where a crash left only that one complete.
 ///
 /// Returns the tensors by file name (without extension) and the state. Sizes and sha256 are verified.
+///
+/// # Errors
+/// When there is no checkpoint, or a file of it is missing, damaged or of another version.
 pub fn load<S: DeserializeOwned>(dir: &Path) -> Result<(BTreeMap<String, TensorMap>, S), CheckpointError> {
     let (found, manifest) = find(dir)?;
     let mut tensors = BTreeMap::new();

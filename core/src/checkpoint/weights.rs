@@ -28,6 +28,9 @@ pub use read::{read_safetensors, read_tensors};
 pub use report::{KeyReport, ShapeMismatch};
 
 /// Writes a backbone, running statistics included, with torchvision's keys.
+///
+/// # Errors
+/// When the file cannot be written.
 pub fn save_backbone(
     path: &Path,
     backbone: &Backbone,
@@ -80,6 +83,9 @@ fn detectron2_settings(metadata: &BackboneMetadata) -> BTreeMap<String, String> 
 ///
 /// The classifier, batch counters and whatever lies outside the network are left out and counted in the log. Whatever
 /// else is missing, left over or of another shape is an error.
+///
+/// # Errors
+/// When the file cannot be read, holds no ResNet, or lacks tensors of it.
 pub fn load_backbone(
     path: &Path,
     device: &Device,
@@ -93,6 +99,9 @@ pub fn load_backbone(
 }
 
 /// Writes float tensors and metadata as safetensors (f32, little endian), replacing the file in one go.
+///
+/// # Errors
+/// When the file cannot be written.
 pub fn write_safetensors(
     path: &Path,
     tensors: &TensorMap,

@@ -10,26 +10,57 @@ use crate::transforms::ImageError;
 pub enum DataError {
     /// The operating system refused to open or read a file or folder.
     #[error("cannot read `{path}`: {reason}; check that it exists and may be read")]
-    Read { path: PathBuf, reason: std::io::Error },
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, or what the system said.
+        reason: std::io::Error,
+    },
 
     /// The operating system refused to create or write a file or folder.
     #[error("cannot write `{path}`: {reason}; check that its folder may be written and has space left")]
-    Write { path: PathBuf, reason: std::io::Error },
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, or what the system said.
+        reason: std::io::Error,
+    },
 
     /// A folder holds no image.
     #[error("no image in `{path}` or its subfolders; looked for files ending in {extensions}")]
-    NoImages { path: PathBuf, extensions: String },
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+        /// The endings that are read.
+        extensions: String,
+    },
 
     /// A file can be read but does not hold what it should.
     #[error("`{path}` is not valid: {reason}")]
-    Invalid { path: PathBuf, reason: String },
+    Invalid {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, or what the system said.
+        reason: String,
+    },
 
     /// Annotations name images that are not there.
     #[error(
         "{missing} of {total} images listed in `{annotations}` are not in `{images}`, the first is `{first}`; \
          pass the folder that holds them, or remove them from the annotations"
     )]
-    MissingImages { annotations: PathBuf, images: PathBuf, missing: usize, total: usize, first: String },
+    MissingImages {
+        /// The annotation file.
+        annotations: PathBuf,
+        /// Where the images were looked for.
+        images: PathBuf,
+        /// How many are missing.
+        missing: usize,
+        /// Of how many.
+        total: usize,
+        /// The first of them.
+        first: String,
+    },
 
     /// An image cannot be decoded.
     #[error(transparent)]
@@ -37,11 +68,19 @@ pub enum DataError {
 
     /// The code that prepares a sample panicked.
     #[error("preparing sample {index} panicked: {message}; this is a bug, please report it")]
-    Panicked { index: usize, message: String },
+    Panicked {
+        /// Which sample.
+        index: usize,
+        /// What the panic said.
+        message: String,
+    },
 
     /// The loader could not start its threads.
     #[error("cannot start a loader thread: {reason}; ask for fewer threads")]
-    Threads { reason: std::io::Error },
+    Threads {
+        /// What is wrong, or what the system said.
+        reason: std::io::Error,
+    },
 }
 
 impl DataError {

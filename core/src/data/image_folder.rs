@@ -35,7 +35,7 @@ impl ImageFolder {
     /// subfolders at least: the subfolders directly below the root are the classes.
     ///
     /// # Errors
-    /// When a root does not exist, is no folder or cannot be read, or holds no image.
+    /// When a root does not exist, is not a folder or cannot be read, or holds no image.
     pub fn scan(roots: &[PathBuf]) -> Result<Self, DataError> {
         let mut paths = Vec::new();
         for root in roots {

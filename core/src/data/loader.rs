@@ -1,6 +1,6 @@
 //! Prepares batches on threads ahead of the loop that uses them.
 //!
-//! What a sample looks like depends on the seed, the epoch and its index alone. The number of threads and who finishes
+//! What a sample looks like depends on the seed, the epoch and its index only. The number of threads and who finishes
 //! first change the speed and nothing else.
 
 use std::any::Any;

@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(std::fs::read(&file).unwrap(), b"new");
         write(Path::new("/dev/null"), b"gone").unwrap();
         assert!(!Path::new("/dev/null").is_file());
-        assert!(write(dir.path(), b"a folder is no file").is_err());
+        assert!(write(dir.path(), b"a folder is not a file").is_err());
     }
 
     #[test]

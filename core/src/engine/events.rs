@@ -38,6 +38,9 @@ impl Events {
     ///
     /// A resumed run passes the step of its checkpoint as `keep_up_to_step`: later lines, which the run will write
     /// again, are dropped, and TensorBoard is told to forget them. A last line torn by a crash is dropped always.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
     pub fn open(run: &RunDir, keep_up_to_step: Option<u64>) -> Result<Events, RunError> {
         let path = run.file("metrics.jsonl");
         trim(&path, keep_up_to_step)?;
@@ -54,6 +57,9 @@ impl Events {
     /// `kind` says what it is about (`train`, `evaluation`), `step` counts optimiser updates and `epoch` passes over the
     /// data. Numeric fields go to TensorBoard as `kind/name`. JSON has no infinities: a value that is not finite is
     /// `null` and TensorBoard does not get it.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
     pub fn record(
         &mut self,
         kind: &str,
@@ -67,7 +73,7 @@ impl Events {
         let line = Line { kind, step, epoch, fields: &fields };
         let text =
             serde_json::to_string(&line).map_err(|error| RunError::io("write", &self.path)(error.into()))?;
-        // One write a line: a reader sees whole lines, and a crash can tear the last one alone.
+        // One write a line: a reader sees whole lines, and a crash can tear only the last one.
         self.metrics.write_all(format!("{text}\n").as_bytes()).map_err(RunError::io("write", &self.path))?;
         let scalars: Vec<(String, f64)> = fields
             .iter()

@@ -44,6 +44,9 @@ const PLOTS: &str = "plots";
 
 impl RunDir {
     /// Takes a directory for one run and creates its layout.
+    ///
+    /// # Errors
+    /// When the folder is in use, holds a run or something else that the mode does not allow, or cannot be made.
     pub fn open(path: &Path, mode: OpenMode) -> Result<RunDir, RunError> {
         let content = list(path)?;
         match (mode, &content) {
@@ -89,6 +92,9 @@ impl RunDir {
     }
 
     /// Records the resolved configuration as `config.toml`, replacing the file in one go.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
     pub fn write_config(&self, toml: &str) -> Result<(), RunError> {
         let path = self.file(CONFIG);
         atomic::write(&path, toml.as_bytes()).map_err(RunError::io("write", &path))

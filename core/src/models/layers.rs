@@ -85,11 +85,17 @@ impl Init {
 /// What [`Conv2dConfig::init`] needs; square kernel, stride and zero padding in pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Conv2dConfig {
+    /// `[in, out]`.
     pub channels: [usize; 2],
+    /// Side of the kernel.
     pub kernel: usize,
+    /// Input pixels per output pixel.
     pub stride: usize,
+    /// Zeros on each side.
     pub padding: usize,
+    /// Whether a bias is added.
     pub bias: bool,
+    /// How the weight starts.
     pub init: Init,
 }
 
@@ -106,18 +112,22 @@ impl Conv2dConfig {
         }
     }
 
+    /// With this stride.
     pub fn stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
 
+    /// With a bias.
     pub fn bias(self) -> Self {
         Self { bias: true, ..self }
     }
 
+    /// With another start of the weight.
     pub fn init_with(self, init: Init) -> Self {
         Self { init, ..self }
     }
 
+    /// A convolution with random weights.
     pub fn init(&self, rng: &mut Rng, device: &Device) -> Conv2d {
         let [channels_in, channels_out] = self.channels;
         let area = self.kernel * self.kernel;
@@ -257,6 +267,7 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// A layer from `features[0]` to `features[1]` values with random weights.
     pub fn init(features: [usize; 2], bias: bool, init: Init, rng: &mut Rng, device: &Device) -> Self {
         let [inputs, outputs] = features;
         Self {

@@ -79,7 +79,7 @@ pub fn collect<M: Module>(module: &M) -> TensorMap {
     visitor.tensors
 }
 
-/// Sets a module's tensors from a map; what does not fit is left alone and reported.
+/// Sets a module's tensors from a map; what does not fit is left as it is and reported.
 pub fn load<M: Module>(module: M, tensors: &TensorMap) -> (M, LoadReport) {
     struct Load<'a> {
         path: ModulePath,

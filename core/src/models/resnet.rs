@@ -20,13 +20,18 @@ use crate::random::Rng;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
+    /// 18 layers, basic blocks.
     ResNet18,
+    /// 34 layers, basic blocks.
     ResNet34,
+    /// 50 layers, bottlenecks.
     ResNet50,
+    /// 101 layers, bottlenecks.
     ResNet101,
 }
 
 impl Arch {
+    /// Every depth.
     pub const ALL: [Arch; 4] = [Arch::ResNet18, Arch::ResNet34, Arch::ResNet50, Arch::ResNet101];
 
     /// torchvision's name, for example `resnet50`.
@@ -67,6 +72,7 @@ impl std::fmt::Display for Arch {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResNetConfig {
+    /// Depth.
     pub arch: Arch,
     /// Factor on every channel count; 1 is the published network, 0.25 to 0.5 suit small machines.
     #[serde(default = "one")]
@@ -78,6 +84,7 @@ fn one() -> f64 {
 }
 
 impl ResNetConfig {
+    /// The published network of this depth.
     pub fn new(arch: Arch) -> Self {
         Self { arch, width: 1.0 }
     }
@@ -112,11 +119,17 @@ impl ConvLayout {
 /// A ResNet without its classifier.
 #[derive(Module, Debug)]
 pub struct ResNet {
+    /// The 7×7 of the stem, stride 2.
     pub conv1: Conv2d,
+    /// Its batch norm.
     pub bn1: BatchNorm,
+    /// The stage that ends in C2.
     pub layer1: Vec<Block>,
+    /// The stage that ends in C3.
     pub layer2: Vec<Block>,
+    /// The stage that ends in C4.
     pub layer3: Vec<Block>,
+    /// The stage that ends in C5.
     pub layer4: Vec<Block>,
 }
 
@@ -198,12 +211,19 @@ pub struct NamedLayer<'a> {
 /// A basic block (two 3×3) or, with `conv3`, a bottleneck (1×1, 3×3, 1×1).
 #[derive(Module, Debug)]
 pub struct Block {
+    /// 3×3, or a bottleneck's first 1×1.
     pub conv1: Conv2d,
+    /// Its batch norm.
     pub bn1: BatchNorm,
+    /// 3×3.
     pub conv2: Conv2d,
+    /// Its batch norm.
     pub bn2: BatchNorm,
+    /// A bottleneck's last 1×1.
     pub conv3: Option<Conv2d>,
+    /// Its batch norm.
     pub bn3: Option<BatchNorm>,
+    /// 1×1 and batch norm of the shortcut, where shapes change.
     pub downsample: Option<(Conv2d, BatchNorm)>,
 }
 

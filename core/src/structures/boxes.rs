@@ -5,29 +5,40 @@ use serde::{Deserialize, Serialize};
 /// Width and height of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
+    /// Columns.
     pub width: u32,
+    /// Rows.
     pub height: u32,
 }
 
 /// A rectangle of whole pixels: its top-left corner and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rect {
+    /// First column.
     pub x: u32,
+    /// First row.
     pub y: u32,
+    /// Columns.
     pub width: u32,
+    /// Rows.
     pub height: u32,
 }
 
 /// A box by its corners, in pixels: `x1 ≤ x2` to the right, `y1 ≤ y2` downwards.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoxXyxy {
+    /// Left edge.
     pub x1: f32,
+    /// Upper edge.
     pub y1: f32,
+    /// Right edge.
     pub x2: f32,
+    /// Lower edge.
     pub y2: f32,
 }
 
 impl BoxXyxy {
+    /// A box of these edges, in pixels.
     pub fn new(x1: f32, y1: f32, x2: f32, y2: f32) -> Self {
         Self { x1, y1, x2, y2 }
     }
@@ -37,14 +48,17 @@ impl BoxXyxy {
         Self::new(x, y, x + width, y + height)
     }
 
+    /// `[x1, y1, x2, y2]`.
     pub fn to_array(self) -> [f32; 4] {
         [self.x1, self.y1, self.x2, self.y2]
     }
 
+    /// `x2 - x1`.
     pub fn width(&self) -> f32 {
         self.x2 - self.x1
     }
 
+    /// `y2 - y1`.
     pub fn height(&self) -> f32 {
         self.y2 - self.y1
     }

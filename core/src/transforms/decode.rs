@@ -30,6 +30,9 @@ pub fn decode(path: &Path) -> Result<RgbImage, ImageError> {
 }
 
 /// As [`decode`], of a file's content; `name` is what errors call it.
+///
+/// # Errors
+/// When the content is empty, neither JPEG nor PNG, damaged, or of a kind that is not supported.
 pub fn decode_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
     let (image, orientation) = match format(bytes, name)? {
         Format::Jpeg => decode_jpeg(bytes, name)?,

@@ -8,23 +8,44 @@ use std::path::PathBuf;
 pub enum ImageError {
     /// The operating system refused to open or read it.
     #[error("cannot read image `{path}`: {reason}; check that it exists and may be read")]
-    Read { path: PathBuf, reason: std::io::Error },
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, or what the system said.
+        reason: std::io::Error,
+    },
 
     /// A file of zero bytes.
     #[error("image `{path}` is empty (0 bytes); remove or replace it")]
-    Empty { path: PathBuf },
+    Empty {
+        /// The file or folder.
+        path: PathBuf,
+    },
 
     /// The content is neither of the formats, whatever the name says.
     #[error("`{path}` is not a JPEG or PNG image; convert or remove it")]
-    Format { path: PathBuf },
+    Format {
+        /// The file or folder.
+        path: PathBuf,
+    },
 
     /// The content breaks off or contradicts itself.
     #[error("image `{path}` is truncated or damaged: {reason}; remove or replace it")]
-    Damaged { path: PathBuf, reason: String },
+    Damaged {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, or what the system said.
+        reason: String,
+    },
 
     /// A valid image of a kind that is not decoded.
     #[error(
         "image `{path}` is of a kind that is not supported: {reason}; convert it to 8-bit RGB, or remove it"
     )]
-    Unsupported { path: PathBuf, reason: String },
+    Unsupported {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, or what the system said.
+        reason: String,
+    },
 }

@@ -161,7 +161,7 @@ mod tests {
         [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]]
     }
 
-    // Hue depends on the differences alone, so brightest colours show all of them.
+    // Hue depends only on the differences, so brightest colours show all of them.
     #[test]
     fn every_hue_is_pillows() {
         for steps in [0, 77, 200] {

@@ -34,7 +34,7 @@ use crate::{ExportError, backbone};
 
 pub use metadata::{DetectorInfo, InputKind};
 
-/// The score of what is no proposal, below every logit.
+/// The score of what is not a proposal, below every logit.
 pub(crate) const NO_SCORE: f32 = -3e38;
 /// Between [`NO_SCORE`] and every logit.
 const LOWEST: f32 = -1e38;

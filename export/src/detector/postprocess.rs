@@ -10,7 +10,7 @@ use super::proposals::Proposals;
 use crate::graph::{Attribute, Graph, Value};
 use crate::part::Part;
 
-/// What is no detection, where probabilities are at least 0.
+/// The score of what is not a detection; probabilities are at least 0.
 pub(super) const NOTHING: f32 = -1.0;
 
 /// The graph's outputs; zero beyond `count`.

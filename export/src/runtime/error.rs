@@ -32,7 +32,7 @@ pub enum RuntimeError {
         /// ONNX Runtime's message.
         reason: String,
     },
-    /// A file is no model that ONNX Runtime can run.
+    /// A file is not a model that ONNX Runtime can run.
     #[error("ONNX Runtime cannot open `{path}`: {reason}; check the path, or export the model again")]
     Session {
         /// The file.

@@ -7,7 +7,7 @@
 //! 3. the Python package `onnxruntime` of the `python3` on the path;
 //! 4. the wheel pinned in [`fetch`], downloaded with pip, checked against its SHA-256, unpacked into the cache.
 //!
-//! With `download-binaries` alone the library is part of the binary and nothing is looked for.
+//! With only `download-binaries` the library is part of the binary and nothing is looked for.
 
 mod error;
 pub mod fetch;

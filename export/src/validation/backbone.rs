@@ -171,6 +171,9 @@ pub(crate) struct Comparison<'a> {
 
 impl Comparison<'_> {
     /// Both sides on every input; without a session it opens one.
+    ///
+    /// # Errors
+    /// When ONNX Runtime cannot be loaded, or refuses the file or an input.
     pub fn run(&self, session: Option<Session>) -> Result<ValidationReport, ExportError> {
         let mut session = match session {
             Some(session) => session,

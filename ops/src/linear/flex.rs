@@ -1,6 +1,6 @@
 //! The fully connected layer on the CPU: the result is cut into parts, each a product on one thread.
 //!
-//! The parts depend on the shapes alone, so results are the same for any number of threads.
+//! The parts depend only on the shapes, so results are the same for any number of threads.
 
 use super::backend::LinearOps;
 use crate::cpu::{all_f32, contiguous, tensor_of, values, written_by};

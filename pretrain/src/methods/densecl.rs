@@ -353,7 +353,7 @@ mod tests {
         queue.rows = Tensor::from_floats([[-1.0, 0.0]; 3], &Device::flex());
         let loss = |key| f64::from(queue.loss(unit(1.0, 0.0), key, 0.1).into_scalar::<f32>());
         assert!(loss(unit(1.0, 0.0)) < 1e-7);
-        // Its key is no nearer than the three negatives.
+        // Its key is not nearer than the three negatives.
         assert!((loss(unit(-1.0, 0.0)) - 4f64.ln()).abs() < 1e-6);
     }
 

@@ -25,7 +25,9 @@ const BATCH: usize = 32;
 pub struct EvaluationView {
     /// Side of the crop in pixels.
     pub size: u32,
+    /// Mean of RGB values in `[0, 1]`.
     pub mean: [f32; 3],
+    /// Standard deviation of RGB values in `[0, 1]`.
     pub std: [f32; 3],
 }
 

@@ -26,6 +26,7 @@ const CHUNK: usize = 1024;
 /// Settings of the training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LinearConfig {
+    /// Passes over the training features.
     pub epochs: u64,
     /// Epochs of linear warm-up, at most a quarter of all.
     pub warmup_epochs: u64,
@@ -33,6 +34,7 @@ pub struct LinearConfig {
     pub batch_size: usize,
     /// Rate for a batch of 256; the published one of the method by default.
     pub base_lr: Option<f64>,
+    /// Of weights and order.
     pub seed: u64,
 }
 

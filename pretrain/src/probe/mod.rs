@@ -37,22 +37,46 @@ use crate::inspection::Rows;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
+    /// Images or folders that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Weights that cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(
         "`{path}` has no class labels; put every image into a folder named after its class, two classes at least"
     )]
-    NoLabels { path: PathBuf },
+    /// Images without class folders.
+    NoLabels {
+        /// The file or folder.
+        path: PathBuf,
+    },
     #[error(
         "class `{class}` of `{path}` is not a class of the training images; the classes must have the same names"
     )]
-    UnknownClass { class: String, path: PathBuf },
+    /// A validation class that the training images do not have.
+    UnknownClass {
+        /// The class.
+        class: String,
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// Too few images to split off a validation set.
     #[error("no class of `{path}` has two images, so none can be held out; add images or pass --val")]
-    TooFewImages { path: PathBuf },
+    TooFewImages {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// An option that cannot be used.
     #[error("invalid {name} = {value}: {reason}")]
-    Option { name: &'static str, value: String, reason: &'static str },
+    Option {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        reason: &'static str,
+    },
 }
 
 /// What to measure and on what.
@@ -68,7 +92,9 @@ pub struct ProbeOptions {
     pub size: Option<u32>,
     /// Feature map that is pooled.
     pub level: Level,
+    /// Settings of k-NN; none leaves it out.
     pub knn: Option<KnnConfig>,
+    /// Settings of the linear probe; none leaves it out.
     pub linear: Option<LinearConfig>,
 }
 
@@ -107,7 +133,7 @@ pub struct Accuracy {
 
 impl Accuracy {
     /// Of scores `[queries, classes]`. A class that scores as much as the right one is guessed before it, as is one
-    /// whose score is no number: neither constant nor broken scores are a success.
+    /// whose score is NaN: neither constant nor broken scores are a success.
     pub fn of(scores: &[f64], labels: &[usize], classes: usize) -> Self {
         let rank = |(scores, &label): (&[f64], &usize)| {
             let behind = |score: &&f64| score.partial_cmp(&&scores[label]) == Some(Ordering::Less);
@@ -123,28 +149,41 @@ impl Accuracy {
 /// The measurements and what they were made with; the content of `probe.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProbeReport {
+    /// The backbone's file or run.
     pub weights: PathBuf,
+    /// Depth of the backbone.
     pub arch: String,
+    /// Factor on its channels.
     pub width: f64,
     /// Pretraining method, `unknown` for files of other programs.
     pub method: String,
+    /// Folder of the training images.
     pub data: PathBuf,
+    /// Folder of the validation images; none where they were split off.
     pub val: Option<PathBuf>,
+    /// Class names, in the order of their labels.
     pub classes: Vec<String>,
+    /// Training images.
     pub train_images: usize,
+    /// Validation images.
     pub val_images: usize,
+    /// Side of the central crop, in pixels.
     pub crop: u32,
     /// Feature map that was pooled.
     pub level: Level,
+    /// Result of k-NN.
     pub knn: Option<KnnReport>,
+    /// Result of the linear probe.
     pub linear: Option<LinearReport>,
 }
 
 /// Accuracy of the nearest neighbours.
 #[derive(Clone, Debug, Serialize)]
 pub struct KnnReport {
+    /// The settings.
     #[serde(flatten)]
     pub config: KnnConfig,
+    /// Of the validation images.
     #[serde(flatten)]
     pub accuracy: Accuracy,
 }
@@ -152,8 +191,10 @@ pub struct KnnReport {
 /// Accuracy of the linear classifier.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinearReport {
+    /// The settings.
     #[serde(flatten)]
     pub config: LinearConfig,
+    /// Of the validation images, at the end of the last epoch.
     #[serde(flatten)]
     pub accuracy: Accuracy,
 }

@@ -40,6 +40,7 @@ pub struct OnlineProbe {
 pub struct ProbeHits {
     /// Rows whose label is among the 1 and among the 5 largest logits, `[2]`, on the device.
     pub hits: Tensor<1>,
+    /// Rows that were judged.
     pub rows: usize,
 }
 

@@ -25,7 +25,7 @@ use crate::device;
 /// One bias for each class and the background.
 const CLASS_BIAS: &str = "roi_heads.box_predictor.cls_score.bias";
 
-/// Images of `--images` that take part in the validation, each alone and all together.
+/// Images of `--images` that take part in the validation, each by itself and all together.
 const VALIDATION_IMAGES: usize = 4;
 
 pub fn run(args: &ExportDetectorArgs) -> Result<Ending> {

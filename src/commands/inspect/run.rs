@@ -11,7 +11,7 @@ use crate::cli::InspectRunArgs;
 use crate::commands::Ending;
 use scrl_figures::run::{self, Curve, draw};
 
-/// Fields of an event that place it and are no curves themselves.
+/// Fields of an event that place it and are not curves themselves.
 const PLACES: [&str; 2] = ["step", "epoch"];
 
 /// A run by the name of its folder, with what it logged.
@@ -44,7 +44,7 @@ pub fn run(args: &InspectRunArgs) -> Result<Ending> {
             println!("{}", file.display());
         }
     }
-    ensure!(drawn > 0, "the runs have logged no number more than once; there is nothing to draw yet");
+    ensure!(drawn > 0, "no value was logged more than once; there is nothing to draw yet");
     println!("{}: {drawn} curves", args.out.display());
     Ok(Ending::Done)
 }
@@ -59,7 +59,7 @@ impl Run {
         let file = path.join("metrics.jsonl");
         let text = std::fs::read_to_string(&file)
             .with_context(|| format!("cannot read `{}`; pass the folder of a run", file.display()))?;
-        // A line that is being written is no JSON yet.
+        // A line that is being written is not JSON yet.
         let events = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Ok(Self { name: name_of(path), events })
     }

@@ -14,7 +14,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Where its picture is written: under its own name, with `.png` behind an ending that is no image's.
+    /// Where its picture is written: under its own name, with `.png` added where its ending is not that of an image.
     pub fn picture(&self, out: &Path) -> PathBuf {
         let ending = self.name.extension().unwrap_or_default();
         match EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)) {

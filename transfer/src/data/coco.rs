@@ -139,7 +139,7 @@ impl Flag {
 /// [`DetectionDataset::dropped`]. A missing `area` is the box's. Ids may be floats or digits in quotes. Images without annotations are kept.
 ///
 /// # Errors
-/// When the file cannot be read, is no such JSON, contradicts itself (an id used twice, or never defined), or names
+/// When the file cannot be read, is not such JSON, contradicts itself (an id used twice, or never defined), or names
 /// images that are not in the folder.
 pub fn load(annotations: &Path, images: &Path) -> Result<DetectionDataset, DataError> {
     let (dataset, _) = read(annotations, images)?;

@@ -14,7 +14,9 @@ const CHUNK: u64 = 256;
 /// What [`TrainingLoader::new`] needs besides the data.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingLoaderOptions {
+    /// Of order and augmentation.
     pub seed: u64,
+    /// Images per batch.
     pub batch_size: usize,
     /// Whether a batch holds either wide images or others; see [`BatchPlan`].
     pub aspect_ratio_grouping: bool,
@@ -28,7 +30,7 @@ pub struct TrainingLoaderOptions {
 
 /// The run's batches in order, starting at any iteration.
 ///
-/// Which images a batch holds, and how each is resized and mirrored, depends on the seed and the iteration alone: the
+/// Which images a batch holds, and how each is resized and mirrored, depends only on the seed and the iteration: the
 /// loader's sample index is the sample's place in the run, `iteration · batch_size + position`.
 pub struct TrainingLoader {
     dataset: Arc<DetectionDataset>,

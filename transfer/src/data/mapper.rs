@@ -15,8 +15,10 @@ use crate::detection::Target;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Interpolation {
+    /// Over the four neighbours, wider where the image shrinks.
     #[default]
     Bilinear,
+    /// Over sixteen neighbours, wider where the image shrinks.
     Bicubic,
 }
 
@@ -28,9 +30,11 @@ pub struct Preprocessing {
     pub min_size: u32,
     /// Limit of the long side in pixels; wins over `min_size`.
     pub max_size: u32,
+    /// How images are resized.
     pub interpolation: Interpolation,
     /// Per channel (RGB), of values in `[0, 1]`.
     pub mean: [f32; 3],
+    /// Standard deviation of RGB values in `[0, 1]`.
     pub std: [f32; 3],
 }
 

@@ -14,17 +14,27 @@ use super::{union, voc};
 #[serde(tag = "format", rename_all = "lowercase", deny_unknown_fields)]
 pub enum DataSource {
     /// `format = "coco"`: an instances file and the folder of its images.
-    Coco { annotations: PathBuf, images: PathBuf },
+    Coco {
+        /// The file of annotations.
+        annotations: PathBuf,
+        /// The folder of images.
+        images: PathBuf,
+    },
     /// `format = "voc"`: a VOC folder or development kit (filled in by `--data` when empty) and a list in
     /// `ImageSets/Main`.
     Voc {
+        /// The folder that holds `Annotations`, `ImageSets` and `JPEGImages`.
         #[serde(default)]
         root: PathBuf,
+        /// The list in `ImageSets/Main`, for example `trainval`.
         split: String,
     },
     /// `format = "union"`: several sources of the same classes as one, for example VOC 2007's `trainval` and `test` with
     /// VOC 2012's `trainval`. With `--data`, relative roots of VOC parts are looked for in that folder.
-    Union { parts: Vec<DataSource> },
+    Union {
+        /// The sources.
+        parts: Vec<DataSource>,
+    },
 }
 
 impl DataSource {

@@ -78,7 +78,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// The variant's own detector: what a config that names the variant alone means.
+    /// The variant's own detector: what a config that names only the variant means.
     pub fn config(self) -> DetectorConfig {
         match self {
             Variant::Detectron2 => DetectorConfig::default(),
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_names_a_variant_alone_means_that_variants_detector() {
+    fn a_file_that_names_only_a_variant_means_that_variants_detector() {
         assert_eq!(read(""), DetectorConfig::default());
         assert_eq!(read("variant = \"detectron2\""), DetectorConfig::default());
         let torchvision = read("variant = \"torchvision\"");

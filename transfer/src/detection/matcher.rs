@@ -7,6 +7,7 @@ use scrl_core::structures::BoxXyxy;
 pub enum Match {
     /// The target with this index.
     Target(usize),
+    /// No target overlaps it enough: it should be classified as background.
     Background,
     /// Neither: it takes no part in the loss.
     Ignored,

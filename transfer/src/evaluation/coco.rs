@@ -17,8 +17,10 @@ pub struct CocoMetrics {
     /// Mean over IoU .50:.95, classes and 101 recall levels.
     #[serde(rename = "AP")]
     pub ap: Option<f64>,
+    /// At IoU 0.50.
     #[serde(rename = "AP50")]
     pub ap50: Option<f64>,
+    /// At IoU 0.75.
     #[serde(rename = "AP75")]
     pub ap75: Option<f64>,
     /// Objects below 32² square pixels.
@@ -33,14 +35,19 @@ pub struct CocoMetrics {
     /// Recall with one detection an image.
     #[serde(rename = "AR1")]
     pub ar1: Option<f64>,
+    /// With at most 10 detections per image.
     #[serde(rename = "AR10")]
     pub ar10: Option<f64>,
+    /// With at most 100 detections per image.
     #[serde(rename = "AR100")]
     pub ar100: Option<f64>,
+    /// Of objects below 32² pixels.
     #[serde(rename = "ARs")]
     pub ar_small: Option<f64>,
+    /// Of objects from 32² to 96² pixels.
     #[serde(rename = "ARm")]
     pub ar_medium: Option<f64>,
+    /// Of objects above 96² pixels.
     #[serde(rename = "ARl")]
     pub ar_large: Option<f64>,
     /// AP of each class, in the order of the categories' ids.
@@ -76,7 +83,9 @@ impl CocoMetrics {
 /// A class and its AP; `None` for a class without objects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassAp {
+    /// Name of the class.
     pub name: String,
+    /// Mean over IoU 0.50 to 0.95; none where the class has no objects.
     #[serde(rename = "AP")]
     pub ap: Option<f64>,
 }

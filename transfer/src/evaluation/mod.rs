@@ -32,8 +32,10 @@ pub struct ImageDetections {
 /// Both families of metrics of one evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DetectionMetrics {
+    /// COCO's figures.
     #[serde(flatten)]
     pub coco: CocoMetrics,
+    /// PASCAL VOC's figures.
     #[serde(flatten)]
     pub voc: VocMetrics,
 }
@@ -73,30 +75,81 @@ pub fn evaluate_detections(
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvaluationError {
+    /// A file that cannot be read or written.
     #[error("`{path}` cannot be read or written: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that is not the JSON it should be.
     #[error("`{path}` is not the JSON expected here ({expected}): {source}")]
-    Json { path: PathBuf, expected: &'static str, source: serde_json::Error },
+    Json {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the file should hold.
+        expected: &'static str,
+        /// What the system said.
+        source: serde_json::Error,
+    },
     #[error(
         "detections name image {0}, which the ground truth does not have; evaluate them on their own data set"
     )]
+    /// A detection on an image that the ground truth does not have.
     UnknownImage(u64),
     #[error(
         "detections name class {class}, the ground truth has {classes} classes; evaluate on the data set of this model"
     )]
-    UnknownClass { class: usize, classes: usize },
+    /// A detection of a class that the ground truth does not have.
+    UnknownClass {
+        /// The label.
+        class: usize,
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// A detection in a file on an image that the ground truth does not have.
     #[error("`{path}`: result {index} names image {image}, which `{ground_truth}` does not list")]
-    UnknownImageInFile { path: PathBuf, index: usize, image: u64, ground_truth: PathBuf },
+    UnknownImageInFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// Place of the detection in the file, from 0.
+        index: usize,
+        /// Its image id.
+        image: u64,
+        /// The annotation file.
+        ground_truth: PathBuf,
+    },
+    /// A line of a VOC results file that cannot be read.
     #[error("`{path}` line {line}: {reason}")]
-    Line { path: PathBuf, line: usize, reason: String },
+    Line {
+        /// The file or folder.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is wrong, or what the system said.
+        reason: String,
+    },
     #[error(
         "`{path}` is missing: every class has a file, class `{class}` too; write an empty one if nothing was found"
     )]
-    ClassFile { path: PathBuf, class: String },
+    /// A VOC results file of a class that the ground truth does not have.
+    ClassFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// The class.
+        class: String,
+    },
+    /// Annotations that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A detection with a coordinate or score that is not finite.
     #[error("a detection in image {image} has a score or box that is not finite; its model has diverged")]
-    NonFinite { image: u64 },
+    NonFinite {
+        /// Id of the image.
+        image: u64,
+    },
+    /// COCO's metrics could not be computed.
     #[error("the COCO evaluation failed: {0}")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

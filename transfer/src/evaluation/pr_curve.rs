@@ -22,6 +22,7 @@ pub struct PrecisionRecall {
 /// A class's curves; a curve is empty for a class without objects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassCurves {
+    /// Name of the class.
     pub name: String,
     /// Precision at each recall level where an IoU of 0.5 makes a detection right, in `[0, 1]`.
     pub iou50: Vec<f64>,

@@ -14,11 +14,15 @@ use crate::detection::Detection;
 /// One detection as COCO writes it: the data set's own ids, box as left, top, width and height in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CocoResult {
+    /// Id of the image in the annotation file.
     #[serde(deserialize_with = "coco::whole")]
     pub image_id: u64,
+    /// Id of the category in the annotation file.
     #[serde(deserialize_with = "coco::whole")]
     pub category_id: u64,
+    /// `[x, y, width, height]` in pixels of the image.
     pub bbox: [f64; 4],
+    /// In `[0, 1]`; higher is more certain.
     pub score: f64,
 }
 

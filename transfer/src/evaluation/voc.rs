@@ -30,6 +30,7 @@ pub struct VocMetrics {
     /// Mean over classes of the area under the precision-recall curve (VOC 2010 and later).
     #[serde(rename = "VOC_mAP")]
     pub area: Option<f64>,
+    /// Figures of each class, in the order of the labels.
     #[serde(rename = "voc_per_class")]
     pub per_class: Vec<VocClassAp>,
 }
@@ -37,9 +38,12 @@ pub struct VocMetrics {
 /// A class's average precision; `None` for a class without objects that are not difficult.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VocClassAp {
+    /// Name of the class.
     pub name: String,
+    /// AP by VOC 2007's eleven points.
     #[serde(rename = "VOC07_AP")]
     pub eleven_points: Option<f64>,
+    /// AP as the area under the curve, as since VOC 2010.
     #[serde(rename = "VOC_AP")]
     pub area: Option<f64>,
 }

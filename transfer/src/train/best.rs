@@ -29,6 +29,7 @@ pub struct Best {
     pub iteration: u64,
     /// Name of the data set that it was chosen on.
     pub chosen_on: String,
+    /// Its figures.
     #[serde(flatten)]
     pub metrics: DetectionMetrics,
 }

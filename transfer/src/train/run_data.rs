@@ -27,6 +27,8 @@ pub(super) struct TransferData {
 }
 
 impl TransferData {
+    /// # Errors
+    /// When annotations cannot be read, no image has an object, or the classes of both splits differ.
     pub fn load(config: &TransferConfig) -> Result<Self, TransferError> {
         let all = config.source("data.train", &config.data.train)?.load()?;
         let val = config.source("data.val", &config.data.val)?.load()?;
@@ -56,7 +58,7 @@ impl TransferData {
 
     /// The detector to evaluate and to store, on a device without autodiff.
     ///
-    /// Training goes on with `model` as it is: statistics that are computed here are the returned detector's alone.
+    /// Training goes on with `model` as it is: statistics that are computed here belong only to the returned detector.
     ///
     /// # Errors
     /// When an image cannot be read.

@@ -59,7 +59,7 @@ fn the_detectron2_variant_reproduces_losses_of_torchvision_with_detectron2s_numb
 }
 
 /// Convolutions sum in another order, which is about 1e-5 relative after twenty layers; the fixture's script makes
-/// sure that no decision hangs on that.
+/// sure that no decision depends on that.
 fn assert_detections(variant: &str) {
     let expected = end_to_end(variant).detections;
     let device = Device::flex();

@@ -101,8 +101,8 @@ impl Import {
 ///
 /// Layout and prefix are found by the keys: torchvision's and detectron2's names, the official SCRL code's numbered
 /// children, below any prefix (`module.`, `state_dict.`, `backbone.bottom_up.`, `online_network_state_dict.encoder.`).
-/// Of several networks the one that is no moving average is taken. Depth and width are inferred from the tensors and
-/// compared with the metadata. A partial fit is no error here: see [`Import::complete`].
+/// Of several networks the one that is not a moving average is taken. Depth and width are inferred from the tensors and
+/// compared with the metadata. A partial fit is not an error here: see [`Import::complete`].
 ///
 /// # Errors
 /// When the file cannot be read, holds no ResNet or several, or is of another depth than asked for.

@@ -13,6 +13,7 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// Every layout, in the order in which they are tried.
     pub const ALL: [Layout; 3] = [Layout::Torchvision, Layout::Detectron2, Layout::Sequential];
 
     /// `torchvision`, `detectron2` or `sequential`.

@@ -18,6 +18,9 @@ enum Kind {
 }
 
 /// Reads tensors and metadata of a safetensors file. Floats come as f32, integers as they are.
+///
+/// # Errors
+/// When the file cannot be read or is damaged.
 pub fn read_safetensors(path: &Path) -> Result<(TensorMap, BTreeMap<String, String>), CheckpointError> {
     let bytes = std::fs::read(path).map_err(CheckpointError::read(path))?;
     safetensors::decode(&bytes, path)

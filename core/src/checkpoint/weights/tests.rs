@@ -134,7 +134,7 @@ fn paths_without_weights_are_named() {
     assert!(message(&other).contains("unsupported weight format"));
     let broken = dir.path().join("broken.pth");
     std::fs::write(&broken, "x").unwrap();
-    assert!(message(&broken).contains("is no PyTorch state dict"), "{}", message(&broken));
+    assert!(message(&broken).contains("is not a PyTorch state dict"), "{}", message(&broken));
 }
 
 /// The tensors of `fixtures/weights`: number n, in sorted order of torchvision's keys, starts at element 7 n of one
@@ -315,7 +315,7 @@ fn files_that_are_no_weights_are_told_what_they_are() {
         ),
         ("c.pth", b"", "it is empty"),
         ("d.pth", &[0x1f, 0x8b, 8, 0], "compressed by gzip"),
-        ("e.pth", &legacy[..legacy.len() / 2], "it is no PyTorch state dict ("),
+        ("e.pth", &legacy[..legacy.len() / 2], "it is not a PyTorch state dict ("),
         ("f.pth", &plain[..plain.len() / 2], "if it was copied or downloaded, do so again"),
         ("g.safetensors", &whole[..whole.len() / 2], "it may be cut off, copy or download it again"),
         ("h.safetensors", &whole[..20], "it is not a safetensors file"),

@@ -24,7 +24,7 @@ pub struct DetectorInputs {
     pub blank: bool,
     /// Seed of the random images.
     pub seed: u64,
-    /// Image files: each alone, then all in one padded batch.
+    /// Image files: each by itself, then all in one padded batch.
     pub images: Vec<PathBuf>,
     /// The permitted difference; `None` for [`DetectorTolerance::of`] the file's options.
     pub tolerance: Option<DetectorTolerance>,
@@ -54,7 +54,7 @@ impl Default for DetectorInputs {
 }
 
 impl DetectorInputs {
-    /// The inputs of both sides. Where the graph takes no sizes, random images fill their batch and files stay alone.
+    /// The inputs of both sides. Where the graph takes no sizes, random images fill their batch and files stay by themselves.
     pub(super) fn cases(
         &self,
         preprocessing: &Preprocessing,

@@ -1,7 +1,7 @@
 //! Pairs the detections of the model with those of ONNX Runtime.
 //!
-//! Both compute in 32 bits but sum in other orders. Where a decision hangs on less than that, as when two boxes overlap
-//! by exactly the limit, either answer is right: such a tie is recognised by the numbers that it hangs on, counted, and
+//! Both compute in 32 bits but sum in other orders. Where a decision depends on less than that, as when two boxes overlap
+//! by exactly the limit, either answer is right: such a tie is recognised by the numbers that decide it, counted, and
 //! no failure.
 
 use scrl_core::structures::BoxXyxy;
@@ -22,7 +22,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Adds one difference; one that is no number counts as infinite.
+    /// Adds one difference; NaN counts as infinite.
     pub fn add(&mut self, difference: f64) {
         let difference = if difference.is_nan() { f64::INFINITY } else { difference.abs() };
         self.max = self.max.max(difference);
@@ -48,9 +48,9 @@ const SAME_BOX: f64 = 0.95;
 pub struct Matches {
     /// Pairs within the tolerance.
     pub matched: usize,
-    /// Detections of either side alone that hang on a tie.
+    /// Detections found by one side only, because of a tie.
     pub ties: usize,
-    /// Detections of either side alone that no tie explains.
+    /// Detections found by one side only, which no tie explains.
     pub unexplained: usize,
     /// Of these, those whose box is on the other side too, with numbers beyond the tolerance.
     pub inexact: usize,
@@ -111,7 +111,7 @@ pub(super) fn compare(
     matches
 }
 
-/// Which of these, each with the other side's list, hang on a tie: themselves, or because one that does suppresses them
+/// Which of these, each with the other side's list, are explained by a tie: their own, or because one that does suppresses them
 /// on the other side.
 fn find_ties(
     alone: &[(&Detection, &[Detection])],
@@ -160,7 +160,7 @@ pub(super) fn corner_distance(a: &BoxXyxy, b: &BoxXyxy) -> f32 {
     differences.fold(0.0, |a, b| if b.is_nan() { f32::INFINITY } else { a.max(b) })
 }
 
-/// Whether the absence of `detection` from `others` hangs on a tie of its own: its score is at the threshold or at that of
+/// Whether the absence of `detection` from `others` is explained by a tie of its own: its score is at the threshold or at that of
 /// the last of a full list, or one of `others` that may suppress it overlaps it by just the limit, or is another box that is
 /// just as good.
 fn is_tie(
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_only_the_loser_of_a_tie_suppresses_may_come_back() {
-        // The first and the second tie; the third overlaps the second alone by more than the limit, 8 / 12.
+        // The first and the second tie; the third overlaps only the second by more than the limit, 8 / 12.
         let (first, second, third) = (detection(0.0, 0.9), detection(1.0, 0.905), detection(3.0, 0.5));
         assert_eq!(compare_lists(&[second], &[first, third], 9), [0, 3, 0]);
         // Without a tie nothing brings it back.

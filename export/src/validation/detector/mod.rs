@@ -71,7 +71,7 @@ pub struct DetectorCase {
     /// How they match those of ONNX Runtime.
     #[serde(flatten)]
     pub matches: Matches,
-    /// Whether every detection, but for the permitted share, has a partner or hangs on a tie.
+    /// Whether every detection, but for the permitted share, has a partner or is explained by a tie.
     pub passed: bool,
 }
 
@@ -240,7 +240,7 @@ fn failed(onnx: &Path, case: &Case, error: &ort::Error) -> ExportError {
 /// Share of the detections whose numbers may be beyond the tolerance where all tensors of the graph agree.
 const AMPLIFIED: f64 = 0.05;
 
-/// Looks into the graph. Where all tensors agree, proposals that hang on a tie explain as many detections on either side as
+/// Looks into the graph. Where all tensors agree, proposals whose order is a tie explain as many detections on either side as
 /// they are, and a few numbers beyond the tolerance are what badly conditioned weights make of errors within that of the
 /// tensors: a logit of some hundreds may be off by a hundredth. Else the stages go into the report.
 fn explain(

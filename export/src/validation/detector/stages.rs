@@ -59,6 +59,9 @@ pub(super) struct StagesSession {
 
 impl StagesSession {
     /// Exports it, with the weights of the file that is examined, and opens it.
+    ///
+    /// # Errors
+    /// When the stages cannot be exported, or ONNX Runtime refuses them.
     pub fn open(
         onnx: &Path,
         model: &Detector,
@@ -89,6 +92,9 @@ impl StagesSession {
     }
 
     /// Every part's result on this case, in the order of the computation.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
     pub fn compare(
         &mut self,
         model: &FasterRcnn,
@@ -110,6 +116,9 @@ impl StagesSession {
 
     /// The tensors of RetinaNet on this case, and the detections that the model's own post-processing makes of those of ONNX
     /// Runtime: every decision is compared with the same numbers on both sides.
+    ///
+    /// # Errors
+    /// When ONNX Runtime fails.
     pub fn compare_retinanet(
         &mut self,
         model: &RetinaNet,

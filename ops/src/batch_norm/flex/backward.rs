@@ -31,7 +31,7 @@ impl BackwardPlan<'_> {
     /// The input may be missing where no sums are taken and the mask follows from the output.
     ///
     /// # Safety
-    /// A result is no operand, or an operand as a whole.
+    /// A result is not an operand, or is a whole operand.
     ///
     /// # Panics
     /// If the gradient is missing.

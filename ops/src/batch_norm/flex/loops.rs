@@ -1,7 +1,7 @@
 //! Loops over runs of values. A loop has `K` sources and `M` results and applies a function to the values at
 //! the same place of all sources.
 //!
-//! Sums are taken in an order that depends on the number of values alone.
+//! Sums are taken in an order that depends only on the number of values.
 
 use super::lanes::{Lanes, WIDTH};
 

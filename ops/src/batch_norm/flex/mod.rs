@@ -46,7 +46,7 @@ impl BatchNormOps for Flex {
         let parameters = [weight, bias].map(contiguous);
         let [weight, bias] = parameters.each_ref().map(values);
         let mut statistics = Vec::new();
-        // SAFETY: a task reads and writes its own channels alone, statistics before outputs, and each
+        // SAFETY: a task reads and writes only its own channels, statistics before outputs, and each
         // output after the values that it is made of.
         let [output] = unsafe {
             replaced([Some(input), residual], |[input, residual], [output]| {
@@ -80,7 +80,7 @@ impl BatchNormOps for Flex {
         }
         let layout = Layout::of(&input);
         let affines = affines([weight, bias, mean, variance], epsilon);
-        // SAFETY: a task reads and writes its own channels alone, each output after the values it is made of.
+        // SAFETY: a task reads and writes only its own channels, each output after the values it is made of.
         let [output] = unsafe {
             replaced([Some(input), residual], |[input, residual], [output]| {
                 let input = input.expect("an input");

@@ -87,7 +87,7 @@ fn one_image(
     let (plane, pixels) = (geometry.output_plane(), geometry.pixels(tile));
     let offset = tile.images.start * geometry.channels_out * plane + tile.rows.start * geometry.output[1];
     let sizes = [geometry.channels_out, pixels, geometry.depth()];
-    // SAFETY: tiles do not overlap, and this one is handled by this thread alone.
+    // SAFETY: tiles do not overlap, and only this thread handles this one.
     unsafe {
         multiply(sizes, weight, patches, Destination { data: output, offset, row_stride: plane }, false);
     }
@@ -119,7 +119,7 @@ fn several_images(
         for channel in 0..geometry.channels_out {
             let source = &panel[channel * pixels + index * plane..][..plane];
             let start = (image * geometry.channels_out + channel) * plane;
-            // SAFETY: tiles do not overlap, and this one is handled by this thread alone.
+            // SAFETY: tiles do not overlap, and only this thread handles this one.
             let target = unsafe { output.unwritten_part(start..start + plane) };
             let bias = bias.map_or(0.0, |bias| bias[channel]);
             for (target, source) in target.iter_mut().zip(source) {

@@ -1,6 +1,6 @@
 //! The convolution on the CPU: products of matrices over tiles of im2col patches that stay in cache.
 //!
-//! What is computed by one task depends on the shapes alone, never on the number of threads, so results
+//! What is computed by one task depends only on the shapes, never on the number of threads, so results
 //! are the same to the bit on every machine with the same instruction set.
 
 mod forward;
