@@ -2,7 +2,6 @@
 
 #![recursion_limit = "256"]
 
-#[cfg(target_os = "linux")]
 mod allocator;
 mod cli;
 mod commands;
@@ -18,14 +17,11 @@ use clap::Parser;
 use cli::{Cli, Command};
 use commands::Ending;
 
-#[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: allocator::CachingAllocator = allocator::CachingAllocator::new();
-
 /// Exit code of an interrupted command, as shells use it for SIGINT.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let cli = Cli::parse();
     if !matches!(cli.command, Command::Benchmark(_) | Command::BenchmarkCell(_)) {
         end_with_the_reader();

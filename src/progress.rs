@@ -1,6 +1,7 @@
 //! The progress bar and Ctrl-C.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,29 +13,68 @@ const LINE_INTERVAL: Duration = Duration::from_secs(15);
 /// Signals within this time of the first are the same request: terminals and schedulers send several at once.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
-/// A monitor that reacts to Ctrl-C and, unless `quiet`, shows progress on standard error.
+/// A monitor that reacts to Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 and, unless `quiet`, shows progress on standard error.
 pub fn monitor(quiet: bool) -> Result<Monitor> {
     let interrupt = Interrupt::new();
     let requested = interrupt.clone();
-    let mut first = None;
-    ctrlc::set_handler(move || match first {
-        None => {
-            first = Some(Instant::now());
-            eprintln!(
-                "\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once"
-            );
-            requested.request();
-        }
-        Some(first) if first.elapsed() >= SAME_REQUEST => std::process::exit(130),
-        Some(_) => {}
-    })
-    .context("cannot react to Ctrl-C")?;
+    listen(move |signal| requested_by(signal, &requested)).context("cannot react to signals")?;
     let progress: Box<dyn Progress> = match (quiet, std::io::stderr().is_terminal()) {
         (true, _) => return Ok(Monitor { interrupt, ..Monitor::silent() }),
         (false, true) => Box::new(Bar(ProgressBar::hidden())),
         (false, false) => Box::new(Lines { title: String::new(), total: 0, last: Instant::now() }),
     };
     Ok(Monitor { interrupt, progress })
+}
+
+/// A signal that asks the program to stop.
+#[derive(Clone, Copy, PartialEq)]
+enum Stop {
+    /// Ctrl-C; a second one ends the program at once.
+    Interrupt,
+    /// From `kill`, a scheduler or a closed terminal, by its name; the program always saves.
+    Other(&'static str),
+}
+
+/// Asks for the end, or ends at once where somebody insists.
+fn requested_by(signal: Stop, interrupt: &Interrupt) {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    if let Some(first) = FIRST.get() {
+        if signal == Stop::Interrupt && first.elapsed() >= SAME_REQUEST {
+            std::process::exit(130);
+        }
+        return;
+    }
+    FIRST.get_or_init(Instant::now);
+    match signal {
+        Stop::Interrupt => tracing::warn!("stopping after this step; press Ctrl-C again to stop at once"),
+        Stop::Other(name) => tracing::warn!("{name}: stopping after this step"),
+    }
+    interrupt.request();
+}
+
+/// Calls `react` for each signal, on a thread of its own.
+#[cfg(unix)]
+fn listen(react: impl Fn(Stop) + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
+    let listen = move || {
+        signals.forever().for_each(|signal| {
+            react(match signal {
+                SIGTERM => Stop::Other("SIGTERM"),
+                SIGHUP => Stop::Other("SIGHUP"),
+                SIGUSR1 => Stop::Other("SIGUSR1"),
+                _ => Stop::Interrupt,
+            })
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(listen)?;
+    Ok(())
+}
+
+/// Calls `react` for each Ctrl-C, on a thread of its own.
+#[cfg(not(unix))]
+fn listen(react: impl Fn(Stop) + Send + 'static) -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(move || react(Stop::Interrupt))
 }
 
 /// A bar with the estimated time left.
