@@ -1,6 +1,6 @@
 //! Folders of images, with labels where the subfolders are classes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
@@ -8,7 +8,9 @@ use walkdir::{DirEntry, WalkDir};
 use super::DataError;
 
 /// File name endings of images, matched in any case.
-pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+pub const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"];
+/// Endings of images that are not read.
+const UNREAD: [&str; 10] = ["gif", "heic", "heif", "avif", "jp2", "jxl", "jfif", "dng", "ppm", "tga"];
 
 /// One image file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,17 +71,30 @@ fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
         return Err(DataError::invalid(root, "it is a file; pass the folder that holds the images"));
     }
     let mut paths = Vec::new();
+    let mut unread = BTreeMap::<String, usize>::new();
     for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(|e| !is_hidden(e)) {
         match entry {
             Ok(entry) if entry.file_type().is_file() && is_image(entry.path()) => {
                 paths.push(entry.into_path())
             }
-            Ok(_) => {}
+            Ok(entry) => {
+                if let Some(ending) = unread_ending(entry.path()).filter(|_| entry.file_type().is_file()) {
+                    *unread.entry(ending).or_default() += 1;
+                }
+            }
             Err(error) if error.loop_ancestor().is_some() => {
                 tracing::warn!("skipped a link that leads back to a folder above it: {error}");
             }
             Err(error) => return Err(walk_error(root, error)),
         }
+    }
+    if !unread.is_empty() {
+        let counts: Vec<String> = unread.iter().map(|(ending, count)| format!("{count} .{ending}")).collect();
+        tracing::warn!(
+            "left out images below `{}` whose format is not read: {}; convert them to use them",
+            root.display(),
+            counts.join(", ")
+        );
     }
     if paths.is_empty() {
         let extensions = EXTENSIONS.map(|e| format!(".{e}")).join(", ");
@@ -95,6 +110,12 @@ fn is_hidden(entry: &DirEntry) -> bool {
 
 fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|found| EXTENSIONS.iter().any(|e| found.eq_ignore_ascii_case(e)))
+}
+
+/// The ending, in lower case, of an image that is not read.
+fn unread_ending(path: &Path) -> Option<String> {
+    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+    UNREAD.contains(&ending.as_str()).then_some(ending)
 }
 
 fn walk_error(root: &Path, error: walkdir::Error) -> DataError {

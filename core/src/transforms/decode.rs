@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use memchr::memchr;
 use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -15,7 +16,10 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use super::{ImageError, scratch};
 use crate::structures::Size;
 
-/// Reads a JPEG or PNG file as 8-bit RGB, turned upright as its EXIF orientation says.
+/// Most pixels of an image that is decoded, unless `SCRL_MAX_PIXELS` says otherwise: Pillow refuses as much.
+const MAX_PIXELS: u64 = 178_956_970;
+
+/// Reads a JPEG, PNG, WebP, BMP or TIFF file as 8-bit RGB, turned upright as its EXIF orientation says.
 ///
 /// Grey is repeated in the three channels, alpha is dropped, palettes are looked up, 16-bit samples are scaled to 8 bits,
 /// and CMYK is converted without a colour profile.
@@ -24,7 +28,7 @@ use crate::structures::Size;
 /// thread takes its memory.
 ///
 /// # Errors
-/// When the file cannot be read, is empty, is neither JPEG nor PNG, or is truncated or damaged.
+/// When the file cannot be read, is empty, is of another format, has too many pixels, or is truncated or damaged.
 pub fn decode(path: &Path) -> Result<RgbImage, ImageError> {
     with_content(path, |bytes| decode_bytes(bytes, path))
 }
@@ -32,11 +36,11 @@ pub fn decode(path: &Path) -> Result<RgbImage, ImageError> {
 /// As [`decode`], of a file's content; `name` is what errors call it.
 ///
 /// # Errors
-/// When the content is empty, neither JPEG nor PNG, damaged, or of a kind that is not supported.
+/// When the content is empty, of another format, too large, damaged, or of a kind that is not supported.
 pub fn decode_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
     let (image, orientation) = match format(bytes, name)? {
         Format::Jpeg => decode_jpeg(bytes, name)?,
-        Format::Png => decode_png(bytes, name)?,
+        Format::Other(format) => decode_other(bytes, format, name)?,
     };
     if orientation == Orientation::NoTransforms {
         return Ok(image);
@@ -57,8 +61,8 @@ pub fn read_size(path: &Path) -> Result<Size, ImageError> {
             let (decoder, size) = open_jpeg(bytes, path)?;
             Ok((size, jpeg_orientation(&decoder)))
         }
-        Format::Png => {
-            let (decoder, orientation) = open_png(bytes, path)?;
+        Format::Other(format) => {
+            let (decoder, orientation) = open_other(bytes, format, path)?;
             Ok((decoder.dimensions(), orientation))
         }
     })?;
@@ -84,7 +88,8 @@ fn with_content<T>(path: &Path, read: impl FnOnce(&[u8]) -> Result<T, ImageError
 
 enum Format {
     Jpeg,
-    Png,
+    /// What the `image` crate decodes.
+    Other(ImageFormat),
 }
 
 fn format(bytes: &[u8], name: &Path) -> Result<Format, ImageError> {
@@ -93,21 +98,46 @@ fn format(bytes: &[u8], name: &Path) -> Result<Format, ImageError> {
     }
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => Ok(Format::Jpeg),
-        Ok(ImageFormat::Png) => Ok(Format::Png),
+        Ok(format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp | ImageFormat::Tiff)) => {
+            Ok(Format::Other(format))
+        }
         _ => Err(ImageError::Format { path: name.to_path_buf() }),
     }
 }
 
-type PngDecoder<'a> = image::codecs::png::PngDecoder<Cursor<&'a [u8]>>;
+/// Refuses an image before its pixels get memory.
+fn check_pixels((width, height): (u32, u32), name: &Path) -> Result<(), ImageError> {
+    static LIMIT: OnceLock<u64> = OnceLock::new();
+    let limit = *LIMIT.get_or_init(|| {
+        std::env::var("SCRL_MAX_PIXELS").ok().and_then(|text| text.parse().ok()).unwrap_or(MAX_PIXELS)
+    });
+    if u64::from(width) * u64::from(height) <= limit {
+        return Ok(());
+    }
+    Err(ImageError::TooLarge { path: name.to_path_buf(), width, height, limit })
+}
 
-fn open_png<'a>(bytes: &'a [u8], name: &Path) -> Result<(PngDecoder<'a>, Orientation), ImageError> {
-    let mut decoder = PngDecoder::new(Cursor::new(bytes)).map_err(|e| explain(e, name))?;
+/// The decoder behind the header, and how the image is to be turned.
+fn open_other<'a>(
+    bytes: &'a [u8],
+    format: ImageFormat,
+    name: &Path,
+) -> Result<(impl ImageDecoder + 'a, Orientation), ImageError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    // `check_pixels` is the limit.
+    reader.no_limits();
+    let mut decoder = reader.into_decoder().map_err(|e| explain(e, name))?;
     let orientation = decoder.orientation().map_err(|e| explain(e, name))?;
     Ok((decoder, orientation))
 }
 
-fn decode_png(bytes: &[u8], name: &Path) -> Result<(RgbImage, Orientation), ImageError> {
-    let (decoder, orientation) = open_png(bytes, name)?;
+fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    name: &Path,
+) -> Result<(RgbImage, Orientation), ImageError> {
+    let (decoder, orientation) = open_other(bytes, format, name)?;
+    check_pixels(decoder.dimensions(), name)?;
     let image = DynamicImage::from_decoder(decoder).map_err(|e| explain(e, name))?;
     Ok((image.into_rgb8(), orientation))
 }
@@ -147,6 +177,7 @@ fn decode_jpeg(bytes: &[u8], name: &Path) -> Result<(RgbImage, Orientation), Ima
         let reason = "the file ends before the image does".to_owned();
         return Err(ImageError::Damaged { path: name.to_path_buf(), reason });
     }
+    check_pixels((width, height), name)?;
     let mut image = scratch::image(width, height);
     // What a damaged file leaves out must not be what an earlier image had there.
     image.fill(0);
@@ -259,6 +290,39 @@ mod tests {
         }
     }
 
+    fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).expect("an encoded image");
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn lossless_formats_give_back_what_was_written() {
+        let image = RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
+        for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff] {
+            let bytes = encoded(&image, format);
+            assert_eq!(decoded(&bytes), image, "{format:?}");
+            let error = decode_bytes(&bytes[..bytes.len() / 2], Path::new("cut")).expect_err("an error");
+            assert!(matches!(error, ImageError::Damaged { .. }), "{format:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_too_many_pixels_is_refused_before_they_get_memory() {
+        let small = RgbImage::new(8, 8);
+        let mut bmp = encoded(&small, ImageFormat::Bmp);
+        bmp[18..22].copy_from_slice(&60_000i32.to_le_bytes());
+        bmp[22..26].copy_from_slice(&60_000i32.to_le_bytes());
+        let mut jpeg = jpeg();
+        let frame =
+            jpeg.windows(2).position(|b| b[0] == 0xff && (0xc0..=0xc2).contains(&b[1])).expect("a frame");
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
+        for bytes in [bmp, jpeg] {
+            let error = decode_bytes(&bytes, Path::new("huge")).expect_err("an error").to_string();
+            assert!(error.contains("`huge` has 60000 x 60000 pixels, more than the limit"), "{error}");
+        }
+    }
+
     #[test]
     fn a_missing_an_empty_and_a_foreign_file_say_so() {
         let error = decode(Path::new("no/such.jpg")).expect_err("an error").to_string();
@@ -267,7 +331,7 @@ mod tests {
         assert_eq!(error, "image `e.jpg` is empty (0 bytes); remove or replace it");
         for text in [&b"hello, world"[..], b"GIF89a..........", b"\xff"] {
             let error = decode_bytes(text, Path::new("t.jpg")).expect_err("an error").to_string();
-            assert_eq!(error, "`t.jpg` is not a JPEG or PNG image; convert or remove it");
+            assert_eq!(error, "`t.jpg` is not a JPEG, PNG, WebP, BMP or TIFF image; convert or remove it");
         }
     }
 

@@ -22,11 +22,27 @@ pub enum ImageError {
         path: PathBuf,
     },
 
-    /// The content is neither of the formats, whatever the name says.
-    #[error("`{path}` is not a JPEG or PNG image; convert or remove it")]
+    /// The content is none of the formats, whatever the name says.
+    #[error("`{path}` is not a JPEG, PNG, WebP, BMP or TIFF image; convert or remove it")]
     Format {
         /// The file or folder.
         path: PathBuf,
+    },
+
+    /// More pixels than are decoded.
+    #[error(
+        "image `{path}` has {width} x {height} pixels, more than the limit of {limit}; remove it, make it smaller, or set \
+         SCRL_MAX_PIXELS to a larger number"
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its width in pixels, as its header says.
+        width: u32,
+        /// Its height in pixels.
+        height: u32,
+        /// The largest product of both.
+        limit: u64,
     },
 
     /// The content breaks off or contradicts itself.

@@ -78,9 +78,11 @@ impl DataSource {
     ///   `test`.
     /// - COCO (`annotations/instances_train*.json`): images in the folder named as the file, for example `train2017/`,
     ///   and `instances_val*.json` in the same way.
+    /// - COCO with a folder for each split, `train/` and `valid/`, `val/` or `validation/`: `_annotations.coco.json`
+    ///   beside the images (Roboflow), or `labels.json` beside `data/` (FiftyOne).
     ///
     /// # Errors
-    /// When the folder has neither layout.
+    /// When the folder has none of these layouts.
     pub fn detect(folder: &Path, given: [Option<&DataSource>; 2]) -> Result<[DataSource; 2], DataError> {
         if voc::is_voc_root(folder) { Self::detect_voc(folder, given) } else { Self::detect_coco(folder) }
     }
@@ -88,12 +90,16 @@ impl DataSource {
     /// Every split of a folder by its name, or those that are asked for; empty where the folder has neither layout.
     ///
     /// VOC: the lists of whole splits, without `train` and `val` where `trainval` holds both. COCO: the files
-    /// `annotations/instances_<name>.json`; their images need not be there.
+    /// `annotations/instances_<name>.json`, whose images need not be there, or the folders of splits.
     ///
     /// # Errors
     /// When a folder cannot be read or lacks a split that is asked for.
     pub fn splits(folder: &Path, wanted: &[String]) -> Result<Vec<(String, DataSource)>, DataError> {
         let is_voc = voc::is_voc_root(folder);
+        let folders = split_folders(folder);
+        if !is_voc && !folders.is_empty() && coco_names(folder, "instances_").is_empty() {
+            return chosen(folder, folders, wanted);
+        }
         let found = if is_voc { voc::split_names(folder)? } else { coco_names(folder, "instances_") };
         let whole = is_voc && found.iter().any(|name| name == "trainval");
         let part = |name: &str| whole && (name == "train" || name == "val");
@@ -102,10 +108,8 @@ impl DataSource {
         } else {
             wanted.to_vec()
         };
-        if let Some(absent) = names.iter().find(|name| !is_voc && !found.is_empty() && !found.contains(name))
-        {
-            let reason = format!("it has no split `{absent}`; splits here: {}", found.join(", "));
-            return Err(DataError::invalid(folder, reason));
+        if !is_voc && !found.is_empty() {
+            check_splits(folder, &found, &names)?;
         }
         let source = |name: &String| match is_voc {
             true => Self::Voc { root: folder.to_path_buf(), split: name.clone() },
@@ -160,8 +164,68 @@ impl DataSource {
     }
 
     fn detect_coco(folder: &Path) -> Result<[DataSource; 2], DataError> {
+        let folders = split_folders(folder);
+        if !folders.is_empty() && coco_names(folder, "instances_").is_empty() {
+            return Ok([split_of(folder, &folders, &["train"])?, split_of(folder, &folders, &EVALUATION)?]);
+        }
         let [train, val] = ["train", "val"].map(|split| coco_split(folder, split));
         Ok([train?, val?])
+    }
+}
+
+/// Names of the folder of the evaluation split.
+const EVALUATION: [&str; 3] = ["valid", "val", "validation"];
+
+/// Splits that have a folder each, by name: annotations and images as Roboflow and FiftyOne write them.
+fn split_folders(folder: &Path) -> Vec<(String, DataSource)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let source = |name: String| {
+        let split = folder.join(&name);
+        let layouts = [("_annotations.coco.json", split.clone()), ("labels.json", split.join("data"))];
+        let (annotations, images) =
+            layouts.into_iter().find(|(file, images)| split.join(file).is_file() && images.is_dir())?;
+        Some((name, DataSource::Coco { annotations: split.join(annotations), images }))
+    };
+    let mut found: Vec<_> = names.filter_map(source).collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+/// The first of these folders that is there.
+fn split_of(folder: &Path, found: &[(String, DataSource)], names: &[&str]) -> Result<DataSource, DataError> {
+    let of = |name: &&str| found.iter().find(|(split, _)| split == name);
+    let split = names.iter().find_map(of).ok_or_else(|| {
+        let there: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        let reason = format!(
+            "it has annotations in `{}/`, but no `{}/` with any; add it, or name the files in data.train and data.val",
+            there.join("/`, `"),
+            names.join("/` or `")
+        );
+        DataError::invalid(folder, reason)
+    })?;
+    Ok(split.1.clone())
+}
+
+/// Those of the splits that are asked for; all where none is.
+fn chosen(
+    folder: &Path,
+    mut found: Vec<(String, DataSource)>,
+    wanted: &[String],
+) -> Result<Vec<(String, DataSource)>, DataError> {
+    let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    check_splits(folder, &names, wanted)?;
+    found.retain(|(name, _)| wanted.is_empty() || wanted.contains(name));
+    Ok(found)
+}
+
+fn check_splits(folder: &Path, found: &[String], wanted: &[String]) -> Result<(), DataError> {
+    match wanted.iter().find(|name| !found.contains(name)) {
+        None => Ok(()),
+        Some(absent) => {
+            let reason = format!("it has no split `{absent}`; splits here: {}", found.join(", "));
+            Err(DataError::invalid(folder, reason))
+        }
     }
 }
 
@@ -189,7 +253,8 @@ fn coco_split(folder: &Path, split: &str) -> Result<DataSource, DataError> {
     let [rest] = found.as_slice() else {
         let reason = match found.len() {
             0 => format!(
-                "there is no `annotations/{prefix}*.json` and no VOC layout; add the file or pass another --data"
+                "there is no `annotations/{prefix}*.json`, no `{split}/_annotations.coco.json` and no VOC layout; add the \
+                 file, pass another --data, or name the files in data.train and data.val of the config"
             ),
             count => format!("it has {count} files `annotations/{prefix}*.json`; name one in data.{split}"),
         };
@@ -232,6 +297,42 @@ mod tests {
         assert_eq!(DataSource::detect(root, [None, None]).unwrap(), [coco("train2017"), coco("val2017")]);
         std::fs::remove_dir(root.join("val2017")).unwrap();
         assert!(DataSource::detect(root, [None, None]).unwrap_err().to_string().contains("val2017"));
+    }
+
+    #[test]
+    fn splits_in_folders_of_their_own_are_recognised() {
+        let folder = tempfile::tempdir().unwrap();
+        let roboflow = folder.path().join("roboflow");
+        for split in ["train", "valid", "test"] {
+            touch(roboflow.join(split).join("_annotations.coco.json"));
+        }
+        let coco = |root: &Path, split: &str, file: &str, images: &str| DataSource::Coco {
+            annotations: root.join(split).join(file),
+            images: root.join(split).join(images),
+        };
+        let beside = |split: &str| coco(&roboflow, split, "_annotations.coco.json", "");
+        assert_eq!(DataSource::detect(&roboflow, [None, None]).unwrap(), [beside("train"), beside("valid")]);
+        let names = |wanted: &[String]| -> Vec<String> {
+            DataSource::splits(&roboflow, wanted).unwrap().into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(
+            (names(&[]), names(&["test".into()])),
+            (vec!["test".into(), "train".into(), "valid".into()], vec!["test".into()])
+        );
+        let error = DataSource::splits(&roboflow, &["dev".into()]).unwrap_err().to_string();
+        assert!(error.contains("`dev`") && error.contains("test, train, valid"), "{error}");
+        let fiftyone = folder.path().join("fiftyone");
+        touch(fiftyone.join("train/labels.json"));
+        touch(fiftyone.join("train/data/a.jpg"));
+        let error = DataSource::detect(&fiftyone, [None, None]).unwrap_err().to_string();
+        assert!(error.contains("annotations in `train/`") && error.contains("`valid/` or `val/`"), "{error}");
+        touch(fiftyone.join("validation/labels.json"));
+        touch(fiftyone.join("validation/data/a.jpg"));
+        let apart = |split: &str| coco(&fiftyone, split, "labels.json", "data");
+        assert_eq!(
+            DataSource::detect(&fiftyone, [None, None]).unwrap(),
+            [apart("train"), apart("validation")]
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::data::{Category, DetectionDataset, DetectionImage, DroppedBox};
 use rayon::prelude::*;
 use scrl_core::data::error::DataError;
+use scrl_core::data::image_folder::EXTENSIONS;
 use scrl_core::transforms::decode;
 
 pub mod annotation;
@@ -186,10 +187,10 @@ impl VocImage {
 
     fn image_path(&self) -> Option<PathBuf> {
         let folder = self.folder.join("JPEGImages");
-        let candidates = ["jpg", "jpeg", "png", "JPG", "JPEG", "PNG"]
-            .map(|ending| folder.join(format!("{}.{ending}", self.name)));
+        let endings = EXTENSIONS.into_iter().flat_map(|ending| [ending.to_string(), ending.to_uppercase()]);
+        let candidates = endings.map(|ending| folder.join(format!("{}.{ending}", self.name)));
         let named = self.annotation.as_ref().and_then(Annotation::file_name).map(|file| folder.join(file));
-        candidates.into_iter().chain(named).find(|path| path.is_file())
+        candidates.chain(named).find(|path| path.is_file())
     }
 
     fn to_detection(&self, id: u64, path: PathBuf, classes: &[String]) -> Result<DetectionImage, DataError> {
@@ -200,7 +201,8 @@ impl VocImage {
         };
         let objects = annotation.objects().filter_map(|object| object.to_detection(width, height, classes));
         let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(DetectionImage { id, objects: objects.collect(), path, file_name, width, height })
+        let annotated = Some(annotation.objects().filter_map(|object| object.annotated(classes)).collect());
+        Ok(DetectionImage { id, objects: objects.collect(), annotated, path, file_name, width, height })
     }
 }
 
