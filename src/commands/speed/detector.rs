@@ -119,6 +119,7 @@ fn dataset(samples: &[Sample], classes: usize) -> DetectionDataset {
         width: sample.size.width,
         height: sample.size.height,
         objects: Vec::new(),
+        annotated: None,
     };
     let category = |id: usize| Category { id: id as u64 + 1, name: format!("class {}", id + 1) };
     DetectionDataset {

@@ -149,6 +149,7 @@ mod tests {
             width,
             height: 10,
             objects: Vec::new(),
+            annotated: None,
         };
         let images = widths.iter().enumerate().map(image).collect();
         DetectionDataset { name: "plan".into(), images, categories: Vec::new(), dropped: 0 }

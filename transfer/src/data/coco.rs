@@ -1,11 +1,11 @@
 //! COCO's instances files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
+use super::{AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 use scrl_core::data::DataError;
 use scrl_core::structures::BoxXyxy;
 
@@ -107,7 +107,30 @@ fn four_numbers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
 /// When the file cannot be read or does not hold instances.
 pub(crate) fn records(path: &Path) -> Result<Instances, DataError> {
     let text = std::fs::read(path).map_err(|reason| DataError::read(path, reason))?;
-    serde_json::from_slice(without_mark(&text)).map_err(|e| DataError::invalid(path, json_reason(&e)))
+    let mut instances: Instances =
+        serde_json::from_slice(without_mark(&text)).map_err(|e| DataError::invalid(path, json_reason(&e)))?;
+    tell_apart(&mut instances.categories, path);
+    Ok(instances)
+}
+
+/// Trims names, names what has none after its id, and adds the id to names that several categories have.
+fn tell_apart(categories: &mut [CategoryRecord], path: &Path) {
+    for category in categories.iter_mut() {
+        category.name = match category.name.trim() {
+            "" => format!("category {}", category.id),
+            name => name.to_string(),
+        };
+    }
+    let mut ids = BTreeMap::<String, BTreeSet<u64>>::new();
+    for category in categories.iter() {
+        ids.entry(category.name.clone()).or_default().insert(category.id);
+    }
+    for (name, ids) in ids.iter().filter(|(_, ids)| ids.len() > 1) {
+        tracing::warn!(file = %path.display(), ?ids, "several categories have the name `{name}`; their ids are added to it");
+    }
+    for category in categories.iter_mut().filter(|category| ids[&category.name].len() > 1) {
+        category.name = format!("{} ({})", category.name, category.id);
+    }
 }
 
 /// Without the byte order mark that some editors put before UTF-8.
@@ -183,6 +206,7 @@ fn assemble(
                 record.category_id
             ))
         })?;
+        image.annotated.get_or_insert_default().extend(annotated(&record, category));
         match object(&record, category, image) {
             Some(object) => image.objects.push(object),
             None => dropped.push(DroppedBox {
@@ -230,6 +254,7 @@ fn image_list(
             height: side(record.height, &record.file_name)?,
             file_name: record.file_name,
             objects: Vec::new(),
+            annotated: None,
         });
     }
     Ok((images, position))
@@ -238,6 +263,12 @@ fn image_list(
 fn side(value: f64, name: &str) -> Result<u32, String> {
     let valid = value >= 1.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
     valid.then_some(value as u32).ok_or_else(|| format!("image `{name}` has a width or height of {value}"))
+}
+
+/// The object as the file has it; `None` without a box.
+fn annotated(record: &AnnotationRecord, category: usize) -> Option<AnnotatedObject> {
+    let (bbox, area) = (record.bbox?, record.area()?);
+    Some(AnnotatedObject { bbox, category, crowd: record.is_crowd(), difficult: false, area })
 }
 
 /// The object with its box clipped to the image; `None` when nothing is left of it.
@@ -365,6 +396,17 @@ mod tests {
             let error = error_of(&SMALL.replace("\"image_id\": 9", &format!("\"image_id\": {id}")), &[]);
             assert!(error.contains("expected a whole number"), "{error}");
         }
+    }
+
+    #[test]
+    fn names_are_trimmed_and_categories_of_one_name_stay_apart() {
+        let text = SMALL.replace("\"name\": \"car\"", "\"name\": \" zebra \"");
+        let names = |text: &str| -> Vec<String> {
+            let set = load_text(text, &["a.jpg", "b.jpg"]).expect("a data set");
+            set.categories.into_iter().map(|category| category.name).collect()
+        };
+        assert_eq!(names(&text), ["zebra (3)", "zebra (90)"]);
+        assert_eq!(names(&SMALL.replace("\"name\": \"car\"", "\"name\": \"\"")), ["category 3", "zebra"]);
     }
 
     #[test]

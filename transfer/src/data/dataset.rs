@@ -1,5 +1,6 @@
 //! Images with boxes, whatever format they came from.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -33,6 +34,34 @@ pub struct DetectionObject {
     pub area: f32,
 }
 
+/// An object as the annotation file has it, for evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AnnotatedObject {
+    /// `x, y, width, height` in pixels from 0; it may lie beyond the image or have no area.
+    pub bbox: [f64; 4],
+    /// Index into [`DetectionDataset::categories`], from 0.
+    pub category: usize,
+    /// As [`DetectionObject::crowd`].
+    pub crowd: bool,
+    /// As [`DetectionObject::difficult`].
+    pub difficult: bool,
+    /// As [`DetectionObject::area`].
+    pub area: f64,
+}
+
+impl From<&DetectionObject> for AnnotatedObject {
+    fn from(object: &DetectionObject) -> Self {
+        let [x1, y1, x2, y2] = object.bbox.to_array().map(f64::from);
+        Self {
+            bbox: [x1, y1, x2 - x1, y2 - y1],
+            category: object.category,
+            crowd: object.crowd,
+            difficult: object.difficult,
+            area: f64::from(object.area),
+        }
+    }
+}
+
 /// One image and its objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectionImage {
@@ -46,8 +75,20 @@ pub struct DetectionImage {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// Its objects; empty for an image of background.
+    /// The objects that a detector can learn; empty for an image of background.
     pub objects: Vec<DetectionObject>,
+    /// All objects as the annotation file has them; none where they are those of `objects`.
+    pub annotated: Option<Vec<AnnotatedObject>>,
+}
+
+impl DetectionImage {
+    /// The objects that detections are judged by, as the annotation file has them.
+    pub fn truth(&self) -> Cow<'_, [AnnotatedObject]> {
+        match &self.annotated {
+            Some(annotated) => Cow::Borrowed(annotated),
+            None => self.objects.iter().map(AnnotatedObject::from).collect(),
+        }
+    }
 }
 
 /// A box that has no area inside its image.
@@ -107,6 +148,7 @@ mod tests {
             width: 10,
             height: 10,
             objects: Vec::new(),
+            annotated: None,
         };
         DetectionDataset {
             name: "test".to_owned(),

@@ -189,7 +189,15 @@ mod tests {
         let object =
             |crowd| DetectionObject { bbox, category: 3, crowd, difficult: false, area: bbox.area() };
         let objects = vec![object(false), object(true)];
-        DetectionImage { id: 1, path, file_name: "scene.png".into(), width: 64, height: 32, objects }
+        DetectionImage {
+            id: 1,
+            path,
+            file_name: "scene.png".into(),
+            width: 64,
+            height: 32,
+            objects,
+            annotated: None,
+        }
     }
 
     fn mapper(flip: f64, interpolation: Interpolation) -> Mapper {

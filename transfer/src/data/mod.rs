@@ -11,7 +11,7 @@ pub mod union;
 pub mod voc;
 
 pub use batch::{Batch, BatchPlan, collate};
-pub use dataset::{Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
+pub use dataset::{AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 pub use loader::{TrainingLoader, TrainingLoaderOptions};
 pub use mapper::{Interpolation, Mapper, Preprocessing, Sample};
 pub use source::DataSource;

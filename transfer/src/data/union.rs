@@ -57,6 +57,7 @@ mod tests {
             width: 1,
             height: 1,
             objects: Vec::new(),
+            annotated: None,
         };
         let category = |(id, name): (usize, &&str)| Category { id: id as u64, name: name.to_string() };
         DetectionDataset {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::data::{DetectionDataset, DetectionObject, coco};
+use crate::data::{AnnotatedObject, DetectionDataset, coco};
 use hotcoco::params::IouType;
 use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image};
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,9 @@ pub fn evaluate_coco(
 pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetrics, EvaluationError> {
     let dataset = from_records(ground_truth, coco::records(ground_truth)?);
     let mut found = results::read_rows(detections)?;
+    let names: Vec<(u64, String)> =
+        dataset.images.iter().map(|image| (image.id, image.file_name.clone())).collect();
+    results::match_by_name(&mut found, &names, detections, ground_truth)?;
     let images: HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
     if let Some(index) = found.iter().position(|row| !images.contains(&row.image_id)) {
         return Err(EvaluationError::UnknownImageInFile {
@@ -247,12 +250,14 @@ pub(super) fn to_hotcoco(dataset: &DetectionDataset) -> Dataset {
         name: category.name.clone(),
         ..Default::default()
     });
-    let objects =
-        dataset.images.iter().flat_map(|image| image.objects.iter().map(|object| (image.id, object)));
+    let objects = dataset
+        .images
+        .iter()
+        .flat_map(|image| image.truth().into_owned().into_iter().map(|object| (image.id, object)));
     let annotations = objects
         .enumerate()
         // Ids start at 1: pycocotools marks an unmatched detection with id 0.
-        .map(|(index, (image_id, object))| truth(index as u64 + 1, image_id, dataset, object));
+        .map(|(index, (image_id, object))| truth(index as u64 + 1, image_id, dataset, &object));
     Dataset {
         images: images.collect(),
         annotations: annotations.collect(),
@@ -261,13 +266,13 @@ pub(super) fn to_hotcoco(dataset: &DetectionDataset) -> Dataset {
     }
 }
 
-fn truth(id: u64, image_id: u64, dataset: &DetectionDataset, object: &DetectionObject) -> Annotation {
+fn truth(id: u64, image_id: u64, dataset: &DetectionDataset, object: &AnnotatedObject) -> Annotation {
     Annotation {
         id,
         image_id,
         category_id: dataset.categories[object.category].id,
-        bbox: Some(results::xywh(&object.bbox)),
-        area: Some(f64::from(object.area)),
+        bbox: Some(object.bbox),
+        area: Some(object.area),
         iscrowd: object.crowd || object.difficult,
         ..Default::default()
     }

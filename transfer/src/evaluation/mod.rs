@@ -113,8 +113,25 @@ pub enum EvaluationError {
     UnknownImageInFile {
         /// The file or folder.
         path: PathBuf,
-        /// Place of the detection in the file, from 0.
+        /// Place of the detection in the file, from 1.
         index: usize,
+        /// Its image id.
+        image: u64,
+        /// The annotation file.
+        ground_truth: PathBuf,
+    },
+    /// A detection in a file that names an image which the ground truth does not have, under the id of another.
+    #[error(
+        "`{path}`: detection {index} is on `{name}`, which `{ground_truth}` does not list, but has the id of its image \
+         {image}; give the annotations of the images that were searched"
+    )]
+    UnknownImageName {
+        /// The results.
+        path: PathBuf,
+        /// Place of the detection in the file, from 1.
+        index: usize,
+        /// Name of its image.
+        name: String,
         /// Its image id.
         image: u64,
         /// The annotation file.

@@ -1,6 +1,6 @@
 //! Detections in COCO's results format: a JSON list of `{image_id, category_id, bbox: [x, y, w, h], score}`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::data::{DetectionDataset, coco};
@@ -24,6 +24,9 @@ pub struct CocoResult {
     pub bbox: [f64; 4],
     /// In `[0, 1]`; higher is more certain.
     pub score: f64,
+    /// Name of the image, which some tools add.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
 }
 
 /// Detections with the data set's original category ids.
@@ -37,6 +40,7 @@ pub fn to_coco_results(dataset: &DetectionDataset, results: &[ImageDetections]) 
         category_id: dataset.categories[found.class].id,
         bbox: xywh(&found.bbox),
         score: f64::from(found.score),
+        file_name: None,
     })
     .collect()
 }
@@ -104,11 +108,87 @@ pub(super) fn read_rows(path: &Path) -> Result<Vec<CocoResult>, EvaluationError>
         .map_err(|e| EvaluationError::json(path, "a list of COCO results", e))
 }
 
+/// Gives rows that name their image that image's id, whatever number they carry: programs that know only image files number
+/// them by themselves. A name counts as a whole or, where it is the only one, by its last part.
+///
+/// # Errors
+/// When a row names an image that the ground truth does not list, but carries the id of one that it does.
+pub(super) fn match_by_name(
+    rows: &mut [CocoResult],
+    images: &[(u64, String)],
+    path: &Path,
+    ground_truth: &Path,
+) -> Result<(), EvaluationError> {
+    let slashed = |name: &str| name.replace('\\', "/");
+    let last = |name: &str| slashed(name).rsplit('/').next().unwrap_or_default().to_string();
+    let whole: HashMap<String, u64> = images.iter().map(|(id, name)| (slashed(name), *id)).collect();
+    let mut by_last: HashMap<String, Option<u64>> = HashMap::new();
+    for (id, name) in images {
+        by_last.entry(last(name)).and_modify(|found| *found = None).or_insert(Some(*id));
+    }
+    let known: HashSet<u64> = images.iter().map(|(id, _)| *id).collect();
+    let mut renumbered = 0;
+    for (index, row) in rows.iter_mut().enumerate() {
+        let Some(name) = &row.file_name else { continue };
+        let found =
+            whole.get(&slashed(name)).copied().or_else(|| by_last.get(&last(name)).copied().flatten());
+        match found {
+            Some(id) => {
+                renumbered += usize::from(id != row.image_id);
+                row.image_id = id;
+            }
+            None if known.contains(&row.image_id) => {
+                return Err(EvaluationError::UnknownImageName {
+                    path: path.to_path_buf(),
+                    index: index + 1,
+                    name: name.clone(),
+                    image: row.image_id,
+                    ground_truth: ground_truth.to_path_buf(),
+                });
+            }
+            None => {}
+        }
+    }
+    if renumbered > 0 {
+        tracing::warn!(
+            detections = renumbered,
+            "the results number their images in another way than the ground truth; images were matched by `file_name`"
+        );
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use crate::data::Category;
 
     use super::*;
+
+    fn row(image_id: u64, file_name: Option<&str>) -> CocoResult {
+        let file_name = file_name.map(String::from);
+        CocoResult { image_id, category_id: 1, bbox: [0.0, 0.0, 1.0, 1.0], score: 0.5, file_name }
+    }
+
+    #[test]
+    fn images_are_matched_by_name_where_results_have_one() {
+        let images: Vec<(u64, String)> = [(40, "a/x.jpg"), (50, "a/y.jpg"), (60, "b/y.jpg"), (70, "z.jpg")]
+            .map(|(id, n)| (id, n.into()))
+            .into();
+        let matched = |rows: &[CocoResult]| {
+            let mut rows = rows.to_vec();
+            let result = match_by_name(&mut rows, &images, Path::new("found.json"), Path::new("truth.json"));
+            result.map(|()| rows.iter().map(|row| row.image_id).collect::<Vec<_>>())
+        };
+        let rows =
+            [row(1, Some("x.jpg")), row(2, Some("b\\y.jpg")), row(70, None), row(3, Some("photos/z.jpg"))];
+        assert_eq!(matched(&rows).unwrap(), [40, 60, 70, 70]);
+        let error = matched(&[row(40, Some("other.jpg"))]).unwrap_err().to_string();
+        assert!(
+            error.contains("detection 1") && error.contains("`other.jpg`") && error.contains("image 40"),
+            "{error}"
+        );
+        assert!(matched(&[row(40, Some("c/y.jpg"))]).is_err(), "two images end in this name");
+    }
 
     #[test]
     fn written_results_come_back_with_their_boxes_scores_and_categories() {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::data::{DetectionDataset, DetectionObject};
+use crate::data::{AnnotatedObject, DetectionDataset};
 use scrl_core::structures::BoxXyxy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -123,15 +123,16 @@ pub(super) struct ClassCase {
 
 /// A class's objects by position of the image.
 fn objects_of(class: usize, dataset: &DetectionDataset) -> Vec<Vec<Truth>> {
-    let truth = |object: &DetectionObject| Truth {
-        bbox: inclusive(&object.bbox),
+    let corners = |[x, y, width, height]: [f64; 4]| [x + 1.0, y + 1.0, x + width, y + height];
+    let truth = |object: &AnnotatedObject| Truth {
+        bbox: corners(object.bbox),
         ignored: object.difficult || object.crowd,
         taken: false,
     };
-    let of_class = |objects: &[DetectionObject]| -> Vec<Truth> {
+    let of_class = |objects: &[AnnotatedObject]| -> Vec<Truth> {
         objects.iter().filter(|object| object.category == class).map(truth).collect()
     };
-    dataset.images.iter().map(|image| of_class(&image.objects)).collect()
+    dataset.images.iter().map(|image| of_class(&image.truth())).collect()
 }
 
 fn detections_of(class: usize, dataset: &DetectionDataset, results: &[ImageDetections]) -> Vec<Found> {

@@ -145,6 +145,7 @@ mod tests {
             width: 500,
             height: 500,
             objects,
+            annotated: None,
         };
         let images = [
             image(vec![object(31.0, 33.0, 1023.0), object(32.0, 32.0, SMALL)]),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::DetectionObject;
+use crate::data::{AnnotatedObject, DetectionObject};
 use scrl_core::data::error::DataError;
 use scrl_core::structures::BoxXyxy;
 use serde::Deserialize;
@@ -90,6 +90,15 @@ impl Object {
     pub fn inclusive(&self) -> [f64; 4] {
         let Corners { xmin, ymin, xmax, ymax } = self.bndbox;
         [xmin, ymin, xmax, ymax]
+    }
+
+    /// The object as the file has it; `None` for a class that is not among `classes`.
+    pub fn annotated(&self, classes: &[String]) -> Option<AnnotatedObject> {
+        let [xmin, ymin, xmax, ymax] = self.inclusive();
+        let category = classes.iter().position(|class| *class == self.name)?;
+        let bbox = [xmin - 1.0, ymin - 1.0, xmax - xmin + 1.0, ymax - ymin + 1.0];
+        let area = bbox[2] * bbox[3];
+        Some(AnnotatedObject { bbox, category, crowd: false, difficult: self.is_difficult(), area })
     }
 
     /// The object in an image of `width × height` pixels; `None` for a box without area in its file or inside the image,

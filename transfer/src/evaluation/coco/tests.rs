@@ -7,6 +7,8 @@ use crate::data;
 use scrl_core::structures::BoxXyxy;
 
 use super::*;
+use crate::data::DetectionObject;
+use crate::detection::Detection;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/coco_metrics")).join(name)
@@ -57,6 +59,7 @@ fn dataset(path: &Path) -> DetectionDataset {
         width: image.width,
         height: image.height,
         objects: file.annotations.iter().filter(|a| a.image_id == image.id).map(object).collect(),
+        annotated: None,
     };
     let images = file.images.into_iter().map(image).collect();
     DetectionDataset { name: "fixture".into(), images, categories, dropped: 0 }
@@ -226,4 +229,39 @@ fn annotations_without_ids_with_id_0_or_with_one_id_are_all_evaluated() {
         let found = evaluate_files(&path, &fixture("detections.json")).unwrap();
         assert_eq!(found, expected, "{id:?}");
     }
+}
+
+/// Detections of a results file, for a data set in memory.
+fn detections_of(path: &Path, dataset: &DetectionDataset) -> Vec<ImageDetections> {
+    let rows: Vec<CocoResult> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let of_image = |image: &data::DetectionImage| {
+        let rows = rows.iter().filter(|row| row.image_id == image.id);
+        let detection = |row: &CocoResult| {
+            let [x, y, width, height] = row.bbox;
+            Detection {
+                bbox: BoxXyxy::new(x as f32, y as f32, (x + width) as f32, (y + height) as f32),
+                score: row.score as f32,
+                class: dataset.categories.iter().position(|c| c.id == row.category_id).unwrap(),
+            }
+        };
+        ImageDetections { image_id: image.id, detections: rows.map(detection).collect() }
+    };
+    dataset.images.iter().map(of_image).collect()
+}
+
+#[test]
+fn boxes_beyond_the_image_and_without_area_are_judged_as_pycocotools_judges_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (truth, found) = (fixture("degenerate_truth.json"), fixture("degenerate_detections.json"));
+    for index in 0..12 {
+        std::fs::write(folder.path().join(format!("{index}.png")), "not decoded here").unwrap();
+    }
+    let dataset = data::coco::load(&truth, folder.path()).unwrap();
+    assert_eq!(dataset.dropped, 12, "training leaves out the boxes without area");
+    let expected: BTreeMap<String, f64> =
+        serde_json::from_slice(&std::fs::read(fixture("degenerate_expected.json")).unwrap()).unwrap();
+    assert!(expected["AP"] < 0.9, "clipped boxes would be easier: {expected:?}");
+    assert_equal(&evaluate_files(&truth, &found).unwrap(), &expected);
+    // Coordinates of detections are exact in single precision, scores keep their order.
+    assert_equal(&evaluate_coco(&dataset, &detections_of(&found, &dataset)).unwrap(), &expected);
 }

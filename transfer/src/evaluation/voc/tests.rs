@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::data::{Category, DetectionImage};
+use crate::data::{Category, DetectionImage, DetectionObject};
 
 use super::*;
 use crate::detection::Detection;
@@ -65,6 +65,7 @@ impl Case {
             width: 500,
             height: 500,
             objects: objects.iter().map(object).collect(),
+            annotated: None,
         };
         let category = |(id, name): (usize, &String)| Category { id: id as u64 + 1, name: name.clone() };
         DetectionDataset {
