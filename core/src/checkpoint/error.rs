@@ -56,6 +56,21 @@ pub enum CheckpointError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Weights of a training that diverged.
+    #[error(
+        "`{path}`: tensor `{tensor}` has {count} values of {total} that are NaN or infinite; a training that diverged \
+         gives such weights: lower its learning rate, or go on from an earlier checkpoint"
+    )]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// Key of the first such tensor.
+        tensor: String,
+        /// Its values that are not finite.
+        count: usize,
+        /// All its values.
+        total: usize,
+    },
     /// Tensors that do not make up the network.
     #[error("`{path}` does not fit a {arch} of width {width}: {problem}; `scrl convert` lists every key")]
     Mismatch {

@@ -30,7 +30,7 @@ pub use report::{KeyReport, ShapeMismatch};
 /// Writes a backbone, running statistics included, with torchvision's keys.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When a value is NaN or infinite, or the file cannot be written.
 pub fn save_backbone(
     path: &Path,
     backbone: &Backbone,
@@ -42,7 +42,7 @@ pub fn save_backbone(
 /// Writes a backbone's tensors, given under torchvision's keys, in a layout, with the metadata that its reader needs.
 ///
 /// # Errors
-/// When a key is not one of a ResNet, or the file cannot be written.
+/// When a key is not one of a ResNet, a value is NaN or infinite, or the file cannot be written.
 pub fn write_backbone(
     path: &Path,
     tensors: &TensorMap,
@@ -55,6 +55,7 @@ pub fn write_backbone(
             Err(CheckpointError::format(path, format!("`{key}` has no name in {}'s layout", layout.name())))
         }
     };
+    check_finite(path, tensors)?;
     let renamed: TensorMap = tensors.iter().map(rename).collect::<Result<_, _>>()?;
     let mut map = metadata.to_map();
     map.insert("scrl.layout".to_string(), layout.name().to_string());
@@ -96,6 +97,26 @@ pub fn load_backbone(
     let initial = import.config.init(&mut random::stream(0, &[]), device);
     let (backbone, _) = parameters::load(initial, &import.tensors);
     Ok((backbone, import.config, import.metadata))
+}
+
+/// Refuses weights that are NaN or infinite, which are worth nothing and make everything that they touch so.
+///
+/// # Errors
+/// Names the first such tensor of the file.
+pub fn check_finite(path: &Path, tensors: &TensorMap) -> Result<(), CheckpointError> {
+    for (tensor, data) in tensors {
+        let count = data.iter::<f32>().filter(|value| !value.is_finite()).count();
+        if count > 0 {
+            let total = data.num_elements();
+            return Err(CheckpointError::NonFinite {
+                path: path.into(),
+                tensor: tensor.clone(),
+                count,
+                total,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Writes float tensors and metadata as safetensors (f32, little endian), replacing the file in one go.

@@ -7,6 +7,7 @@ use burn::tensor::TensorData;
 
 use super::super::error::CheckpointError;
 use super::super::metadata::BackboneMetadata;
+use super::check_finite;
 use super::layout::Layout;
 use super::read::{read_tensors, weights_file};
 use super::report::{KeyReport, ShapeMismatch};
@@ -127,6 +128,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Import, Checkpoint
     {
         *stem = reversed_channels(stem);
     }
+    check_finite(&path, &tensors)?;
     Ok(Import { config, metadata, has_metadata, layout, prefix, tensors, report, path })
 }
 

@@ -334,3 +334,21 @@ fn files_that_are_no_weights_are_told_what_they_are() {
     let whole = message(&fixture("whole_model.pth"));
     assert!(whole.ends_with("its 2 keys start with `bias`, `weight`"), "{whole}");
 }
+
+#[test]
+fn weights_that_are_not_finite_are_neither_read_nor_written() {
+    let mut tensors = torchvision_tensors(SMALL);
+    let key = "layer2.0.conv1.weight";
+    let data = tensors[key].clone();
+    let mut values: Vec<f32> = data.iter::<f32>().collect();
+    (values[3], values[4]) = (f32::NAN, f32::INFINITY);
+    let total = values.len();
+    tensors.insert(key.into(), TensorData::new(values, data.shape().to_vec()));
+    let expected = format!("tensor `{key}` has 2 values of {total} that are NaN or infinite");
+    let (dir, path) = write("w.safetensors", &tensors, &BTreeMap::new());
+    assert!(message(&path).contains(&expected), "{}", message(&path));
+    let out = dir.path().join("out.safetensors");
+    let error = write_backbone(&out, &tensors, &BackboneMetadata::unknown(SMALL), Layout::Torchvision);
+    assert!(error.unwrap_err().to_string().contains(&expected));
+    assert!(!out.exists());
+}
