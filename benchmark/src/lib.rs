@@ -17,6 +17,13 @@
 //!     transfer = \"transfer.toml\"\npretrain = { scrl = \"scrl.toml\" }\n\
 //!     data.synth = { width = 64, height = 64, train = 8, val = 4, unlabelled = 8, class_images = 1 }")?;
 //!
+//! // The layout of the data is looked up; the images are not.
+//! for split in ["train", "val"] {
+//!     std::fs::create_dir_all(folder.path().join("data").join(split))?;
+//!     std::fs::create_dir_all(folder.path().join("data/annotations"))?;
+//!     write(&format!("data/annotations/instances_{split}.json"), "{}")?;
+//! }
+//!
 //! let plan = ResolvedPlan::load(&folder.path().join("plan.toml"), &[])?;
 //! let sources = run::sources(&plan, folder.path())?;
 //! let graph = Graph { plan: &plan, arms: &plan.arms, sources: &sources, out: folder.path() };

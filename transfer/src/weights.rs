@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::data::Category;
 use burn::tensor::Device;
 use scrl_core::checkpoint::CheckpointError;
-use scrl_core::checkpoint::weights::{load_backbone, read_tensors, write_safetensors};
+use scrl_core::checkpoint::weights::{check_finite, load_backbone, read_tensors, write_safetensors};
 use scrl_core::models::parameters::{self, LoadReport, TensorMap};
 use scrl_core::random::stream;
 use serde::Serialize;
@@ -233,13 +233,15 @@ pub struct LoadedDetector {
 /// Writes a detector's tensors under torchvision's keys, with its metadata.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When a value is NaN or infinite, or the file cannot be written.
 pub fn save_detector(
     path: &Path,
     model: &Detector,
     metadata: &DetectorMetadata,
 ) -> Result<(), CheckpointError> {
-    write_safetensors(path, &parameters::collect(model), &metadata.to_map())
+    let tensors = parameters::collect(model);
+    check_finite(path, &tensors)?;
+    write_safetensors(path, &tensors, &metadata.to_map())
 }
 
 /// Reads a detector from a weight file or a transfer run's directory, onto `device`.
@@ -252,6 +254,7 @@ pub fn load_detector(path: &Path, device: &Device) -> Result<LoadedDetector, Tra
     let wrong = |reason: String| TransferError::Detector { path: file.clone(), reason };
     let metadata = DetectorMetadata::from_map(&map).map_err(&wrong)?;
     metadata.config.validate()?;
+    check_finite(&file, &tensors)?;
     let model = metadata.config.init(&mut stream(0, &[INIT]), device);
     Ok(LoadedDetector { model: restore(model, &tensors).map_err(wrong)?, metadata })
 }

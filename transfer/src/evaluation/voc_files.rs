@@ -17,8 +17,18 @@ use crate::data::voc::{Annotation, VocImage, VocSplit};
 /// The competitions that the kit has detection files of; the first one is written.
 const COMPETITIONS: [&str; 2] = ["comp4", "comp3"];
 
+/// The name of a class's file. Characters of the class that file names cannot have, or that lead to other folders, are written
+/// as `%` and their code in hexadecimal, as in URLs.
 fn file_name(competition: &str, split: &str, class: &str) -> String {
-    format!("{competition}_det_{split}_{class}.txt")
+    let escaped: String = class
+        .chars()
+        .map(|c| match c {
+            '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' => format!("%{:02X}", c as u32),
+            c if c.is_control() => format!("%{:02X}", c as u32),
+            c => c.to_string(),
+        })
+        .collect();
+    format!("{competition}_det_{split}_{escaped}.txt")
 }
 
 /// VOC metrics of a folder of detection files, from the annotations as they are: boxes are neither clipped nor dropped.
@@ -86,14 +96,21 @@ fn read_class(path: &Path, images: &HashMap<&str, usize>) -> Result<Vec<Found>, 
 
 fn parse(line: &str, images: &HashMap<&str, usize>) -> Result<Found, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [image, numbers @ ..] = words.as_slice() else { return Err("it is empty".into()) };
+    // The name may have blanks of its own: it is what stands before the last five words.
+    let numbers = &words[words.len().saturating_sub(5)..];
+    let image =
+        numbers.first().map_or("", |first| line[..first.as_ptr().addr() - line.as_ptr().addr()].trim());
     let values = numbers.iter().map(|word| word.parse::<f64>().ok().filter(|v| v.is_finite()));
-    let values: Option<Vec<f64>> = values.collect();
+    let values: Option<Vec<f64>> = values.collect::<Option<_>>().filter(|_| !image.is_empty());
     let Some([score, x1, y1, x2, y2]) = values.as_deref().and_then(|v| <[f64; 5]>::try_from(v).ok()) else {
         return Err(format!("`{line}` is not `image score xmin ymin xmax ymax` with five finite numbers"));
     };
     let position = images.get(image).copied();
-    let image = position.ok_or_else(|| format!("the split does not list the image `{image}`"))?;
+    let image = position.ok_or_else(|| {
+        format!(
+            "the split does not list the image `{image}`; a line is `image score xmin ymin xmax ymax` with five finite numbers"
+        )
+    })?;
     Ok(Found { image, score, bbox: [x1, y1, x2, y2] })
 }
 
@@ -183,6 +200,20 @@ mod tests {
     fn known(case: &mut Case) {
         let Case { classes, images, .. } = case;
         classes.retain(|name| images.iter().flatten().any(|object| object.name == *name));
+    }
+
+    #[test]
+    fn a_class_never_leads_out_of_the_folder() {
+        assert_eq!(file_name("comp4", "test", "../a b"), "comp4_det_test_..%2Fa b.txt");
+        assert_ne!(file_name("comp4", "test", "a/b"), file_name("comp4", "test", "a%2Fb"));
+    }
+
+    #[test]
+    fn a_name_may_have_blanks() {
+        let images = HashMap::from([("photo 2 (copy)", 1)]);
+        let found = parse("photo 2 (copy)  0.5 1 2 3.5 4", &images).unwrap();
+        assert_eq!((found.image, found.score, found.bbox), (1, 0.5, [1.0, 2.0, 3.5, 4.0]));
+        assert!(parse("0.5 1 2 3 4", &images).is_err());
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::data::{AnnotatedObject, DetectionObject};
 use scrl_core::data::error::DataError;
 use scrl_core::structures::BoxXyxy;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// An annotation file; its parts in any order, so that objects need not be neighbours.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,7 +27,9 @@ enum Part {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct ImageSize {
+    #[serde(deserialize_with = "side")]
     width: u32,
+    #[serde(deserialize_with = "side")]
     height: u32,
 }
 
@@ -34,6 +37,7 @@ struct ImageSize {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Object {
     /// Name of its class.
+    #[serde(deserialize_with = "trimmed")]
     pub name: String,
     #[serde(default)]
     difficult: String,
@@ -42,10 +46,32 @@ pub struct Object {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Corners {
+    #[serde(deserialize_with = "number")]
     xmin: f64,
+    #[serde(deserialize_with = "number")]
     ymin: f64,
+    #[serde(deserialize_with = "number")]
     xmax: f64,
+    #[serde(deserialize_with = "number")]
     ymax: f64,
+}
+
+fn trimmed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(String::deserialize(deserializer)?.trim().to_string())
+}
+
+/// A finite number, with blanks and line breaks around it as some tools write them.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let text = trimmed(deserializer)?;
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite());
+    value.ok_or_else(|| D::Error::custom(format!("`{text}` is not a number")))
+}
+
+/// A whole number of pixels, also as `64.0`.
+fn side<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let value = number(deserializer)?;
+    let whole = value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&value);
+    whole.then_some(value as u32).ok_or_else(|| D::Error::custom(format!("a side of {value} pixels")))
 }
 
 impl Annotation {

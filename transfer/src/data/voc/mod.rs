@@ -265,7 +265,8 @@ fn year_folders(root: &Path) -> Vec<PathBuf> {
     years
 }
 
-/// The image names of every list in `ImageSets/Main`; a class's list has a second column, which is not read.
+/// The image names of every list in `ImageSets/Main`; a class's list has a second column, which is not read. Names may have
+/// blanks.
 fn split_lists(year: &Path) -> Result<BTreeMap<String, Vec<String>>, DataError> {
     let folder = year.join("ImageSets").join("Main");
     let entries = std::fs::read_dir(&folder).map_err(|e| DataError::read(&folder, e))?;
@@ -276,14 +277,21 @@ fn split_lists(year: &Path) -> Result<BTreeMap<String, Vec<String>>, DataError> 
             continue;
         };
         let text = std::fs::read_to_string(&path).map_err(|e| DataError::read(&path, e))?;
-        let names = text
-            .trim_start_matches('\u{feff}')
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .map(str::to_string);
-        lists.insert(stem.to_string_lossy().into_owned(), names.collect());
+        let stem = stem.to_string_lossy().into_owned();
+        lists.insert(stem, image_names(text.trim_start_matches('\u{feff}')));
     }
     Ok(lists)
+}
+
+/// The names of a list, one in a line. Where every line ends in -1, 0 or 1, as in a class's list, that is no part of them.
+fn image_names(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let flagged = |line: &&str| {
+        let (name, flag) = line.rsplit_once(char::is_whitespace)?;
+        matches!(flag, "-1" | "0" | "1").then(|| name.trim_end().to_string())
+    };
+    let names: Option<Vec<String>> = lines.iter().map(flagged).collect();
+    names.unwrap_or_else(|| lines.into_iter().map(str::to_string).collect())
 }
 
 /// Reads the annotations that exist; VOC publishes none for some of its test images.

@@ -156,3 +156,32 @@ fn lists_of_a_class_are_no_splits() {
     assert_eq!(split_names(root).unwrap(), ["train", "val"]);
     assert_eq!(load(root, "my_val").unwrap().images.len(), 1);
 }
+
+#[test]
+fn names_of_a_list_may_have_blanks_and_a_classes_list_has_a_second_column() {
+    assert_eq!(image_names("photo 1\nphoto 2 (copy)\n\n"), ["photo 1", "photo 2 (copy)"]);
+    assert_eq!(image_names("a  1\nb -1\nc c  0\n"), ["a", "b", "c c"]);
+    assert_eq!(image_names("000005\n000007\n"), ["000005", "000007"]);
+}
+
+#[test]
+fn numbers_may_have_fractions_and_blanks_around_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.xml");
+    let xml = |width: &str, xmin: &str| {
+        format!(
+            "<annotation><size><width>{width}</width><height>48.0</height></size><object><name> dog\n</name>\
+             <bndbox><xmin>{xmin}</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"
+        )
+    };
+    std::fs::write(&path, xml("64.0", "\n 5.5 ")).unwrap();
+    let annotation = Annotation::read(&path).unwrap();
+    let object = annotation.objects().next().unwrap();
+    assert_eq!((annotation.size(), object.name.as_str()), (Some((64, 48)), "dog"));
+    assert_eq!(object.inclusive(), [5.5, 2.0, 30.0, 40.0]);
+    for (width, xmin) in [("64.5", "5"), ("64", "five"), ("64", "NaN")] {
+        std::fs::write(&path, xml(width, xmin)).unwrap();
+        let error = Annotation::read(&path).unwrap_err().to_string();
+        assert!(error.contains("a.xml"), "{error}");
+    }
+}
