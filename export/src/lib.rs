@@ -2,7 +2,7 @@
 //!
 //! [`export_backbone`], [`export_pyramid`] and [`export_detector`] write a file; [`validate_backbone`],
 //! [`validate_pyramid`] and [`validate_detector`] run it in ONNX Runtime and compare it with the model. [`OnnxDetector`]
-//! runs an exported detector, [`inspect`] describes any file. [`graph`] builds the files, [`runtime`] finds ONNX Runtime.
+//! runs an exported detector, [`inspect`] describes any file. [`runtime`] finds ONNX Runtime.
 //!
 //! A backbone with random weights as a file, and the proof where this machine has ONNX Runtime:
 //!
