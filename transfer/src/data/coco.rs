@@ -1,211 +1,84 @@
 //! COCO's instances files.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod records;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use serde::Deserialize;
-
-use super::{AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 use scrl_core::data::DataError;
 use scrl_core::structures::BoxXyxy;
+use scrl_core::transforms::decode;
 
-/// What boxes need of an instances file; everything else in it may be anything.
-#[derive(Deserialize)]
-pub(crate) struct Instances {
-    pub images: Vec<ImageRecord>,
-    pub annotations: Vec<AnnotationRecord>,
-    pub categories: Vec<CategoryRecord>,
-}
+use super::{AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox, file_names};
+use records::{AnnotationRecord, CategoryRecord, ImageRecord};
 
-#[derive(Deserialize)]
-pub(crate) struct ImageRecord {
-    #[serde(deserialize_with = "whole")]
-    pub id: u64,
-    #[serde(default)]
-    pub file_name: String,
-    #[serde(default)]
-    pub width: f64,
-    #[serde(default)]
-    pub height: f64,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct AnnotationRecord {
-    #[serde(deserialize_with = "whole")]
-    pub image_id: u64,
-    #[serde(deserialize_with = "whole")]
-    pub category_id: u64,
-    /// `[x, y, width, height]` in pixels; none where the file has no four numbers.
-    #[serde(default, deserialize_with = "four_numbers")]
-    pub bbox: Option<[f64; 4]>,
-    pub area: Option<f64>,
-    pub iscrowd: Option<Flag>,
-    #[serde(default)]
-    id: serde_json::Value,
-}
-
-impl AnnotationRecord {
-    /// Square pixels: what the file says, else the box's.
-    pub fn area(&self) -> Option<f64> {
-        self.area.or(self.bbox.map(|[_, _, width, height]| width * height))
-    }
-
-    /// Whether it is a box around a group.
-    pub fn is_crowd(&self) -> bool {
-        self.iscrowd.as_ref().is_some_and(Flag::is_set)
-    }
-
-    /// Its id as the file has it; `null` where it has none.
-    pub fn id(&self) -> &serde_json::Value {
-        &self.id
-    }
-}
-
-#[derive(Deserialize)]
-pub(crate) struct CategoryRecord {
-    #[serde(deserialize_with = "whole")]
-    pub id: u64,
-    #[serde(default)]
-    pub name: String,
-}
-
-/// A whole number as exporters write it: `7`, `7.0` or `"7"`.
-pub(crate) fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Number {
-        Whole(u64),
-        Float(f64),
-        Text(String),
-        Other(serde::de::IgnoredAny),
-    }
-    let refused = |found: String| {
-        serde::de::Error::custom(format!("an id is {found}; expected a whole number of 0 or more"))
-    };
-    match Number::deserialize(deserializer)? {
-        Number::Whole(value) => Ok(value),
-        Number::Float(value) if value >= 0.0 && value.fract() == 0.0 && value < 2f64.powi(53) => {
-            Ok(value as u64)
-        }
-        Number::Float(value) => Err(refused(value.to_string())),
-        Number::Text(text) => text.trim().parse().map_err(|_| refused(format!("`{text}`"))),
-        Number::Other(_) => Err(refused("not a number".into())),
-    }
-}
-
-/// Four finite numbers, or none for anything else.
-fn four_numbers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<[f64; 4]>, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    let numbers: Vec<f64> =
-        value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_f64).collect();
-    Ok(numbers.try_into().ok().filter(|numbers: &[f64; 4]| numbers.iter().all(|value| value.is_finite())))
-}
-
-/// Reads what boxes need of an instances file.
-///
-/// # Errors
-/// When the file cannot be read or does not hold instances.
-pub(crate) fn records(path: &Path) -> Result<Instances, DataError> {
-    let text = std::fs::read(path).map_err(|reason| DataError::read(path, reason))?;
-    let mut instances: Instances =
-        serde_json::from_slice(without_mark(&text)).map_err(|e| DataError::invalid(path, json_reason(&e)))?;
-    tell_apart(&mut instances.categories, path);
-    Ok(instances)
-}
-
-/// Trims names, names what has none after its id, and adds the id to names that several categories have.
-fn tell_apart(categories: &mut [CategoryRecord], path: &Path) {
-    for category in categories.iter_mut() {
-        category.name = match category.name.trim() {
-            "" => format!("category {}", category.id),
-            name => name.to_string(),
-        };
-    }
-    let mut ids = BTreeMap::<String, BTreeSet<u64>>::new();
-    for category in categories.iter() {
-        ids.entry(category.name.clone()).or_default().insert(category.id);
-    }
-    for (name, ids) in ids.iter().filter(|(_, ids)| ids.len() > 1) {
-        tracing::warn!(file = %path.display(), ?ids, "several categories have the name `{name}`; their ids are added to it");
-    }
-    for category in categories.iter_mut().filter(|category| ids[&category.name].len() > 1) {
-        category.name = format!("{} ({})", category.name, category.id);
-    }
-}
-
-/// Without the byte order mark that some editors put before UTF-8.
-pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
-}
-
-/// COCO writes 0 and 1; other tools write false and true.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Flag {
-    Number(f64),
-    Bool(bool),
-}
-
-impl Flag {
-    fn is_set(&self) -> bool {
-        match self {
-            Self::Number(value) => *value != 0.0,
-            Self::Bool(value) => *value,
-        }
-    }
-}
+pub(crate) use records::{Instances, read_all as records, whole};
 
 /// Reads an instances file whose images lie in `images`.
 ///
 /// Categories are sorted by id, and objects refer to them by position, so ids may have gaps. Boxes are clipped to their
 /// image; those that have no area then, and annotations without a box, are left out and counted in
-/// [`DetectionDataset::dropped`]. A missing `area` is the box's. Ids may be floats or digits in quotes. Images without annotations are kept.
+/// [`DetectionDataset::dropped`]. A missing `area` is the box's, a missing `width` or `height` the image file's. Ids may be
+/// floats or digits in quotes. Images without annotations are kept. File names may be written as Windows or macOS write them.
 ///
 /// # Errors
 /// When the file cannot be read, is not such JSON, contradicts itself (an id used twice, or never defined), or names
 /// images that are not in the folder.
 pub fn load(annotations: &Path, images: &Path) -> Result<DetectionDataset, DataError> {
-    let (dataset, _) = read(annotations, images)?;
+    let CocoSurvey { dataset, faults, .. } = survey(annotations, images)?;
+    records::refuse(&faults, annotations)?;
     check_files(&dataset, annotations, images)?;
     Ok(dataset)
 }
 
-/// As [`load`], with the boxes that were left out, and whether or not the images are there.
-///
-/// # Errors
-/// As [`load`], missing images apart.
-pub fn read(annotations: &Path, images: &Path) -> Result<(DetectionDataset, Vec<DroppedBox>), DataError> {
-    assemble(records(annotations)?, annotations, images)
+/// What an instances file says, its mistakes included.
+#[derive(Debug)]
+pub struct CocoSurvey {
+    /// Everything that can be used.
+    pub dataset: DetectionDataset,
+    /// Boxes that are not in it, for having no area inside their image.
+    pub dropped: Vec<DroppedBox>,
+    /// Records that cannot be used; [`load`] refuses a file with any.
+    pub faults: Vec<String>,
 }
 
-fn json_reason(error: &serde_json::Error) -> String {
-    format!("{error}; expected COCO instances: an object with `images`, `annotations` and `categories`")
+/// As [`load`], but goes on where something is wrong; the images need not be there.
+///
+/// # Errors
+/// When the file cannot be read, is not such JSON, or lists no image or category.
+pub fn survey(annotations: &Path, images: &Path) -> Result<CocoSurvey, DataError> {
+    let (instances, faults) = records::read(annotations)?;
+    let survey = assemble(instances, faults, annotations, images);
+    let nothing = |list: &str| DataError::invalid(annotations, format!("`{list}` is empty"));
+    match &survey.dataset {
+        set if set.images.is_empty() && survey.faults.is_empty() => Err(nothing("images")),
+        set if set.categories.is_empty() && survey.faults.is_empty() => Err(nothing("categories")),
+        _ => Ok(survey),
+    }
 }
 
 fn assemble(
-    records: Instances,
+    instances: Instances,
+    mut faults: Vec<String>,
     annotations: &Path,
     folder: &Path,
-) -> Result<(DetectionDataset, Vec<DroppedBox>), DataError> {
-    let invalid = |reason: String| DataError::invalid(annotations, reason);
-    let categories = categories(records.categories).map_err(invalid)?;
-    let index: HashMap<u64, usize> = categories.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
-    let (mut images, position) = image_list(records.images, folder).map_err(invalid)?;
+) -> CocoSurvey {
+    let categories = categories(instances.categories, &mut faults);
+    let class: HashMap<u64, usize> = categories.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
+    let ImageList { mut images, position, refused } = image_list(instances.images, folder, &mut faults);
     let mut dropped = Vec::new();
-    for record in records.annotations {
-        let image = position.get(&record.image_id).map(|&i| &mut images[i]);
-        let image = image.ok_or_else(|| {
-            invalid(format!(
-                "an annotation belongs to image {}, which `images` does not list",
-                record.image_id
-            ))
-        })?;
-        let category = *index.get(&record.category_id).ok_or_else(|| {
-            invalid(format!(
-                "an annotation has category {}, which `categories` does not list",
-                record.category_id
-            ))
-        })?;
+    let (mut orphans, mut unknown) = (BTreeMap::<u64, usize>::new(), BTreeMap::<u64, usize>::new());
+    for record in instances.annotations {
+        let Some(image) = position.get(&record.image_id).map(|&i| &mut images[i]) else {
+            if !refused.contains(&record.image_id) {
+                *orphans.entry(record.image_id).or_default() += 1;
+            }
+            continue;
+        };
+        let Some(&category) = class.get(&record.category_id) else {
+            *unknown.entry(record.category_id).or_default() += 1;
+            continue;
+        };
         image.annotated.get_or_insert_default().extend(annotated(&record, category));
         match object(&record, category, image) {
             Some(object) => image.objects.push(object),
@@ -216,53 +89,84 @@ fn assemble(
             }),
         }
     }
+    let strays = [(&orphans, "belong to image", "images"), (&unknown, "have category", "categories")];
+    for (ids, relation, list) in strays {
+        faults.extend(ids.iter().map(|(id, count)| {
+            format!("{count} annotations {relation} {id}, which `{list}` does not list; add it or remove them")
+        }));
+    }
     let name = annotations.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok((DetectionDataset { name, images, categories, dropped: dropped.len() }, dropped))
+    let dataset = DetectionDataset { name, images, categories, dropped: dropped.len() };
+    CocoSurvey { dataset, dropped, faults }
 }
 
-fn categories(records: Vec<CategoryRecord>) -> Result<Vec<Category>, String> {
-    let mut names = BTreeMap::new();
+fn categories(records: Vec<CategoryRecord>, faults: &mut Vec<String>) -> Vec<Category> {
+    let mut names = BTreeMap::<u64, String>::new();
     for CategoryRecord { id, name } in records {
-        if let Some(other) = names.insert(id, name.clone()) {
-            return Err(format!("category id {id} is used twice, for `{other}` and `{name}`"));
+        match names.get(&id) {
+            Some(other) => {
+                faults.push(format!("category id {id} is used twice, for `{other}` and `{name}`"));
+            }
+            None => drop(names.insert(id, name)),
         }
     }
-    if names.is_empty() {
-        return Err("`categories` is empty".to_owned());
-    }
-    Ok(names.into_iter().map(|(id, name)| Category { id, name }).collect())
+    names.into_iter().map(|(id, name)| Category { id, name }).collect()
 }
 
-/// The images in the file's order, and where each id is among them.
-fn image_list(
-    records: Vec<ImageRecord>,
-    folder: &Path,
-) -> Result<(Vec<DetectionImage>, HashMap<u64, usize>), String> {
-    if records.is_empty() {
-        return Err("`images` is empty".to_owned());
-    }
-    let mut images = Vec::with_capacity(records.len());
-    let mut position = HashMap::with_capacity(records.len());
+/// The images of a file that can be used.
+struct ImageList {
+    /// In the file's order.
+    images: Vec<DetectionImage>,
+    /// Where each id is among them.
+    position: HashMap<u64, usize>,
+    /// Ids of images that cannot be used.
+    refused: HashSet<u64>,
+}
+
+fn image_list(records: Vec<ImageRecord>, folder: &Path, faults: &mut Vec<String>) -> ImageList {
+    let mut list = ImageList { images: Vec::new(), position: HashMap::new(), refused: HashSet::new() };
     for record in records {
-        if position.insert(record.id, images.len()).is_some() {
-            return Err(format!("image id {} is used twice", record.id));
+        let id = record.id;
+        if let Some(&first) = list.position.get(&id) {
+            let first = &list.images[first].file_name;
+            let second = record.file_name.unwrap_or_default();
+            faults.push(format!("image id {id} is used twice, for `{first}` and `{second}`"));
+            continue;
         }
-        images.push(DetectionImage {
-            id: record.id,
-            path: folder.join(&record.file_name),
-            width: side(record.width, &record.file_name)?,
-            height: side(record.height, &record.file_name)?,
-            file_name: record.file_name,
-            objects: Vec::new(),
-            annotated: None,
-        });
+        match image(record, folder) {
+            Ok(image) => {
+                list.position.insert(id, list.images.len());
+                list.images.push(image);
+            }
+            Err(reason) => {
+                faults.push(reason);
+                list.refused.insert(id);
+            }
+        }
     }
-    Ok((images, position))
+    list
+}
+
+fn image(record: ImageRecord, folder: &Path) -> Result<DetectionImage, String> {
+    let ImageRecord { id, file_name, width, height } = record;
+    let file_name = file_name.filter(|name| !name.is_empty());
+    let file_name = file_name.ok_or_else(|| format!("image {id} has no `file_name`"))?;
+    let path = file_names::find(folder, &file_name).unwrap_or_else(|| folder.join(&file_name));
+    let [width, height] = match (width, height) {
+        (Some(width), Some(height)) => [side(width, &file_name)?, side(height, &file_name)?],
+        _ => match decode::read_size(&path) {
+            Ok(size) => [size.width, size.height],
+            Err(error) => return Err(format!("image `{file_name}` has no `width` and `height`, and {error}")),
+        },
+    };
+    Ok(DetectionImage { id, path, file_name, width, height, objects: Vec::new(), annotated: None })
 }
 
 fn side(value: f64, name: &str) -> Result<u32, String> {
     let valid = value >= 1.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
-    valid.then_some(value as u32).ok_or_else(|| format!("image `{name}` has a width or height of {value}"))
+    valid.then_some(value as u32).ok_or_else(|| {
+        format!("image `{name}` has a width or height of {value}; write the pixels of its file, or leave both out")
+    })
 }
 
 /// The object as the file has it; `None` without a box.
@@ -364,7 +268,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let annotations = folder.path().join("instances.json");
         std::fs::write(&annotations, SMALL).expect("a file");
-        let (set, dropped) = read(&annotations, folder.path()).expect("a data set");
+        let CocoSurvey { dataset: set, dropped, .. } = survey(&annotations, folder.path()).expect("a data set");
         assert_eq!((set.images.len(), set.dropped), (2, 2));
         let left_out = |bbox| DroppedBox { image: "b.jpg".into(), category: "car".into(), bbox };
         assert_eq!(dropped, [left_out([5.0, 5.0, 0.0, 2.0]), left_out([25.0, 5.0, 4.0, 2.0])]);
@@ -394,7 +298,12 @@ mod tests {
         }
         for id in ["1.5", "-1", "\"nine\"", "null"] {
             let error = error_of(&SMALL.replace("\"image_id\": 9", &format!("\"image_id\": {id}")), &[]);
-            assert!(error.contains("expected a whole number"), "{error}");
+            assert!(
+                error.contains("annotation 1 of image ") || error.contains("annotation 1: "),
+                "the annotation is named: {error}"
+            );
+            assert!(error.contains("`image_id`: ") && error.contains("expected a whole number"), "{error}");
+            assert!(error.contains("3 more faults"), "{error}");
         }
     }
 
@@ -426,7 +335,7 @@ mod tests {
     fn malformed_json_names_the_file_and_the_position() {
         for text in ["{\n  \"images\": [}", "[]", "{\"images\": []}", ""] {
             let error = error_of(text, &[]);
-            assert!(error.contains("instances_test.json") && error.contains("line "), "{error}");
+            assert!(error.contains("instances_test.json") && error.contains("expected COCO instances"), "{error}");
         }
         let missing = load(Path::new("no/such.json"), Path::new("no")).expect_err("no file").to_string();
         assert!(missing.contains("no/such.json"), "{missing}");
@@ -445,5 +354,52 @@ mod tests {
             let error = error_of(&text, &["a.jpg", "b.jpg"]);
             assert!(error.contains(reason), "{error} should say {reason}");
         }
+    }
+
+    #[test]
+    fn a_survey_lists_every_fault_and_keeps_the_rest() {
+        let text = SMALL
+            .replace("\"id\": 1, \"image_id\": 9", "\"id\": 1, \"image_id\": 77")
+            .replace("\"id\": 2, \"image_id\": 9, \"category_id\": 3", "\"id\": 2, \"image_id\": 9")
+            .replace("[5, 5, 0, 2]", "[5, 5, NaN, 2]")
+            .replace("\"id\": 4, \"file_name\": \"a.jpg\"", "\"id\": 4, \"file_name\": null");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let annotations = folder.path().join("instances.json");
+        std::fs::write(&annotations, &text).expect("a file");
+        let CocoSurvey { dataset, dropped, faults } = survey(&annotations, folder.path()).expect("a data set");
+        assert_eq!((dataset.images.len(), dataset.images[0].objects.len(), dropped.len()), (1, 0, 2));
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert_eq!(faults[0], "annotation 2 of image 9: missing field `category_id`");
+        assert_eq!(faults[1], "image 4 has no `file_name`");
+        assert!(faults[2].starts_with("1 annotations belong to image 77"), "{faults:?}");
+        let error = load(&annotations, folder.path()).expect_err("faults").to_string();
+        assert!(error.contains("annotation 2 of image 9") && error.contains("2 more faults"), "{error}");
+    }
+
+    #[test]
+    fn windows_separators_find_the_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(folder.path().join("sub")).expect("a folder");
+        std::fs::write(folder.path().join("sub/b.jpg"), b"").expect("a file");
+        std::fs::write(folder.path().join("a.jpg"), b"").expect("a file");
+        let annotations = folder.path().join("instances.json");
+        std::fs::write(&annotations, SMALL.replace("b.jpg", "sub\\\\b.jpg")).expect("a file");
+        let set = load(&annotations, folder.path()).expect("a data set");
+        assert_eq!(set.images[0].path, folder.path().join("sub/b.jpg"));
+        assert_eq!(set.images[0].file_name, "sub\\b.jpg", "the name stays as the file has it");
+    }
+
+    #[test]
+    fn sizes_that_the_annotations_leave_out_are_read_from_the_images() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let annotations = folder.path().join("instances.json");
+        let text = SMALL.replace("\"width\": 20, \"height\": 10, ", "").replace("b.jpg", "b.png");
+        std::fs::write(&annotations, text).expect("a file");
+        std::fs::write(folder.path().join("a.jpg"), b"").expect("a file");
+        let error = load(&annotations, folder.path()).expect_err("no image").to_string();
+        assert!(error.contains("`b.png` has no `width` and `height`"), "{error}");
+        image::RgbImage::new(21, 11).save(folder.path().join("b.png")).expect("an image");
+        let set = load(&annotations, folder.path()).expect("a data set");
+        assert_eq!((set.images[0].width, set.images[0].height), (21, 11));
     }
 }

@@ -3,10 +3,12 @@
 pub mod batch;
 pub mod coco;
 pub mod dataset;
+pub(crate) mod file_names;
 pub mod loader;
 pub mod mapper;
 pub mod source;
 pub mod survey;
+pub(crate) mod text;
 pub mod union;
 pub mod voc;
 

@@ -13,20 +13,21 @@ pub struct Survey {
     pub dataset: DetectionDataset,
     /// Boxes that are not in it, for having no area inside their image.
     pub dropped: Vec<DroppedBox>,
-    /// Annotations that are missing or cannot be read (VOC, a file an image).
+    /// Annotations that are missing, cannot be read or contradict each other.
     pub problems: Vec<DataError>,
 }
 
 /// Reads annotations and goes on where [`DataSource::load`] would stop.
 ///
 /// # Errors
-/// When nothing can be said about the data: a COCO file that cannot be read or contradicts itself, a layout or split that
-/// is not there.
+/// When nothing can be said about the data: a COCO file that is not JSON of instances, a layout or split that is not
+/// there.
 pub fn survey(source: &DataSource) -> Result<Survey, DataError> {
     match source {
         DataSource::Coco { annotations, images } => {
-            let (dataset, dropped) = coco::read(annotations, images)?;
-            Ok(Survey { dataset, dropped, problems: Vec::new() })
+            let coco::CocoSurvey { dataset, dropped, faults } = coco::survey(annotations, images)?;
+            let problems = faults.into_iter().map(|fault| DataError::invalid(annotations, fault)).collect();
+            Ok(Survey { dataset, dropped, problems })
         }
         DataSource::Voc { root, split } => {
             let (dataset, dropped, problems) = voc::survey(root, split)?;

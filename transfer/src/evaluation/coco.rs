@@ -171,9 +171,9 @@ fn from_records(path: &Path, records: coco::Instances) -> Dataset {
     }
     let images = records.images.into_iter().map(|image| Image {
         id: image.id,
-        file_name: image.file_name,
-        width: image.width as u32,
-        height: image.height as u32,
+        file_name: image.file_name.unwrap_or_default(),
+        width: image.width.unwrap_or_default() as u32,
+        height: image.height.unwrap_or_default() as u32,
         ..Default::default()
     });
     let categories = records.categories.into_iter().map(|category| Category {

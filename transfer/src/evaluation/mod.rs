@@ -83,16 +83,6 @@ pub enum EvaluationError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file that is not the JSON it should be.
-    #[error("`{path}` is not the JSON expected here ({expected}): {source}")]
-    Json {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the file should hold.
-        expected: &'static str,
-        /// What the system said.
-        source: serde_json::Error,
-    },
     #[error(
         "detections name image {0}, which the ground truth does not have; evaluate them on their own data set"
     )]
@@ -179,10 +169,6 @@ impl EvaluationError {
     /// What hotcoco says: its own type stays out of the public surface.
     fn engine(source: hotcoco::Error) -> Self {
         Self::Engine(Box::new(source))
-    }
-
-    pub(crate) fn json(path: &Path, expected: &'static str, source: serde_json::Error) -> Self {
-        Self::Json { path: path.to_path_buf(), expected, source }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use crate::data::{DetectionDataset, coco};
+use crate::data::{DetectionDataset, coco, file_names, text};
+use scrl_core::data::DataError;
 use scrl_core::engine::atomic;
 use scrl_core::structures::BoxXyxy;
 use serde::{Deserialize, Serialize};
@@ -103,9 +104,31 @@ fn detection(row: &CocoResult, class: usize) -> Detection {
 }
 
 pub(super) fn read_rows(path: &Path) -> Result<Vec<CocoResult>, EvaluationError> {
-    let text = std::fs::read(path).map_err(|e| EvaluationError::io(path, e))?;
-    serde_json::from_slice(coco::without_mark(&text))
-        .map_err(|e| EvaluationError::json(path, "a list of COCO results", e))
+    let text = text::read(path)?;
+    match serde_json::from_str(&text) {
+        Ok(rows) => Ok(rows),
+        Err(_) => one_by_one(&text).map_err(|reason| DataError::invalid(path, reason).into()),
+    }
+}
+
+/// The slow way through a file with a fault, which names it.
+fn one_by_one(text: &str) -> Result<Vec<CocoResult>, String> {
+    const EXPECTED: &str =
+        "expected COCO results: a list of objects with `image_id`, `category_id`, `bbox` and `score`";
+    let list = match text::parse_json(text).map_err(|reason| format!("{reason}; {EXPECTED}"))? {
+        serde_json::Value::Array(list) => list,
+        _ => return Err(format!("it is not a list; {EXPECTED}")),
+    };
+    let mut faults = Vec::new();
+    let rows = text::elements(list, "result", &mut faults);
+    match faults.as_slice() {
+        [] => Ok(rows),
+        [first, others @ ..] => {
+            let nan = if first.contains("null") { " (JSON has no NaN and no infinity; they are read as null)" } else { "" };
+            let more = if others.is_empty() { String::new() } else { format!("; and {} more", others.len()) };
+            Err(format!("{first}{nan}{more}; {EXPECTED}"))
+        }
+    }
 }
 
 /// Gives rows that name their image that image's id, whatever number they carry: programs that know only image files number
@@ -119,9 +142,8 @@ pub(super) fn match_by_name(
     path: &Path,
     ground_truth: &Path,
 ) -> Result<(), EvaluationError> {
-    let slashed = |name: &str| name.replace('\\', "/");
-    let last = |name: &str| slashed(name).rsplit('/').next().unwrap_or_default().to_string();
-    let whole: HashMap<String, u64> = images.iter().map(|(id, name)| (slashed(name), *id)).collect();
+    let last = |name: &str| file_names::key(name).rsplit('/').next().unwrap_or_default().to_string();
+    let whole: HashMap<String, u64> = images.iter().map(|(id, name)| (file_names::key(name), *id)).collect();
     let mut by_last: HashMap<String, Option<u64>> = HashMap::new();
     for (id, name) in images {
         by_last.entry(last(name)).and_modify(|found| *found = None).or_insert(Some(*id));
@@ -131,7 +153,7 @@ pub(super) fn match_by_name(
     for (index, row) in rows.iter_mut().enumerate() {
         let Some(name) = &row.file_name else { continue };
         let found =
-            whole.get(&slashed(name)).copied().or_else(|| by_last.get(&last(name)).copied().flatten());
+            whole.get(&file_names::key(name)).copied().or_else(|| by_last.get(&last(name)).copied().flatten());
         match found {
             Some(id) => {
                 renumbered += usize::from(id != row.image_id);
@@ -210,5 +232,20 @@ mod tests {
         let read = &back[0].detections[0];
         assert_eq!((read.class, read.score), (1, 0.7));
         assert_eq!(read.bbox, BoxXyxy::new(0.1, 7.3, 101.7, 33.33));
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_read_is_named_with_its_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.json");
+        let error = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_rows(&path).unwrap_err().to_string()
+        };
+        let row = |score: &str| format!(r#"{{"image_id": 4, "category_id": 1, "bbox": [0, 0, 1, 1], "score": {score}}}"#);
+        let two = error(&format!("[{}, {}]", row("0.5"), row("NaN")));
+        assert!(two.contains("result number 2 of image 4: `score`: ") && two.contains("NaN"), "{two}");
+        assert!(error(&row("1")).contains("it is not a list"));
+        assert!(error("[{").contains("expected COCO results"));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::data::{AnnotatedObject, DetectionObject};
+use crate::data::{AnnotatedObject, DetectionObject, text};
 use scrl_core::data::error::DataError;
 use scrl_core::structures::BoxXyxy;
+use encoding_rs::Encoding;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -74,15 +75,26 @@ fn side<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     whole.then_some(value as u32).ok_or_else(|| D::Error::custom(format!("a side of {value} pixels")))
 }
 
+/// The encoding that an XML declaration names, as in `<?xml version="1.0" encoding="gb2312"?>`.
+fn declared_encoding(bytes: &[u8]) -> Option<&'static Encoding> {
+    let declaration = bytes.strip_prefix(b"<?xml")?;
+    let declaration = &declaration[..declaration.windows(2).position(|pair| pair == b"?>")?];
+    let (_, value) = std::str::from_utf8(declaration).ok()?.split_once("encoding")?;
+    let value = value.trim_start().strip_prefix('=')?.trim_start();
+    let quote = value.chars().next().filter(|c| "\"'".contains(*c))?;
+    Encoding::for_label(value[1..].split(quote).next()?.as_bytes())
+}
+
 impl Annotation {
     /// Reads a file.
     ///
     /// # Errors
     /// When the file cannot be read or is no annotation.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        let text = std::fs::read_to_string(path).map_err(|e| DataError::read(path, e))?;
-        quick_xml::de::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|e| DataError::invalid(path, format!("it is not a VOC annotation: {e}")))
+        let bytes = std::fs::read(path).map_err(|e| DataError::read(path, e))?;
+        let invalid = |reason: String| DataError::invalid(path, format!("it is not a VOC annotation: {reason}"));
+        let text = text::decode(&bytes, declared_encoding(&bytes)).map_err(invalid)?;
+        quick_xml::de::from_str(&text).map_err(|e| invalid(e.to_string()))
     }
 
     /// The objects in the order of the file.

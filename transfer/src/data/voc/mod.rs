@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::{Category, DetectionDataset, DetectionImage, DroppedBox};
+use crate::data::{Category, DetectionDataset, DetectionImage, DroppedBox, file_names, text};
 use rayon::prelude::*;
 use scrl_core::data::error::DataError;
 use scrl_core::data::image_folder::EXTENSIONS;
@@ -188,9 +188,9 @@ impl VocImage {
     fn image_path(&self) -> Option<PathBuf> {
         let folder = self.folder.join("JPEGImages");
         let endings = EXTENSIONS.into_iter().flat_map(|ending| [ending.to_string(), ending.to_uppercase()]);
-        let candidates = endings.map(|ending| folder.join(format!("{}.{ending}", self.name)));
-        let named = self.annotation.as_ref().and_then(Annotation::file_name).map(|file| folder.join(file));
-        candidates.chain(named).find(|path| path.is_file())
+        let candidates = endings.map(|ending| format!("{}.{ending}", self.name));
+        let named = self.annotation.as_ref().and_then(Annotation::file_name).map(str::to_string);
+        candidates.chain(named).find_map(|name| file_names::find(&folder, &name))
     }
 
     fn to_detection(&self, id: u64, path: PathBuf, classes: &[String]) -> Result<DetectionImage, DataError> {
@@ -276,9 +276,8 @@ fn split_lists(year: &Path) -> Result<BTreeMap<String, Vec<String>>, DataError> 
         let Some(stem) = path.file_stem().filter(|_| path.extension().is_some_and(|e| e == "txt")) else {
             continue;
         };
-        let text = std::fs::read_to_string(&path).map_err(|e| DataError::read(&path, e))?;
         let stem = stem.to_string_lossy().into_owned();
-        lists.insert(stem, image_names(text.trim_start_matches('\u{feff}')));
+        lists.insert(stem, image_names(&text::read(&path)?));
     }
     Ok(lists)
 }
@@ -304,7 +303,8 @@ fn read_all(year: &Path, names: &BTreeSet<&String>) -> Vec<(String, Result<Annot
 }
 
 fn annotation_path(year: &Path, name: &str) -> PathBuf {
-    year.join("Annotations").join(format!("{name}.xml"))
+    let (folder, file) = (year.join("Annotations"), format!("{name}.xml"));
+    file_names::find(&folder, &file).unwrap_or_else(|| folder.join(file))
 }
 
 fn classes(annotations: &Annotations) -> Vec<String> {

@@ -185,3 +185,26 @@ fn numbers_may_have_fractions_and_blanks_around_them() {
         assert!(error.contains("a.xml"), "{error}");
     }
 }
+
+#[test]
+fn annotations_are_read_in_the_encoding_that_they_declare() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "a", &[object("cat", "", ["1", "2", "30", "30"])], true);
+    list(root, "train", "a\n");
+    let path = annotation_path(root, "a");
+    let xml = std::fs::read_to_string(&path).unwrap();
+    // 猫 and ñ in these encodings.
+    for (encoding, bytes, expected) in
+        [("gb2312", &b"\xc3\xa8"[..], "猫"), ("ISO-8859-1", b"\xf1", "ñ"), ("utf-8", "猫".as_bytes(), "猫")]
+    {
+        let (before, after) = xml.split_once("cat").unwrap();
+        let declaration = format!("<?xml version='1.0' encoding=\"{encoding}\"?>\n");
+        let text = [declaration.as_bytes(), before.as_bytes(), bytes, after.as_bytes()].concat();
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(load(root, "train").unwrap().categories[0].name, expected);
+    }
+    std::fs::write(&path, [xml.as_bytes(), b"\xf1"].concat()).unwrap();
+    let error = load(root, "train").unwrap_err().to_string();
+    assert!(error.contains("a.xml") && error.contains("not UTF-8"), "{error}");
+}
