@@ -85,6 +85,9 @@ pub struct RunArgs {
     /// Continue from the last checkpoint of the run.
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// With --resume: go on although the configuration asks for a longer run than the one that was started.
+    #[arg(long, requires = "resume")]
+    pub prolong: bool,
     /// Delete the content of the run directory and start again.
     #[arg(long)]
     pub overwrite: bool,

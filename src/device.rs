@@ -2,17 +2,23 @@
 
 use anyhow::{Result, bail};
 use burn::tensor::Device;
+use scrl_core::config::SettingError;
 
 /// Parses `cpu`, `cuda`, `cuda:N` or `wgpu`.
 pub fn parse(name: &str) -> Result<Device> {
+    let unknown = |expected: &str| SettingError {
+        key: "--device".into(),
+        value: name.into(),
+        expected: expected.into(),
+    };
     match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu", "0") => cpu(),
         ("cuda", index) => match index.parse() {
             Ok(index) => cuda(index),
-            Err(_) => bail!("`{name}` is not a device; expected cuda:N with a number, for example cuda:0"),
+            Err(_) => Err(unknown("cuda:N with a number, for example cuda:0").into()),
         },
         ("wgpu", "0") => wgpu(),
-        _ => bail!("`{name}` is not a device; expected cpu, cuda:N or wgpu"),
+        _ => Err(unknown("cpu, cuda:N or wgpu").into()),
     }
 }
 

@@ -3,7 +3,9 @@
 //!
 //! The caller's types carry `#[serde(deny_unknown_fields)]`; without it a misspelt key is ignored.
 
+mod changes;
 mod explain;
+mod setting;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use explain::{Origin, explain, place_in_file};
+
+pub use changes::{Change, ChangedSettings, changes};
+pub use setting::{SettingError, at_least_one, not_negative, positive, range, require, share};
 
 /// Why a configuration could not be loaded.
 ///

@@ -38,6 +38,7 @@ impl Case {
             image_size: 64,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+            init: None,
             config_hash: "0123abcd".to_string(),
         };
         Self { config, model: random_model(&config), metadata, folder: tempfile::tempdir().unwrap() }

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use scrl_core::config::{SettingError, not_negative, range, require, share};
 use scrl_core::random::{Rng, RngExt};
 use scrl_core::structures::{Rect, Size};
 use scrl_core::transforms::blur::{gaussian_blur, resized_blur};
@@ -89,6 +90,31 @@ pub struct View {
 }
 
 impl AugmentConfig {
+    pub(crate) fn validate(&self) -> Result<(), SettingError> {
+        let stride = "32 to 8192 pixels; 32 is the backbone's stride";
+        require((32..=8192).contains(&self.view_size), "view_size", self.view_size, stride)?;
+        range("crop_scale", self.crop_scale)?;
+        let (low, high) = self.crop_scale;
+        require(high <= 1.0, "crop_scale", format!("[{low}, {high}]"), "shares of the area, at most 1")?;
+        range("crop_ratio", self.crop_ratio)?;
+        range("blur_sigma", self.blur_sigma)?;
+        let (brightness, contrast, saturation, hue) = self.color_jitter;
+        for strength in [brightness, contrast, saturation, hue] {
+            not_negative("color_jitter", f64::from(strength))?;
+        }
+        require(hue <= 0.5, "color_jitter", format!("{hue} for hue"), "at most 0.5, half a turn")?;
+        let probabilities = [
+            ("flip", self.flip),
+            ("color_jitter_probability", self.color_jitter_probability),
+            ("grayscale", self.grayscale),
+            ("blur", self.blur.0),
+            ("blur", self.blur.1),
+            ("solarize", self.solarize.0),
+            ("solarize", self.solarize.1),
+        ];
+        probabilities.into_iter().try_for_each(|(key, value)| share(key, f64::from(value)))
+    }
+
     /// Both views of an image file.
     ///
     /// # Errors

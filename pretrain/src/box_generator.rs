@@ -4,6 +4,7 @@
 //! that has whole pixels. Pure host code over two [`ViewGeometry`] values. "Less zoomed" is the view with fewer view pixels per source
 //! pixel; there a region is smallest, so the minimum size is measured in its pixels, per axis.
 
+use scrl_core::config::{SettingError, at_least_one, positive, require, share};
 use scrl_core::random::{Rng, RngExt};
 use scrl_core::structures::BoxXyxy;
 use scrl_core::transforms::geometry::ViewGeometry;
@@ -50,6 +51,18 @@ pub struct MatchedBox {
 }
 
 impl BoxConfig {
+    /// Refuses settings that leave no box in views of this side.
+    pub(crate) fn validate(&self, view_size: u32) -> Result<(), SettingError> {
+        at_least_one("count", self.count)?;
+        positive("min_size", f64::from(self.min_size))?;
+        let fits = self.min_size < view_size as f32;
+        require(fits, "min_size", self.min_size, "smaller than augment.view_size, or no box fits")?;
+        share("iou_threshold", f64::from(self.iou_threshold))?;
+        let kept = (0.0..0.5).contains(&self.jitter);
+        require(kept, "jitter", self.jitter, "from 0 to below 0.5, or a box may vanish")?;
+        at_least_one("max_tries", self.max_tries)
+    }
+
     /// Boxes that both views contain; none when the views' common region is too small.
     pub fn generate(&self, views: [&ViewGeometry; 2], rng: &mut Rng) -> Vec<MatchedBox> {
         self.generate_counting(views, rng).0

@@ -1,5 +1,8 @@
 //! The settings of a pretraining run, as read from TOML; the defaults are SCRL's 200-epoch recipe.
 
+use std::path::PathBuf;
+
+use scrl_core::config::{SettingError, at_least_one, positive, require, share};
 use scrl_core::models::{Level, ResNetConfig};
 use scrl_core::solver::{Compat, Optimizer, OptimizerConfig};
 use serde::{Deserialize, Serialize};
@@ -63,6 +66,9 @@ pub struct PretrainConfig {
     /// `fixed`, or `official` for the numbers of the published code: see `docs/parity.md`.
     #[serde(default, skip_serializing_if = "Compat::is_fixed")]
     pub compat: Compat,
+    /// The weights that the backbone started from; a run writes down what `--init` gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// The ResNet.
     pub model: ResNetConfig,
     /// How images are read.
@@ -149,6 +155,22 @@ pub struct ScheduleConfig {
     pub accumulate: usize,
 }
 
+impl ScheduleConfig {
+    fn validate(&self) -> Result<(), SettingError> {
+        let Self { epochs, batch_size, base_lr, warmup_epochs, accumulate } = *self;
+        at_least_one("epochs", epochs)?;
+        positive("base_lr", base_lr)?;
+        let expected = "at least 2 images, which batch normalisation needs";
+        require(batch_size >= 2, "batch_size", batch_size, expected)?;
+        let divides =
+            accumulate >= 1 && batch_size.is_multiple_of(accumulate) && batch_size / accumulate >= 2;
+        let expected = "a divisor of schedule.batch_size that leaves micro-batches of at least 2 images";
+        require(divides, "accumulate", accumulate, expected)?;
+        let within = (0.0..=epochs as f64).contains(&warmup_epochs);
+        require(within, "warmup_epochs", warmup_epochs, "between 0 and schedule.epochs")
+    }
+}
+
 fn one() -> usize {
     1
 }
@@ -205,6 +227,15 @@ impl Default for DenseClConfig {
 }
 
 impl DenseClConfig {
+    fn validate(&self) -> Result<(), SettingError> {
+        let Self { queue, temperature, dense_weight } = *self;
+        // Checkpoints hold the place in the queue as a 32-bit float.
+        let expected = "between 1 and 16777216; a few times the batch at least makes sense";
+        require((1..=1 << 24).contains(&queue), "queue", queue, expected)?;
+        positive("temperature", temperature)?;
+        share("dense_weight", dense_weight)
+    }
+
     /// Absent from saved configurations at its defaults, so that runs of before keep their hash.
     fn is_default(&self) -> bool {
         *self == Self::default()
@@ -250,78 +281,23 @@ impl PretrainConfig {
     /// # Errors
     /// Names the first setting that cannot work, its value and what it should be.
     pub fn validate(self) -> Result<Self, PretrainError> {
-        let positive = |key, value: f64| check(key, value, value > 0.0, "must be above zero");
-        positive("schedule.epochs", self.schedule.epochs as f64)?;
-        positive("schedule.base_lr", self.schedule.base_lr)?;
-        check(
-            "schedule.batch_size",
-            self.schedule.batch_size,
-            self.schedule.batch_size >= 2,
-            "batch normalisation needs at least 2 images a batch",
-        )?;
-        let ScheduleConfig { batch_size, accumulate, .. } = self.schedule;
-        check(
-            "schedule.accumulate",
-            accumulate,
-            accumulate >= 1 && batch_size.is_multiple_of(accumulate) && batch_size / accumulate >= 2,
-            "must divide schedule.batch_size into micro-batches of at least 2 images",
-        )?;
-        check(
-            "schedule.warmup_epochs",
-            self.schedule.warmup_epochs,
-            (0.0..=self.schedule.epochs as f64).contains(&self.schedule.warmup_epochs),
-            "must lie between 0 and schedule.epochs",
-        )?;
-        check("ema.base", self.ema.base, (0.0..=1.0).contains(&self.ema.base), "must lie in 0..=1")?;
-        check(
-            "augment.view_size",
-            self.augment.view_size,
-            self.augment.view_size >= 32,
-            "must be at least the backbone's stride of 32 pixels",
-        )?;
-        let (low, high) = self.augment.blur_sigma;
-        check(
-            "augment.blur_sigma",
-            format!("[{low}, {high}]"),
-            low > 0.0 && low <= high && high.is_finite(),
-            "must be a range of pixels above zero, the lower end first",
-        )?;
-        check("boxes.count", self.boxes.count, self.boxes.count >= 1, "must be at least 1")?;
-        positive("boxes.min_size", self.boxes.min_size as f64)?;
-        check(
-            "boxes.min_size",
-            self.boxes.min_size,
-            self.boxes.min_size < self.augment.view_size as f32,
-            "must be smaller than augment.view_size, or no box fits",
-        )?;
-        check(
-            "boxes.jitter",
-            self.boxes.jitter,
-            (0.0..0.5).contains(&self.boxes.jitter),
-            "must lie in 0..0.5, or a box may vanish",
-        )?;
-        check("boxes.max_tries", self.boxes.max_tries, self.boxes.max_tries >= 1, "must be at least 1")?;
-        positive("heads.hidden", self.heads.hidden as f64)?;
-        positive("heads.output", self.heads.output as f64)?;
-        positive("log.interval", self.log.interval as f64)?;
+        self.schedule.validate().map_err(|error| error.inside("schedule"))?;
+        share("ema.base", self.ema.base)?;
+        self.augment.validate().map_err(|error| error.inside("augment"))?;
+        self.boxes.validate(self.augment.view_size).map_err(|error| error.inside("boxes"))?;
+        self.optimizer.validate().map_err(|error| error.inside("optimizer"))?;
+        self.densecl.validate().map_err(|error| error.inside("densecl"))?;
+        at_least_one("heads.hidden", self.heads.hidden)?;
+        at_least_one("heads.output", self.heads.output)?;
+        at_least_one("log.interval", self.log.interval)?;
         positive("model.width", self.model.width)?;
-        let DenseClConfig { queue, temperature, dense_weight } = self.densecl;
-        // Checkpoints hold the place in the queue as a 32-bit float.
-        check(
-            "densecl.queue",
-            queue,
-            (1..=1 << 24).contains(&queue),
-            "must lie between 1 and 16777216; a few times the batch at least makes sense",
-        )?;
-        positive("densecl.temperature", temperature)?;
-        check(
-            "densecl.dense_weight",
-            dense_weight,
-            (0.0..=1.0).contains(&dense_weight),
-            "must lie in 0..=1",
-        )?;
         let smoothing = self.supervised.label_smoothing;
-        check("supervised.label_smoothing", smoothing, (0.0..1.0).contains(&smoothing), "must lie in 0..1")?;
+        require(
+            (0.0..1.0).contains(&smoothing),
+            "supervised.label_smoothing",
+            smoothing,
+            "from 0 to below 1",
+        )?;
         Ok(self)
     }
 
@@ -329,8 +305,12 @@ impl PretrainConfig {
     ///
     /// How often a run reports, and how many threads read images, does not change it.
     pub fn result_hash(&self) -> String {
-        let relevant = Self { log: LogConfig::default(), data: DataConfig::default(), ..self.clone() };
-        scrl_core::config::hash(&relevant)
+        scrl_core::config::hash(&self.of_the_result())
+    }
+
+    /// The settings in which a run that goes on may not differ from its checkpoint.
+    pub(crate) fn of_the_result(&self) -> Self {
+        Self { init: None, log: LogConfig::default(), data: DataConfig::default(), ..self.clone() }
     }
 
     /// Learning rate after scaling by the batch size.
@@ -349,18 +329,6 @@ impl PretrainConfig {
     /// The optimiser at its start.
     pub fn new_optimizer(&self) -> Optimizer {
         Optimizer::new(self.optimizer.clone()).with_compat(self.compat)
-    }
-}
-
-fn check(
-    key: &'static str,
-    value: impl std::fmt::Display,
-    valid: bool,
-    reason: &str,
-) -> Result<(), PretrainError> {
-    match valid {
-        true => Ok(()),
-        false => Err(PretrainError::Config { key, value: value.to_string(), reason: reason.to_string() }),
     }
 }
 
@@ -393,6 +361,44 @@ mod tests {
         for sigma in ["[0.0, 2.0]", "[2.0, 0.1]", "[0.1, inf]"] {
             let error = config(&format!("[augment]\nblur_sigma = {sigma}")).unwrap_err().to_string();
             assert!(error.contains("augment.blur_sigma"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_setting_that_would_fail_later_is_refused_with_its_path() {
+        let cases = [
+            ("warmup_epochs = nan", "schedule.warmup_epochs"),
+            ("[augment]\nview_size = 16", "augment.view_size"),
+            ("[augment]\ncrop_scale = [0.0, 1.0]", "augment.crop_scale"),
+            ("[augment]\ncrop_scale = [0.9, 0.2]", "augment.crop_scale"),
+            ("[augment]\ncrop_scale = [0.2, 1.5]", "augment.crop_scale"),
+            ("[augment]\ncrop_ratio = [1.5, 0.5]", "augment.crop_ratio"),
+            ("[augment]\ncrop_ratio = [-1.0, 0.5]", "augment.crop_ratio"),
+            ("[augment]\nflip = 1.5", "augment.flip"),
+            ("[augment]\ngrayscale = -0.1", "augment.grayscale"),
+            ("[augment]\ncolor_jitter_probability = nan", "augment.color_jitter_probability"),
+            ("[augment]\nblur = [0.0, 2.0]", "augment.blur"),
+            ("[augment]\nsolarize = [2.0, 0.0]", "augment.solarize"),
+            ("[augment]\ncolor_jitter = [-0.1, 0.0, 0.0, 0.0]", "augment.color_jitter"),
+            ("[augment]\ncolor_jitter = [0.1, 0.0, 0.0, 0.6]", "augment.color_jitter"),
+            ("[boxes]\nmin_size = 500.0", "boxes.min_size"),
+            ("[boxes]\niou_threshold = nan", "boxes.iou_threshold"),
+            ("[boxes]\njitter = 0.5", "boxes.jitter"),
+            ("[optimizer]\nmomentum = 1.0", "optimizer.momentum"),
+            ("[optimizer]\nmomentum = 0.0\nnesterov = true", "optimizer.nesterov"),
+            ("[optimizer]\nweight_decay = -1e-4", "optimizer.weight_decay"),
+            ("[optimizer]\ntrust = 0.0", "optimizer.trust"),
+            ("[optimizer]\neps = inf", "optimizer.eps"),
+            ("[ema]\nbase = 1.1", "ema.base"),
+            ("[heads]\nhidden = 0", "heads.hidden"),
+            ("[log]\ninterval = 0", "log.interval"),
+        ];
+        for (text, key) in cases {
+            let error = config(text).expect_err(text);
+            assert!(
+                matches!(&error, PretrainError::Setting(setting) if setting.key == key),
+                "{text}: {error}"
+            );
         }
     }
 

@@ -2,22 +2,22 @@
 
 use std::path::PathBuf;
 
-use scrl_core::{checkpoint::CheckpointError, data::DataError, engine::RunError};
+use scrl_core::checkpoint::CheckpointError;
+use scrl_core::config::{ChangedSettings, SettingError};
+use scrl_core::data::DataError;
+use scrl_core::engine::RunError;
 
 /// Errors of pretraining; each names the thing and the fix.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PretrainError {
     /// A setting that cannot work.
-    #[error("invalid setting `{key}` = {value}: {reason}")]
-    Config {
-        /// The setting.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What it should be.
-        reason: String,
-    },
+    #[error("{0}")]
+    Setting(
+        #[source]
+        #[from]
+        SettingError,
+    ),
     /// Images or folders that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -71,11 +71,17 @@ pub enum PretrainError {
         /// What differs.
         problem: String,
     },
+    /// A resume with other settings than the run was started with.
+    #[error("{0}")]
+    Changed(
+        #[source]
+        #[from]
+        ChangedSettings,
+    ),
+    /// A checkpoint that its own settings do not fit.
     #[error(
-        "the checkpoint belongs to another configuration: {difference}; resume with the settings of the run's \
-         config.toml or start a new run"
+        "the checkpoint does not fit this run: {difference}; resume with the run's config.toml, or start a new run"
     )]
-    /// A checkpoint of a run with other settings.
     OtherConfig {
         /// What differs.
         difference: String,

@@ -4,13 +4,15 @@ mod announce;
 mod batches;
 mod failure;
 mod health_check;
+mod resume;
 mod state;
 mod step_log;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use scrl_core::checkpoint::state::exists;
+use scrl_core::checkpoint::weights;
 use scrl_core::config;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Events, Monitor, RunDir, RunError, TrainEnd};
@@ -42,17 +44,19 @@ pub struct Pretraining<'a> {
     run: &'a RunDir,
     init: Option<&'a Path>,
     resume: bool,
+    prolong: bool,
 }
 
 impl<'a> Pretraining<'a> {
     /// Pretrains on the images of `data` in the run directory `run`, from random weights.
     pub fn new(settings: &'a PretrainConfig, data: &'a ImageFolder, run: &'a RunDir) -> Self {
-        Self { settings, data, held_out: None, run, init: None, resume: false }
+        let init = settings.init.as_deref();
+        Self { settings, data, held_out: None, run, init, resume: false, prolong: false }
     }
 
     /// Starts the backbone from a weight file or another run.
     pub fn init(self, weights: impl Into<Option<&'a Path>>) -> Self {
-        Self { init: weights.into(), ..self }
+        Self { init: weights.into().or(self.init), ..self }
     }
 
     /// Takes the signs of life from these images instead of the run's own. They do not change the result.
@@ -63,6 +67,11 @@ impl<'a> Pretraining<'a> {
     /// Continues from the run's last checkpoint if it has one.
     pub fn resume(self, resume: bool) -> Self {
         Self { resume, ..self }
+    }
+
+    /// Lets a run that is resumed have more epochs than it was started with. It then follows the longer schedule.
+    pub fn prolong(self, prolong: bool) -> Self {
+        Self { prolong, ..self }
     }
 
     /// Trains until the last epoch or an interrupt.
@@ -77,8 +86,6 @@ impl<'a> Pretraining<'a> {
         let schedule = Schedule::new(settings, batches.per_epoch);
         let last = run.checkpoints().join("last");
         let mut state = self.initial_state(&last, &device)?;
-        // Only now is it certain that these are the settings of the checkpoint.
-        run.write_config(&config::to_toml(settings))?;
         let mut events = Events::open(run, self.resume.then_some(state.cursor.step))?;
         let health = HealthCheck::new(settings, self.held_out.unwrap_or(self.data));
         announce(settings, &schedule, &state.cursor);
@@ -158,23 +165,41 @@ impl<'a> Pretraining<'a> {
 
     /// The run before its first step, or as its checkpoint left it.
     fn initial_state(&self, checkpoint: &Path, device: &Device) -> Result<TrainingState, PretrainError> {
-        let Self { settings, data, .. } = self;
-        let encoder = self.init.map(|path| load_encoder(path, settings, device)).transpose()?;
-        let state = TrainingState {
+        let Self { settings, data, run, .. } = self;
+        let list = data.list();
+        let goes_on = self.resume && exists(checkpoint);
+        // `--init` is not given again, so that a run that died before its first checkpoint knows it from its config alone.
+        let recorded = self.resume.then(|| recorded_init(run)).flatten();
+        let started_from = self.init.or(recorded.as_deref());
+        let init = started_from.filter(|_| !goes_on);
+        let encoder = init.map(|path| load_encoder(path, settings, device)).transpose()?;
+        let mut state = TrainingState {
             method: methods::init_for_run(settings, data.classes.len(), encoder, device),
             optimizer: settings.new_optimizer(),
             probe: OnlineProbe::for_run(settings, data, device),
             cursor: Cursor::start(settings, data.samples.len()),
         };
-        match (self.resume, exists(checkpoint)) {
-            (true, true) => state.restore(checkpoint, device),
-            (true, false) => {
-                forget_events(self.run)?;
-                Ok(state)
-            }
-            (false, _) => Ok(state),
+        if goes_on {
+            state = state.restore(checkpoint, device)?;
+            resume::check(&mut state.cursor, settings, &list, run, self.prolong)?;
+        } else if self.resume {
+            forget_events(run)?;
         }
+        if !goes_on {
+            state.cursor.init = init.map(weights::identify).transpose()?;
+        }
+        // Only now is it certain that these are the settings and the data of the checkpoint.
+        state.cursor.data_hash = Some(list.hash());
+        list.write(run)?;
+        let init = started_from.map(Path::to_path_buf);
+        run.write_config(&config::to_toml(&PretrainConfig { init, ..(*settings).clone() }))?;
+        Ok(state)
     }
+}
+
+/// What the run's configuration says that it started from.
+fn recorded_init(run: &RunDir) -> Option<PathBuf> {
+    config::load::<PretrainConfig>(&run.file("config.toml"), &[]).ok()?.init
 }
 
 /// Drops what a run logged that was killed before its first checkpoint: all of it comes again.

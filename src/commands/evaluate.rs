@@ -11,7 +11,7 @@ use scrl_transfer::data::voc;
 use scrl_transfer::evaluation::{
     evaluate_detections, evaluate_files, evaluate_voc_files, write_results, write_voc_files,
 };
-use scrl_transfer::inference::{EvaluateOptions, check_classes, detect_with};
+use scrl_transfer::inference::{EvaluateOptions, detect_with, match_classes};
 use scrl_transfer::{DataSource, TransferConfig};
 use serde_json::Value;
 
@@ -46,8 +46,7 @@ fn judge(ground_truth: &Path, split: Option<&str>, detections: &Path) -> Result<
 fn evaluate_detector(args: &EvaluateArgs, mut monitor: Monitor) -> Result<Ending> {
     let detector = detector::open(&args.detector, &args.device)?;
     let source = data_source(args)?;
-    let dataset = Arc::new(source.load()?);
-    check_classes(detector.categories(), &dataset.categories)?;
+    let dataset = Arc::new(match_classes(detector.categories(), source.load()?)?);
     let options = EvaluateOptions { batch_size: args.batch, ..Default::default() };
     let detect = |samples| detector.detect(samples);
     let found = detect_with(detect, &dataset, detector.preprocessing(), options, &mut monitor)?;

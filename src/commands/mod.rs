@@ -17,8 +17,7 @@ pub mod transfer;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use scrl_benchmark::BenchmarkError;
-use scrl_core::config::ConfigError;
+use scrl_core::config::{ChangedSettings, ConfigError, SettingError};
 use scrl_core::engine::{OpenMode, RunDir};
 
 use scrl_transfer::DetectionMetrics;
@@ -34,10 +33,10 @@ pub enum Ending {
 
 /// 2 for a wrong configuration, as for a wrong command line; 1 for any other failure.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let config = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(BenchmarkError::Config(_)))
+    let is_setting = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<ConfigError>() || cause.is::<SettingError>() || cause.is::<ChangedSettings>()
     };
-    if error.chain().any(config) { 2 } else { 1 }
+    if error.chain().any(is_setting) { 2 } else { 1 }
 }
 
 /// Opens the run directory and its log.

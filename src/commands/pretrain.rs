@@ -25,6 +25,7 @@ pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
         .held_out(held_out.as_ref())
         .init(args.init.as_deref())
         .resume(args.run.resume)
+        .prolong(args.run.prolong)
         .run(&device, &mut monitor)?;
     match outcome {
         TrainEnd::Finished => {

@@ -15,9 +15,10 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     if let Some(data) = &args.data {
         settings = settings.with_data_dir(data)?;
     }
+    settings.validate()?;
     let init = InitWeights::parse(&args.init)?;
     let run = open_run(&args.run)?;
-    let transfer = Transfer::new(&settings, &init, &run).resume(args.run.resume);
+    let transfer = Transfer::new(&settings, &init, &run).resume(args.run.resume).prolong(args.run.prolong);
     match transfer.run(&device, &mut monitor)? {
         TransferOutcome::Finished(report) => {
             super::print_metrics(&report.metrics);

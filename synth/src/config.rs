@@ -1,5 +1,6 @@
 //! What to render, checked.
 
+use scrl_core::config::{SettingError, require, share};
 use serde::{Deserialize, Serialize};
 
 /// How many scenes of which kind to render. The defaults make a data set that a slim ResNet-18 detector learns in
@@ -55,15 +56,12 @@ impl Default for SynthConfig {
 #[non_exhaustive]
 pub enum SynthError {
     /// A value of the configuration that cannot be used.
-    #[error("synth.{key} is {found}, expected {expected}")]
-    Config {
-        /// The setting.
-        key: &'static str,
-        /// Its value.
-        found: String,
-        /// What it should be.
-        expected: String,
-    },
+    #[error("{0}")]
+    Setting(
+        #[source]
+        #[from]
+        SettingError,
+    ),
 
     /// The output folder is in use.
     #[error("`{path}` is not empty; pass --overwrite to replace its scenes, or another --out")]
@@ -97,34 +95,25 @@ impl SynthConfig {
     ///
     /// # Errors
     /// The first key whose value cannot be used, with the values that can.
-    pub fn validate(&self) -> Result<(), SynthError> {
+    pub fn validate(&self) -> Result<(), SettingError> {
         for (key, side) in [("width", self.width), ("height", self.height)] {
             let expected = format!("16 to {MAX_IMAGE_SIDE} pixels");
-            check((16..=MAX_IMAGE_SIDE).contains(&side), key, side, expected)?;
+            require((16..=MAX_IMAGE_SIDE).contains(&side), key, side, expected)?;
         }
         let [least, most] = self.objects;
         let expected = format!("[least, most] with 1 ≤ least ≤ most ≤ {MAX_OBJECTS}");
         let ordered = 1 <= least && least <= most && most <= MAX_OBJECTS;
-        check(ordered, "objects", format!("[{least}, {most}]"), expected)?;
+        require(ordered, "objects", format!("[{least}, {most}]"), expected)?;
         let smallest = MIN_SIDE / f64::from(self.width.min(self.height));
         let expected = format!("{smallest:.3} (objects of {MIN_SIDE} pixels) or more");
         // A comparison with NaN is false, so NaN is refused as well.
-        check(self.min_scale >= smallest, "min_scale", self.min_scale, expected)?;
+        require(self.min_scale >= smallest, "min_scale", self.min_scale, expected)?;
         let expected = format!("min_scale ({}) to 1", self.min_scale);
-        check((self.min_scale..=1.0).contains(&self.max_scale), "max_scale", self.max_scale, expected)?;
-        check((0.0..=1.0).contains(&self.material), "material", self.material, "0 to 1".into())?;
+        require((self.min_scale..=1.0).contains(&self.max_scale), "max_scale", self.max_scale, expected)?;
+        share("material", self.material)?;
         let scenes = self.train + self.val + self.unlabelled + self.class_images;
-        check(scenes > 0, "train", 0, "at least one scene in train, val, unlabelled or class_images".into())
+        require(scenes > 0, "train", 0, "at least one scene in train, val, unlabelled or class_images")
     }
-}
-
-fn check(
-    holds: bool,
-    key: &'static str,
-    found: impl std::fmt::Display,
-    expected: String,
-) -> Result<(), SynthError> {
-    if holds { Ok(()) } else { Err(SynthError::Config { key, found: found.to_string(), expected }) }
 }
 
 #[cfg(test)]
@@ -143,16 +132,16 @@ mod tests {
             change(&mut config);
             config.validate().unwrap_err().to_string()
         };
-        assert!(refused(|c| c.width = 0).starts_with("synth.width is 0, expected 16 to 4096 pixels"));
-        assert!(refused(|c| c.height = 100_000).contains("synth.height"));
-        assert!(refused(|c| c.objects = [0, 3]).contains("synth.objects is [0, 3]"));
-        assert!(refused(|c| c.objects = [5, 3]).contains("synth.objects"));
-        assert!(refused(|c| c.objects = [1, 256]).contains("synth.objects"));
-        assert!(refused(|c| c.min_scale = 0.01).contains("synth.min_scale"));
-        assert!(refused(|c| c.min_scale = f64::NAN).contains("synth.min_scale"));
-        assert!(refused(|c| c.max_scale = 0.05).contains("synth.max_scale"));
-        assert!(refused(|c| c.max_scale = 1.5).contains("synth.max_scale"));
-        assert!(refused(|c| c.material = 1.1).contains("synth.material"));
+        assert!(refused(|c| c.width = 0).starts_with("setting `width` is 0, but must be 16 to 4096 pixels"));
+        assert!(refused(|c| c.height = 100_000).contains("`height`"));
+        assert!(refused(|c| c.objects = [0, 3]).contains("`objects` is [0, 3]"));
+        assert!(refused(|c| c.objects = [5, 3]).contains("`objects`"));
+        assert!(refused(|c| c.objects = [1, 256]).contains("`objects`"));
+        assert!(refused(|c| c.min_scale = 0.01).contains("`min_scale`"));
+        assert!(refused(|c| c.min_scale = f64::NAN).contains("`min_scale`"));
+        assert!(refused(|c| c.max_scale = 0.05).contains("`max_scale`"));
+        assert!(refused(|c| c.max_scale = 1.5).contains("`max_scale`"));
+        assert!(refused(|c| c.material = 1.1).contains("`material`"));
         assert!(
             refused(|c| (c.train, c.val, c.unlabelled, c.class_images) = (0, 0, 0, 0))
                 .contains("at least one")

@@ -14,6 +14,7 @@ mod predict;
 mod probe;
 mod real_data;
 mod replay;
+mod resume;
 mod retinanet;
 mod screens;
 mod support;

@@ -190,7 +190,7 @@ fn what_would_replace_or_mix_up_files_is_refused() {
     let onto_itself = refusal(&a, &[text(&a), "--overwrite"]);
     assert!(onto_itself.contains("is one of the images"), "{onto_itself}");
     let score = refusal(&tmp.path().join("other"), &[text(&a), "--score", "2"]);
-    assert!(score.contains("--score is 2, but must be between 0 and 1"), "{score}");
+    assert!(score.contains("`--score` is 2, but must be between 0 and 1"), "{score}");
     let weights = tmp.path().join("weights.safetensors");
     fs::write(&weights, b"no tensors").unwrap();
     let nowhere = tmp.path().join("nowhere");

@@ -130,8 +130,8 @@ fn a_run_starts_from_nothing_a_pretraining_a_file_and_a_detector_of_other_classe
 
     // Random layers are never frozen.
     for (set, named) in [
-        ("model.backbone.freeze_at=2", "model.backbone.freeze_at is 2"),
-        ("model.norm=\"frozen_batch_norm\"", "model.backbone.norm is"),
+        ("model.backbone.freeze_at=2", "`model.backbone.freeze_at` is 2"),
+        ("model.norm=\"frozen_batch_norm\"", "`model.backbone.norm` is"),
     ] {
         let out = tmp.path().join("frozen");
         let args = arguments(&recipe, &data, "random", &out);

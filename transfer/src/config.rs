@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use scrl_core::config;
+use scrl_core::config::{self, SettingError, at_least_one, not_negative, positive, require, share};
 use scrl_core::data::error::DataError;
 use scrl_core::solver::{OptimizerConfig, OptimizerKind, WarmupMultiStep};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataSource, Interpolation, Mapper, Preprocessing};
-use crate::detection::{DetectorConfig, FpnConfig, Norm};
+use crate::detection::{BackboneConfig, DetectorConfig, FpnConfig, Norm};
 use crate::error::TransferError;
 
 mod differences;
@@ -142,6 +142,19 @@ impl Milestone {
     }
 }
 
+impl SolverConfig {
+    fn validate(&self) -> Result<(), SettingError> {
+        positive("lr", self.lr)?;
+        require((0.0..1.0).contains(&self.momentum), "momentum", self.momentum, "from 0 to below 1")?;
+        not_negative("weight_decay", self.weight_decay)?;
+        share("warmup_factor", self.warmup_factor)?;
+        positive("gamma", self.gamma)?;
+        let expected = "iterations, or shares of the run between 0 and 1";
+        let valid = self.milestones.iter().all(valid);
+        require(valid, "milestones", format!("{:?}", self.milestones), expected)
+    }
+}
+
 impl Default for SolverConfig {
     fn default() -> Self {
         Self {
@@ -241,47 +254,27 @@ impl TransferConfig {
     /// # Errors
     /// Names the first such value and what is expected of it.
     pub fn validate(&self) -> Result<(), TransferError> {
-        let solver = &self.solver;
-        let positive = |value: f64| value > 0.0 && value.is_finite();
+        at_least_one("iterations", self.iterations)?;
+        at_least_one("batch_size", self.batch_size)?;
+        at_least_one("eval_batch_size", self.eval_batch_size)?;
+        at_least_one("log_every", self.log_every)?;
+        let some = self.fraction > 0.0 && self.fraction <= 1.0;
+        require(some, "fraction", self.fraction, "above 0 and at most 1")?;
+        share("flip", self.flip)?;
         let sizes = !self.min_sizes.is_empty() && self.min_sizes.iter().all(|&size| size > 0);
-        let ascending = self.schedule().milestones.is_sorted();
-        let checks = [
-            (self.iterations > 0, "iterations", self.iterations.to_string(), "at least 1"),
-            (self.batch_size > 0, "batch_size", self.batch_size.to_string(), "at least 1"),
-            (self.eval_batch_size > 0, "eval_batch_size", self.eval_batch_size.to_string(), "at least 1"),
-            (self.log_every > 0, "log_every", self.log_every.to_string(), "at least 1"),
-            (
-                positive(self.fraction) && self.fraction <= 1.0,
-                "fraction",
-                self.fraction.to_string(),
-                "above 0 and at most 1",
-            ),
-            ((0.0..=1.0).contains(&self.flip), "flip", self.flip.to_string(), "between 0 and 1"),
-            (sizes, "min_sizes", format!("{:?}", self.min_sizes), "one or more positive numbers"),
-            (self.max_size > 0, "max_size", self.max_size.to_string(), "positive"),
-            (self.test_min_size > 0, "test_min_size", self.test_min_size.to_string(), "positive"),
-            (self.test_max_size > 0, "test_max_size", self.test_max_size.to_string(), "positive"),
-            (self.std.iter().all(|&v| v > 0.0), "std", format!("{:?}", self.std), "positive"),
-            (positive(solver.lr), "solver.lr", solver.lr.to_string(), "positive and finite"),
-            (
-                (0.0..1.0).contains(&solver.momentum),
-                "solver.momentum",
-                solver.momentum.to_string(),
-                "from 0 to below 1",
-            ),
-            (solver.weight_decay >= 0.0, "solver.weight_decay", solver.weight_decay.to_string(), "0 or more"),
-            (
-                solver.milestones.iter().all(valid),
-                "solver.milestones",
-                format!("{:?}", solver.milestones),
-                "iterations, or shares of the run between 0 and 1",
-            ),
-            (ascending, "solver.milestones", format!("{:?}", self.schedule().milestones), "ascending"),
-        ];
-        if let Some((_, key, value, expected)) = checks.into_iter().find(|(valid, ..)| !valid) {
-            return Err(TransferError::Config { key, value, expected: expected.into() });
+        require(sizes, "min_sizes", format!("{:?}", self.min_sizes), "one or more positive numbers")?;
+        at_least_one("max_size", self.max_size)?;
+        at_least_one("test_min_size", self.test_min_size)?;
+        at_least_one("test_max_size", self.test_max_size)?;
+        let finite = self.mean.iter().all(|value| value.is_finite());
+        require(finite, "mean", format!("{:?}", self.mean), "three numbers")?;
+        for value in self.std {
+            positive("std", f64::from(value))?;
         }
-        Ok(self.model.validate()?)
+        self.solver.validate().map_err(|error| error.inside("solver"))?;
+        let milestones = self.schedule().milestones;
+        require(milestones.is_sorted(), "solver.milestones", format!("{milestones:?}"), "ascending")?;
+        Ok(self.model.validate().map_err(|error| error.inside("model"))?)
     }
 
     /// Refuses to freeze layers that hold random numbers.
@@ -290,23 +283,10 @@ impl TransferConfig {
     /// When the model is frozen in part.
     pub fn check_random_init(&self) -> Result<(), TransferError> {
         let expected = |value: &str| format!("{value} with --init random: random layers must not be frozen");
-        if self.model.backbone.freeze_at > 0 {
-            let value = self.model.backbone.freeze_at.to_string();
-            return Err(TransferError::Config {
-                key: "model.backbone.freeze_at",
-                value,
-                expected: expected("0"),
-            });
-        }
-        if self.model.backbone.norm == Norm::FrozenBatchNorm {
-            let value = "frozen_batch_norm".into();
-            return Err(TransferError::Config {
-                key: "model.backbone.norm",
-                value,
-                expected: expected("batch_norm"),
-            });
-        }
-        Ok(())
+        let BackboneConfig { freeze_at, norm, .. } = self.model.backbone;
+        require(freeze_at == 0, "model.backbone.freeze_at", freeze_at, expected("0"))?;
+        let trains = norm != Norm::FrozenBatchNorm;
+        Ok(require(trains, "model.backbone.norm", "frozen_batch_norm", expected("batch_norm"))?)
     }
 
     /// A source that the run needs.
@@ -315,11 +295,9 @@ impl TransferConfig {
         key: &'static str,
         source: &'a Option<DataSource>,
     ) -> Result<&'a DataSource, TransferError> {
-        source.as_ref().ok_or_else(|| TransferError::Config {
-            key,
-            value: "not set".into(),
-            expected: "a COCO or VOC source; give one in the config or pass --data DIR".into(),
-        })
+        let expected = "a COCO or VOC source; give one in the config or pass --data DIR";
+        let missing = || SettingError { key: key.into(), value: "not set".into(), expected: expected.into() };
+        Ok(source.as_ref().ok_or_else(missing)?)
     }
 
     /// The learning rate after the warm-up, scaled where `solver.scale_lr` says so.
@@ -369,10 +347,10 @@ impl TransferConfig {
         Mapper { min_sizes: self.min_sizes.clone(), flip: self.flip, preprocessing }
     }
 
-    /// What a resumed run must agree on: a hash of everything that the weights depend on.
-    pub fn fingerprint(&self) -> String {
+    /// The settings that the weights depend on; the others at their defaults.
+    pub(crate) fn of_the_result(&self) -> Self {
         let neutral = Self::default();
-        let relevant = Self {
+        Self {
             protocol: neutral.protocol,
             eval_batch_size: neutral.eval_batch_size,
             eval_every: neutral.eval_every,
@@ -383,7 +361,12 @@ impl TransferConfig {
             prefetch: neutral.prefetch,
             data: neutral.data,
             ..self.clone()
-        };
+        }
+    }
+
+    /// What a resumed run must agree on: a hash of everything that the weights depend on.
+    pub fn fingerprint(&self) -> String {
+        let relevant = self.of_the_result();
         // The former names, so that runs of before the detector's config had parts can be resumed.
         let mut value = serde_json::to_value(&relevant).unwrap_or_default();
         value["model"] = relevant.model.under_former_names();

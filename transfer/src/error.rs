@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use scrl_core::checkpoint::CheckpointError;
+use scrl_core::config::{ChangedSettings, SettingError};
 use scrl_core::data::error::DataError;
 use scrl_core::engine::RunError;
 use scrl_core::models::ResNetConfig;
 
-use crate::detection::DetectorConfigError;
 use crate::evaluation::EvaluationError;
 
 /// Why a transfer run or an evaluation stopped.
@@ -15,30 +15,27 @@ use crate::evaluation::EvaluationError;
 #[non_exhaustive]
 pub enum TransferError {
     /// A setting that no run can use.
-    #[error("{key} is {value}, but must be {expected}")]
-    Config {
-        /// The setting.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What it should be.
-        expected: String,
-    },
-    /// A detector that cannot be built.
-    #[error("model: {0}")]
-    Model(#[from] DetectorConfigError),
+    #[error("{0}")]
+    Setting(
+        #[source]
+        #[from]
+        SettingError,
+    ),
     /// Images or annotations that cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Data with classes that the detector does not have.
     #[error(
-        "training and evaluation data have different classes ({train} and {val}); use splits of one data set"
+        "`{data}` has the classes {unknown}, which the detector does not know; it knows {known}. Classes are matched by name: \
+         correct the names, or train on data that have all classes"
     )]
-    /// Training and validation data of different classes.
     Classes {
-        /// The classes of the training data.
-        train: String,
-        /// Those of the validation data.
-        val: String,
+        /// The data set.
+        data: String,
+        /// Its classes that the detector lacks.
+        unknown: String,
+        /// The detector's classes.
+        known: String,
     },
     /// No training image has an object.
     #[error("the training data `{0}` has no object to learn from")]
@@ -65,12 +62,17 @@ pub enum TransferError {
         /// What is wrong, or what the system said.
         reason: String,
     },
-    #[error(
-        "the run in `{path}` was started with another config or other classes; resume it with its own config.toml, or start a new run"
-    )]
-    /// A checkpoint of a run with other settings.
+    /// A resume with other settings than the run was started with.
+    #[error("{0}")]
+    Changed(
+        #[source]
+        #[from]
+        ChangedSettings,
+    ),
+    /// A checkpoint that its run's configuration does not fit.
+    #[error("the checkpoint was not made with `{path}`, the config of its run; start a new run")]
     OtherRun {
-        /// The file or folder.
+        /// The run's configuration.
         path: PathBuf,
     },
     #[error(

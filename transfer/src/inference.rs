@@ -58,8 +58,8 @@ pub fn evaluate_weights(
     monitor: &mut Monitor,
 ) -> Result<Option<Evaluation>, TransferError> {
     let detector = load_detector(weights, device)?;
-    check_classes(&detector.metadata.categories, &dataset.categories)?;
-    evaluate_model(&detector.model, dataset, &detector.metadata.preprocessing, options, device, monitor)
+    let dataset = Arc::new(match_classes(&detector.metadata.categories, DetectionDataset::clone(dataset))?);
+    evaluate_model(&detector.model, &dataset, &detector.metadata.preprocessing, options, device, monitor)
 }
 
 /// Evaluates a detector without autodiff (`model.valid()`); `None` when the monitor asked to stop.
@@ -167,14 +167,33 @@ pub fn to_source(detections: Vec<Detection>, size: Size, source: Size) -> Vec<De
     restored.filter(|found| found.bbox.area() > 0.0).collect()
 }
 
-/// Refuses a data set whose classes are not the detector's, in the same order.
+/// The data set with the detector's classes, matched by name; classes that the data set lacks have no object in it and
+/// count in no mean.
 ///
 /// # Errors
-/// When a name differs or the numbers of classes do.
-pub fn check_classes(detector: &[Category], data: &[Category]) -> Result<(), TransferError> {
-    let names = |list: &[Category]| list.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
-    let (train, val) = (names(detector), names(data));
-    if train == val { Ok(()) } else { Err(TransferError::Classes { train, val }) }
+/// When the data set has a class that the detector does not know.
+pub fn match_classes(
+    detector: &[Category],
+    dataset: DetectionDataset,
+) -> Result<DetectionDataset, TransferError> {
+    let data = dataset.name.clone();
+    let names = |list: &[Category]| list.iter().map(|class| class.name.clone()).collect::<Vec<_>>();
+    let known = names(&dataset.categories);
+    let absent: Vec<String> = names(detector).into_iter().filter(|name| !known.contains(name)).collect();
+    let matched = dataset.with_classes(detector).map_err(|unknown| TransferError::Classes {
+        data: data.clone(),
+        unknown: unknown.join(", "),
+        known: names(detector).join(", "),
+    })?;
+    if !absent.is_empty() {
+        tracing::warn!(
+            data,
+            "the data lack {} classes of the detector ({}); classes were matched by name, and these count in no mean",
+            absent.len(),
+            absent.join(", ")
+        );
+    }
+    Ok(matched)
 }
 
 #[cfg(test)]
@@ -197,9 +216,17 @@ mod tests {
 
     #[test]
     fn a_data_set_of_other_classes_is_refused_by_their_names() {
-        let category = |name: &str| Category { id: 1, name: name.into() };
-        check_classes(&[category("cat")], &[category("cat")]).unwrap();
-        let message = check_classes(&[category("cat")], &[category("dog")]).unwrap_err().to_string();
-        assert!(message.contains("cat") && message.contains("dog"), "{message}");
+        let data = |names: &[&str]| DetectionDataset {
+            name: "val".into(),
+            images: Vec::new(),
+            categories: (1..).zip(names).map(|(id, name)| Category { id, name: name.to_string() }).collect(),
+            dropped: 0,
+        };
+        let detector = data(&["cat", "dog"]).categories;
+        let matched = match_classes(&detector, data(&["dog"])).unwrap();
+        let ids: Vec<_> = matched.categories.iter().map(|c| (c.id, c.name.as_str())).collect();
+        assert_eq!(ids, [(2, "cat"), (1, "dog")]);
+        let message = match_classes(&detector, data(&["dog", "cow"])).unwrap_err().to_string();
+        assert!(message.contains("`val` has the classes cow") && message.contains("cat, dog"), "{message}");
     }
 }

@@ -20,6 +20,7 @@ use crate::weights::{DETECTOR_FILE, InitWeights, save_detector};
 
 mod best;
 mod loss_values;
+mod resume;
 mod run_data;
 mod training_state;
 
@@ -84,17 +85,23 @@ pub struct Transfer<'a> {
     init: &'a InitWeights,
     run: &'a RunDir,
     resume: bool,
+    prolong: bool,
 }
 
 impl<'a> Transfer<'a> {
     /// Trains the detector of `config` in the run directory `run`; its backbone starts from `init`.
     pub fn new(config: &'a TransferConfig, init: &'a InitWeights, run: &'a RunDir) -> Self {
-        Self { config, init, run, resume: false }
+        Self { config, init, run, resume: false, prolong: false }
     }
 
     /// Continues from the run's last checkpoint if it has one, on the CPU to the bit as if it had not stopped.
     pub fn resume(self, resume: bool) -> Self {
         Self { resume, ..self }
+    }
+
+    /// Lets a run that is resumed have more iterations, and other milestones, than it was started with.
+    pub fn prolong(self, prolong: bool) -> Self {
+        Self { prolong, ..self }
     }
 
     /// Trains until the last iteration or an interrupt, and evaluates. `device` is one without autodiff.
@@ -103,7 +110,7 @@ impl<'a> Transfer<'a> {
     /// When the config, the data, the weights or the checkpoint do not fit, a file cannot be read or written, or the loss
     /// becomes NaN or infinite.
     pub fn run(self, device: &Device, monitor: &mut Monitor) -> Result<TransferOutcome, TransferError> {
-        let Self { config, init, run, resume } = self;
+        let Self { config, init, run, resume, prolong } = self;
         let begun = Instant::now();
         config.validate()?;
         let data = TransferData::load(config)?;
@@ -111,12 +118,20 @@ impl<'a> Transfer<'a> {
         let training_device = device.clone().autodiff();
         let last = run.checkpoints().join("last");
         let resumed = resume && state::exists(&last);
+        if !resumed {
+            data.train.check_sizes()?;
+            data.val.check_sizes()?;
+        }
         let mut training = if resumed {
-            Training::resume(config, &last, run, &training_device)?
+            Training::resume(config, &last, run, prolong, &training_device)?
         } else {
-            run.write_config(&to_toml(config))?;
             Training::start(config, init, &training_device)?
         };
+        let list = data.list();
+        list.check(training.data_hash.as_deref(), run)?;
+        training.data_hash = Some(list.hash());
+        list.write(run)?;
+        run.write_config(&to_toml(config))?;
         log_settings(config, &data, &training);
         let mut events = Events::open(run, resumed.then_some(training.iteration))?;
         let mut meter = Throughput::new(config.log_every as usize);

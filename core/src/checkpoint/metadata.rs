@@ -32,6 +32,8 @@ pub struct BackboneMetadata {
     pub std: [f32; 3],
     /// Hash of the configuration that made them; empty for files of other programs.
     pub config_hash: String,
+    /// Path and SHA-256 of the weights that the training started from; none for random ones.
+    pub init: Option<String>,
 }
 
 impl BackboneMetadata {
@@ -46,6 +48,7 @@ impl BackboneMetadata {
             mean: IMAGENET_MEAN,
             std: IMAGENET_STD,
             config_hash: String::new(),
+            init: None,
         }
     }
 
@@ -80,7 +83,8 @@ impl BackboneMetadata {
             ("range", RANGE.to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_string()),
         ];
-        entries.into_iter().map(|(key, value)| (format!("scrl.{key}"), value)).collect()
+        let init = self.init.iter().map(|init| ("init", init.clone()));
+        entries.into_iter().chain(init).map(|(key, value)| (format!("scrl.{key}"), value)).collect()
     }
 
     /// `None` for a file of another program, an error naming the key for a broken entry.
@@ -101,6 +105,7 @@ impl BackboneMetadata {
             mean: triple(map, "mean")?,
             std: triple(map, "std")?,
             config_hash: text(map, "config_hash")?.to_string(),
+            init: map.get("scrl.init").cloned(),
         }))
     }
 }

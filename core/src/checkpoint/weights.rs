@@ -13,10 +13,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
+use sha2::{Digest, Sha256};
 
 use super::error::CheckpointError;
 pub use super::metadata::BackboneMetadata;
 use super::safetensors;
+use crate::config::hex;
 use crate::engine::atomic;
 use crate::models::parameters::{self, TensorMap};
 use crate::models::{Backbone, ResNetConfig};
@@ -97,6 +99,16 @@ pub fn load_backbone(
     let initial = import.config.init(&mut random::stream(0, &[]), device);
     let (backbone, _) = parameters::load(initial, &import.tensors);
     Ok((backbone, import.config, import.metadata))
+}
+
+/// The path of a weight file or run, and the SHA-256 of the file, as `PATH sha256:HEX`.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn identify(path: &Path) -> Result<String, CheckpointError> {
+    let file = read::weights_file(path)?;
+    let bytes = std::fs::read(&file).map_err(CheckpointError::read(&file))?;
+    Ok(format!("{} sha256:{}", path.display(), hex(&Sha256::digest(bytes))))
 }
 
 /// Refuses weights that are NaN or infinite, which are worth nothing and make everything that they touch so.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use super::DataError;
+use crate::engine::DataList;
 
 /// File name endings of images, matched in any case.
 pub const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"];
@@ -28,6 +29,8 @@ pub struct ImageFolder {
     pub samples: Vec<ImageFile>,
     /// Class names in alphabetical order; empty when the samples have no labels.
     pub classes: Vec<String>,
+    /// The folders that were scanned.
+    pub roots: Vec<PathBuf>,
 }
 
 impl ImageFolder {
@@ -50,7 +53,21 @@ impl ImageFolder {
         Ok(labelled.unwrap_or_else(|| Self {
             samples: paths.into_iter().map(|path| ImageFile { path, label: None }).collect(),
             classes: Vec::new(),
+            roots: roots.to_vec(),
         }))
+    }
+
+    /// The images and the sizes of their files. They are named by their folder's number, where there are several, and the path
+    /// inside it, so that a folder may be moved.
+    pub fn list(&self) -> DataList {
+        let name = |path: &Path| {
+            let inside = |(number, root): (usize, &PathBuf)| Some((number, path.strip_prefix(root).ok()?));
+            let (number, inside) = self.roots.iter().enumerate().find_map(inside).unwrap_or((0, path));
+            let folder = if self.roots.len() > 1 { format!("{number}/") } else { String::new() };
+            format!("{folder}{}", inside.display())
+        };
+        let entry = |image: &ImageFile| (name(&image.path), image.path.clone(), String::new());
+        DataList::new(self.samples.iter().map(entry))
     }
 
     /// The samples at these positions, in this order; the classes stay.
@@ -61,6 +78,7 @@ impl ImageFolder {
         Self {
             samples: indices.iter().map(|&i| self.samples[i].clone()).collect(),
             classes: self.classes.clone(),
+            roots: self.roots.clone(),
         }
     }
 }
@@ -132,7 +150,7 @@ fn label(root: &Path, paths: &[PathBuf]) -> Option<ImageFolder> {
     let samples = paths.iter().zip(&names);
     let samples =
         samples.map(|(path, name)| ImageFile { path: path.clone(), label: classes.binary_search(name).ok() });
-    Some(ImageFolder { samples: samples.collect(), classes })
+    Some(ImageFolder { samples: samples.collect(), classes, roots: vec![root.to_path_buf()] })
 }
 
 /// The name of the folder directly below `root` in which the image lies; `None` for one directly in `root`.

@@ -46,6 +46,17 @@ pub enum RunError {
         /// ` (pid N)` where known.
         holder: String,
     },
+    /// A resume on other data than the run was started on.
+    #[error(
+        "the data are not those that the run in `{path}` was started on: {difference}; give it the same data, or start a new \
+         run"
+    )]
+    OtherData {
+        /// The run's directory.
+        path: PathBuf,
+        /// What differs.
+        difference: String,
+    },
     /// A field of an event uses a name that every event has.
     #[error("event field `{name}` is reserved; give it another name")]
     ReservedField {

@@ -1,6 +1,7 @@
 //! What surrounds a training loop: run directory, events, progress, interrupts.
 
 pub mod atomic;
+pub mod data_list;
 mod error;
 pub mod events;
 pub mod meters;
@@ -9,6 +10,7 @@ pub mod run;
 pub mod run_dir;
 mod tensorboard;
 
+pub use data_list::DataList;
 pub use error::RunError;
 pub(crate) use error::disk_advice;
 pub use events::Events;

@@ -4,6 +4,7 @@
 //! config.toml              the resolved configuration
 //! metrics.jsonl, events.*  figures, see `events`
 //! log.txt                  the log
+//! data.tsv                 the images of the run, with sizes
 //! checkpoints/             last/, epoch_N/
 //! weights/                 backbone.safetensors
 //! plots/                   curves of a finished transfer run
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use fs4::{FileExt, TryLockError};
 
 use super::atomic;
+use super::data_list::DATA_LIST;
 use super::error::RunError;
 
 /// What to do with what is already in the directory.
@@ -127,8 +129,11 @@ fn may_overwrite(path: &Path, names: &[String]) -> bool {
 
 /// Whether runs write files or folders of this name.
 fn is_own(name: &str) -> bool {
-    const FILES: [&str; 8] = [
+    const FILES: [&str; 11] = [
         CONFIG,
+        DATA_LIST,
+        "replay",
+        "probe.json",
         "metrics.jsonl",
         "log.txt",
         "report.html",
@@ -233,7 +238,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path(), OpenMode::New).unwrap();
         run.write_config("").unwrap();
-        for name in ["metrics.jsonl", "metrics.json", "events.out.tfevents.1", "checkpoints/x", "notes.md"] {
+        std::fs::create_dir(run.file("replay")).unwrap();
+        let written = [
+            "metrics.jsonl",
+            "metrics.json",
+            "events.out.tfevents.1",
+            "checkpoints/x",
+            "replay/step_3",
+            "probe.json",
+        ];
+        for name in written.into_iter().chain([DATA_LIST, "notes.md"]) {
             std::fs::write(run.file(name), "x").unwrap();
         }
         drop(run);

@@ -17,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{GradientStepOptions, TrustRatio, gradient_step};
 use serde::{Deserialize, Serialize};
 
+use crate::config::{SettingError, not_negative, positive, require};
 use crate::models::parameters::ModulePath;
 
 use super::compat::{Compat, official_code_spares};
@@ -51,6 +52,22 @@ pub struct OptimizerConfig {
     pub eps: f64,
     /// Whether parameters of rank 1 also get weight decay and the trust ratio.
     pub decay_norm_and_bias: bool,
+}
+
+impl OptimizerConfig {
+    /// Refuses values with which no update makes sense.
+    ///
+    /// # Errors
+    /// Names the first such setting.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let expected = "from 0 to below 1";
+        require((0.0..1.0).contains(&self.momentum), "momentum", self.momentum, expected)?;
+        not_negative("weight_decay", self.weight_decay)?;
+        let has_buffer = !self.nesterov || self.momentum > 0.0;
+        require(has_buffer, "nesterov", self.nesterov, "false without momentum")?;
+        positive("trust", self.trust)?;
+        not_negative("eps", self.eps)
+    }
 }
 
 impl Default for OptimizerConfig {

@@ -19,6 +19,9 @@ use crate::structures::Size;
 /// Most pixels of an image that is decoded, unless `SCRL_MAX_PIXELS` says otherwise: Pillow refuses as much.
 const MAX_PIXELS: u64 = 178_956_970;
 
+/// Bytes in which the header of an image lies as a rule, its EXIF block with a thumbnail included.
+const HEADER_BYTES: u64 = 1 << 17;
+
 /// Reads a JPEG, PNG, WebP, BMP or TIFF file as 8-bit RGB, turned upright as its EXIF orientation says.
 ///
 /// Grey is repeated in the three channels, alpha is dropped, palettes are looked up, 16-bit samples are scaled to 8 bits,
@@ -50,26 +53,57 @@ pub fn decode_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
     Ok(image.into_rgb8())
 }
 
+/// What the header of an image file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Of the image that [`decode`] would return.
+    pub size: Size,
+    /// Whether the file's EXIF orientation turns the image by 90°, so that width and height are swapped in the file.
+    pub is_turned: bool,
+}
+
 /// The size of the image that [`decode`] would return, from the file's header.
 ///
 /// # Errors
 /// As [`decode`], except that damage behind the header goes unnoticed.
 pub fn read_size(path: &Path) -> Result<Size, ImageError> {
+    read_header(path).map(|header| header.size)
+}
+
+/// As [`read_size`], with the reason why a file may seem to have another size. As a rule only the beginning of the file is
+/// read.
+///
+/// # Errors
+/// As [`read_size`].
+pub fn read_header(path: &Path) -> Result<Header, ImageError> {
+    let failed = |reason| ImageError::Read { path: path.to_path_buf(), reason };
+    let mut beginning = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(HEADER_BYTES).read_to_end(&mut beginning).map_err(failed)?;
+    header(&beginning, path).or_else(|error| match beginning.len() as u64 == HEADER_BYTES {
+        true => with_content(path, |bytes| header(bytes, path)),
+        false => Err(error),
+    })
+}
+
+fn header(bytes: &[u8], name: &Path) -> Result<Header, ImageError> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    let ((width, height), orientation) = with_content(path, |bytes| match format(bytes, path)? {
+    let ((width, height), orientation) = match format(bytes, name)? {
         Format::Jpeg => {
-            let (decoder, size) = open_jpeg(bytes, path)?;
-            Ok((size, jpeg_orientation(&decoder)))
+            let (decoder, size) = open_jpeg(bytes, name)?;
+            (size, jpeg_orientation(&decoder))
         }
         Format::Other(format) => {
-            let (decoder, orientation) = open_other(bytes, format, path)?;
-            Ok((decoder.dimensions(), orientation))
+            let (decoder, orientation) = open_other(bytes, format, name)?;
+            (decoder.dimensions(), orientation)
         }
-    })?;
-    Ok(match orientation {
-        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => Size { width: height, height: width },
-        _ => Size { width, height },
-    })
+    };
+    let is_turned = matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+    let size = match is_turned {
+        true => Size { width: height, height: width },
+        false => Size { width, height },
+    };
+    Ok(Header { size, is_turned })
 }
 
 /// Calls `read` with the content of a file.

@@ -214,6 +214,7 @@ mod tests {
         PretrainConfig {
             method: MethodKind::Byol,
             seed: 1,
+            init: None,
             compat: Default::default(),
             model: ResNetConfig { arch: Arch::ResNet18, width: 0.125 },
             data: Default::default(),

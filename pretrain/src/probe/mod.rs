@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use scrl_core::checkpoint::{CheckpointError, weights};
+use scrl_core::config::{SettingError, at_least_one, positive, require};
 use scrl_core::data::{DataError, ImageFolder};
 use scrl_core::engine::Monitor;
 use scrl_core::models::Level;
@@ -68,15 +69,12 @@ pub enum ProbeError {
         path: PathBuf,
     },
     /// An option that cannot be used.
-    #[error("invalid {name} = {value}: {reason}")]
-    Option {
-        /// The option.
-        name: &'static str,
-        /// Its value.
-        value: String,
-        /// What it should be.
-        reason: &'static str,
-    },
+    #[error("{0}")]
+    Setting(
+        #[source]
+        #[from]
+        SettingError,
+    ),
 }
 
 /// What to measure and on what.
@@ -99,24 +97,19 @@ pub struct ProbeOptions {
 }
 
 impl ProbeOptions {
-    fn validate(&self) -> Result<(), ProbeError> {
-        let check = |name, value: f64, valid: bool, reason| match valid {
-            true => Ok(()),
-            false => Err(ProbeError::Option { name, value: value.to_string(), reason }),
-        };
+    fn validate(&self) -> Result<(), SettingError> {
         let fraction = self.val_fraction;
-        check("val-fraction", fraction, fraction > 0.0 && fraction < 1.0, "must lie between 0 and 1")?;
+        require(fraction > 0.0 && fraction < 1.0, "val-fraction", fraction, "above 0 and below 1")?;
         let size = self.size.unwrap_or(32);
-        check("size", f64::from(size), size >= 32, "must be at least the backbone's stride of 32 pixels")?;
+        require(size >= 32, "size", size, "at least the backbone's stride of 32 pixels")?;
         if let Some(knn) = &self.knn {
-            check("k", knn.k as f64, knn.k >= 1, "must be at least 1")?;
-            check("temperature", knn.temperature, knn.temperature > 0.0, "must be above zero")?;
+            at_least_one("k", knn.k)?;
+            positive("temperature", knn.temperature)?;
         }
         if let Some(linear) = &self.linear {
-            check("epochs", linear.epochs as f64, linear.epochs >= 1, "must be at least 1")?;
-            check("batch", linear.batch_size as f64, linear.batch_size >= 1, "must be at least 1")?;
-            let lr = linear.base_lr.unwrap_or(1.0);
-            check("lr", lr, lr > 0.0 && lr.is_finite(), "must be above zero")?;
+            at_least_one("epochs", linear.epochs)?;
+            at_least_one("batch", linear.batch_size)?;
+            positive("lr", linear.base_lr.unwrap_or(1.0))?;
         }
         Ok(())
     }

@@ -197,10 +197,14 @@ mod tests {
     fn only_a_run_whose_images_all_have_labels_is_probed() {
         let image = |label| scrl_core::data::ImageFile { path: "a.png".into(), label };
         let classes = vec!["cat".to_string(), "dog".to_string()];
-        let labelled =
-            ImageFolder { samples: vec![image(Some(0)), image(Some(1))], classes: classes.clone() };
-        let partly = ImageFolder { samples: vec![image(Some(0)), image(None)], classes };
-        let unlabelled = ImageFolder { samples: vec![image(None)], classes: Vec::new() };
+        let labelled = ImageFolder {
+            samples: vec![image(Some(0)), image(Some(1))],
+            classes: classes.clone(),
+            ..Default::default()
+        };
+        let partly =
+            ImageFolder { samples: vec![image(Some(0)), image(None)], classes, ..Default::default() };
+        let unlabelled = ImageFolder { samples: vec![image(None)], ..Default::default() };
         let is_on =
             |settings: &PretrainConfig, data| OnlineProbe::for_run(settings, data, &device()).is_some();
         let mut scrl = settings("scrl");

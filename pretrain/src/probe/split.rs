@@ -58,7 +58,7 @@ mod tests {
         };
         let samples = counts.iter().enumerate();
         let samples = samples.flat_map(|(class, &count)| (0..count).map(move |image| sample(class, image)));
-        ImageFolder { samples: samples.collect(), classes }
+        ImageFolder { samples: samples.collect(), classes, ..Default::default() }
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub(super) struct Cursor {
     pub(super) images_without_boxes: u64,
     pub(super) images: usize,
     pub(super) config_hash: String,
+    /// [`DataList::hash`](scrl_core::engine::DataList::hash) of the images; none in checkpoints of before it was kept.
+    #[serde(default)]
+    pub(super) data_hash: Option<String>,
+    /// [`BackboneMetadata::init`](weights::BackboneMetadata::init).
+    #[serde(default)]
+    pub(super) init: Option<String>,
 }
 
 impl Cursor {
@@ -37,6 +43,8 @@ impl Cursor {
             images_without_boxes: 0,
             images,
             config_hash: settings.result_hash(),
+            data_hash: None,
+            init: None,
         }
     }
 }
@@ -58,17 +66,10 @@ impl TrainingState {
         Ok(state::save(path, &tensors, &self.cursor)?)
     }
 
-    /// Continues from a checkpoint of the same settings and data.
+    /// Continues from a checkpoint; whether it is one of the same settings and data is for the caller to check.
     pub(super) fn restore(mut self, path: &Path, device: &Device) -> Result<Self, PretrainError> {
         let (tensors, cursor) = state::load::<Cursor>(path)?;
         let other = |difference: String| PretrainError::OtherConfig { difference };
-        if cursor.config_hash != self.cursor.config_hash {
-            return Err(other("a setting that changes the result differs".to_string()));
-        }
-        if cursor.images != self.cursor.images {
-            let (then, now) = (cursor.images, self.cursor.images);
-            return Err(other(format!("it was made with {then} images, the data has {now}")));
-        }
         self.probe = self.probe.take().map(|probe| probe.load(&tensors));
         let momentum = tensors.get("optimizer").ok_or_else(|| other("it has no optimizer".to_string()))?;
         self.optimizer.load_state(momentum.clone(), device);
@@ -87,6 +88,7 @@ impl TrainingState {
             mean: IMAGENET_MEAN,
             std: IMAGENET_STD,
             config_hash: self.cursor.config_hash.clone(),
+            init: self.cursor.init.clone(),
         };
         Ok(weights::save_backbone(path, self.method.encoder(), &metadata)?)
     }

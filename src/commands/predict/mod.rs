@@ -6,7 +6,8 @@ mod report;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use scrl_core::config::share;
 use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;
@@ -41,7 +42,7 @@ struct Progress {
 }
 
 pub fn run(args: PredictArgs, mut monitor: Monitor) -> Result<Ending> {
-    ensure!((0.0..=1.0).contains(&args.score), "--score is {}, but must be between 0 and 1", args.score);
+    share("--score", f64::from(args.score))?;
     let inputs = inputs::collect(&args.images)?;
     let results = args.out.join("predictions.json");
     inputs::check_output(&inputs, &args.out, &results, args.overwrite)?;

@@ -60,6 +60,7 @@ fn config(args: &BenchPretrainArgs) -> PretrainConfig {
         method: MethodKind::Scrl,
         seed: super::SEED,
         compat: Default::default(),
+        init: None,
         model: ResNetConfig::new(args.arch),
         data: Default::default(),
         augment: AugmentConfig { view_size: args.size, ..Default::default() },

@@ -22,8 +22,35 @@ fn milestones_are_iterations_or_shares_of_the_run() {
     let error = |text| read(text).validate().unwrap_err().to_string();
     assert!(error("[solver]\nmilestones = [1.5]").contains("solver.milestones"));
     assert!(error("[solver]\nmilestones = [20, 10]").contains("ascending"));
-    assert!(error("fraction = 0.0").contains("fraction is 0"));
+    assert!(error("fraction = 0.0").contains("`fraction` is 0"));
     assert!(error("[model]\nanchor_sizes = [1.0]").contains("anchors.sizes"));
+}
+
+#[test]
+fn every_setting_that_would_fail_later_is_refused_with_its_path() {
+    let cases = [
+        ("iterations = 0", "iterations"),
+        ("flip = nan", "flip"),
+        ("mean = [0.0, inf, 0.0]", "mean"),
+        ("std = [1.0, 0.0, 1.0]", "std"),
+        ("[solver]\nlr = inf", "solver.lr"),
+        ("[solver]\ngamma = 0.0", "solver.gamma"),
+        ("[solver]\nwarmup_factor = 1.5", "solver.warmup_factor"),
+        ("[solver]\nweight_decay = nan", "solver.weight_decay"),
+        ("[model.rpn]\nnms = 1.5", "model.rpn.nms"),
+        ("[model.rpn]\npost_nms_test = 0", "model.rpn.post_nms_test"),
+        ("[model.roi_heads]\npositive_fraction = nan", "model.roi_heads.positive_fraction"),
+        ("[model.test]\nscore_threshold = nan", "model.test.score_threshold"),
+        ("[model.test]\nnms = -0.5", "model.test.nms"),
+        ("[model.test]\ndetections_per_image = 0", "model.test.detections_per_image"),
+        ("[model.anchors]\nsizes = [8.0, 16.0]", "model.anchors.sizes"),
+        ("[model.anchors]\nratios = []", "model.anchors.ratios"),
+        ("[model]\narchitecture = \"retinanet\"\n[model.retinanet]\nprior = 1.0", "model.retinanet.prior"),
+    ];
+    for (text, key) in cases {
+        let error = read(text).validate().expect_err(text);
+        assert!(matches!(&error, TransferError::Setting(setting) if setting.key == key), "{text}: {error}");
+    }
 }
 
 #[test]
@@ -34,7 +61,7 @@ fn random_layers_are_never_frozen() {
             .check_random_init()
             .unwrap_err()
             .to_string()
-            .contains("freeze_at is 2")
+            .contains("freeze_at` is 2")
     );
     assert!(read("[model]\nnorm = \"frozen_batch_norm\"").check_random_init().is_err());
 }

@@ -9,7 +9,9 @@ use scrl_core::data::DataError;
 use scrl_core::structures::BoxXyxy;
 use scrl_core::transforms::decode;
 
-use super::{AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox, file_names};
+use super::{
+    AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox, file_names,
+};
 use records::{AnnotationRecord, CategoryRecord, ImageRecord};
 
 pub(crate) use records::{Instances, read_all as records, whole};
@@ -57,12 +59,7 @@ pub fn survey(annotations: &Path, images: &Path) -> Result<CocoSurvey, DataError
     }
 }
 
-fn assemble(
-    instances: Instances,
-    mut faults: Vec<String>,
-    annotations: &Path,
-    folder: &Path,
-) -> CocoSurvey {
+fn assemble(instances: Instances, mut faults: Vec<String>, annotations: &Path, folder: &Path) -> CocoSurvey {
     let categories = categories(instances.categories, &mut faults);
     let class: HashMap<u64, usize> = categories.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
     let ImageList { mut images, position, refused } = image_list(instances.images, folder, &mut faults);
@@ -92,7 +89,9 @@ fn assemble(
     let strays = [(&orphans, "belong to image", "images"), (&unknown, "have category", "categories")];
     for (ids, relation, list) in strays {
         faults.extend(ids.iter().map(|(id, count)| {
-            format!("{count} annotations {relation} {id}, which `{list}` does not list; add it or remove them")
+            format!(
+                "{count} annotations {relation} {id}, which `{list}` does not list; add it or remove them"
+            )
         }));
     }
     let name = annotations.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -156,7 +155,9 @@ fn image(record: ImageRecord, folder: &Path) -> Result<DetectionImage, String> {
         (Some(width), Some(height)) => [side(width, &file_name)?, side(height, &file_name)?],
         _ => match decode::read_size(&path) {
             Ok(size) => [size.width, size.height],
-            Err(error) => return Err(format!("image `{file_name}` has no `width` and `height`, and {error}")),
+            Err(error) => {
+                return Err(format!("image `{file_name}` has no `width` and `height`, and {error}"));
+            }
         },
     };
     Ok(DetectionImage { id, path, file_name, width, height, objects: Vec::new(), annotated: None })
@@ -165,7 +166,9 @@ fn image(record: ImageRecord, folder: &Path) -> Result<DetectionImage, String> {
 fn side(value: f64, name: &str) -> Result<u32, String> {
     let valid = value >= 1.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
     valid.then_some(value as u32).ok_or_else(|| {
-        format!("image `{name}` has a width or height of {value}; write the pixels of its file, or leave both out")
+        format!(
+            "image `{name}` has a width or height of {value}; write the pixels of its file, or leave both out"
+        )
     })
 }
 
@@ -268,7 +271,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let annotations = folder.path().join("instances.json");
         std::fs::write(&annotations, SMALL).expect("a file");
-        let CocoSurvey { dataset: set, dropped, .. } = survey(&annotations, folder.path()).expect("a data set");
+        let CocoSurvey { dataset: set, dropped, .. } =
+            survey(&annotations, folder.path()).expect("a data set");
         assert_eq!((set.images.len(), set.dropped), (2, 2));
         let left_out = |bbox| DroppedBox { image: "b.jpg".into(), category: "car".into(), bbox };
         assert_eq!(dropped, [left_out([5.0, 5.0, 0.0, 2.0]), left_out([25.0, 5.0, 4.0, 2.0])]);
@@ -335,7 +339,10 @@ mod tests {
     fn malformed_json_names_the_file_and_the_position() {
         for text in ["{\n  \"images\": [}", "[]", "{\"images\": []}", ""] {
             let error = error_of(text, &[]);
-            assert!(error.contains("instances_test.json") && error.contains("expected COCO instances"), "{error}");
+            assert!(
+                error.contains("instances_test.json") && error.contains("expected COCO instances"),
+                "{error}"
+            );
         }
         let missing = load(Path::new("no/such.json"), Path::new("no")).expect_err("no file").to_string();
         assert!(missing.contains("no/such.json"), "{missing}");
@@ -366,7 +373,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let annotations = folder.path().join("instances.json");
         std::fs::write(&annotations, &text).expect("a file");
-        let CocoSurvey { dataset, dropped, faults } = survey(&annotations, folder.path()).expect("a data set");
+        let CocoSurvey { dataset, dropped, faults } =
+            survey(&annotations, folder.path()).expect("a data set");
         assert_eq!((dataset.images.len(), dataset.images[0].objects.len(), dropped.len()), (1, 0, 2));
         assert_eq!(faults.len(), 3, "{faults:?}");
         assert_eq!(faults[0], "annotation 2 of image 9: missing field `category_id`");

@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use rayon::prelude::*;
+use scrl_core::data::DataError;
 use scrl_core::random::{RngCore, stream};
-use scrl_core::structures::BoxXyxy;
+use scrl_core::structures::{BoxXyxy, Size};
+use scrl_core::transforms::decode;
+use serde::Serialize;
 
 /// The purpose of the random stream that ranks images for [`DetectionDataset::subset`].
 const SUBSET: u64 = u64::from_be_bytes(*b"subset__");
@@ -35,7 +39,7 @@ pub struct DetectionObject {
 }
 
 /// An object as the annotation file has it, for evaluation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct AnnotatedObject {
     /// `x, y, width, height` in pixels from 0; it may lie beyond the image or have no area.
     pub bbox: [f64; 4],
@@ -82,6 +86,40 @@ pub struct DetectionImage {
 }
 
 impl DetectionImage {
+    /// Refuses an image file of another size than its annotation says.
+    ///
+    /// # Errors
+    /// Says both sizes, and whether an EXIF orientation is why they differ.
+    pub fn check_size(&self, found: Size) -> Result<(), DataError> {
+        match self.size_problem(found) {
+            None => Ok(()),
+            Some(reason) => Err(DataError::invalid(&self.path, reason)),
+        }
+    }
+
+    /// Why a file of this size is not that of the annotation; `None` where it is.
+    pub fn size_problem(&self, found: Size) -> Option<String> {
+        let annotated = Size { width: self.width, height: self.height };
+        if found == annotated {
+            return None;
+        }
+        let swapped = annotated == Size { width: found.height, height: found.width };
+        let is_turned = swapped && decode::read_header(&self.path).is_ok_and(|header| header.is_turned);
+        let Size { width, height } = found;
+        Some(match is_turned {
+            true => format!(
+                "it is {width}×{height} pixels, turned as its EXIF orientation says, but its annotation says {}×{}, as the \
+                 file is without turning; if its boxes were drawn on the unturned image, remove the orientation from the file \
+                 (`exiftool -Orientation= FILE`), else correct the annotation's width and height",
+                annotated.width, annotated.height
+            ),
+            false => format!(
+                "it is {width}×{height} pixels, its annotation says {}×{}; correct the annotation",
+                annotated.width, annotated.height
+            ),
+        })
+    }
+
     /// The objects that detections are judged by, as the annotation file has them.
     pub fn truth(&self) -> Cow<'_, [AnnotatedObject]> {
         match &self.annotated {
@@ -116,6 +154,69 @@ pub struct DetectionDataset {
 }
 
 impl DetectionDataset {
+    /// Compares the sizes of the image files, from their headers, with those of the annotations. A file whose header cannot
+    /// be read is left to whoever decodes it.
+    ///
+    /// # Errors
+    /// When an image has another size; names the first and counts the others.
+    pub fn check_sizes(&self) -> Result<(), DataError> {
+        let problem = |image: &DetectionImage| {
+            let size = decode::read_size(&image.path).ok()?;
+            Some((image.path.clone(), image.size_problem(size)?))
+        };
+        let problems: Vec<(PathBuf, String)> = self.images.par_iter().filter_map(problem).collect();
+        let Some((path, reason)) = problems.first() else { return Ok(()) };
+        let others = match problems.len() - 1 {
+            0 => String::new(),
+            count => format!("; {count} more images of `{}` differ, see `scrl inspect dataset`", self.name),
+        };
+        Err(DataError::invalid(path, format!("{reason}{others}")))
+    }
+
+    /// The data set with the classes of a detector, matched by name. Classes that only the detector has are added, with ids
+    /// that are free here; the ids of the others stay.
+    ///
+    /// # Errors
+    /// The names of classes that the detector does not have.
+    pub fn with_classes(mut self, classes: &[Category]) -> Result<Self, Vec<String>> {
+        let of_name = |name: &str| classes.iter().position(|class| class.name == name);
+        let places: Vec<Option<usize>> = self.categories.iter().map(|class| of_name(&class.name)).collect();
+        let unknown = self.categories.iter().zip(&places).filter(|(_, place)| place.is_none());
+        let unknown: Vec<String> = unknown.map(|(class, _)| class.name.clone()).collect();
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        let places: Vec<usize> = places.into_iter().flatten().collect();
+        let mut ids: HashSet<u64> = self.categories.iter().map(|class| class.id).collect();
+        let mut next = ids.iter().max().map_or(1, |id| id + 1);
+        let category = |(place, class): (usize, &Category)| {
+            let own = places.iter().position(|&found| found == place).map(|index| self.categories[index].id);
+            let id = own.unwrap_or_else(|| {
+                let id = if ids.contains(&class.id) { next } else { class.id };
+                next = next.max(id + 1);
+                ids.insert(id);
+                id
+            });
+            Category { id, name: class.name.clone() }
+        };
+        let categories = classes.iter().enumerate().map(category).collect();
+        self.categories = categories;
+        for image in &mut self.images {
+            image.objects.iter_mut().for_each(|object| object.category = places[object.category]);
+            let annotated = image.annotated.iter_mut().flatten();
+            annotated.for_each(|object| object.category = places[object.category]);
+        }
+        Ok(self)
+    }
+
+    /// Names of the classes without any object.
+    pub fn classes_without_objects(&self) -> Vec<&str> {
+        let used: HashSet<usize> =
+            self.images.iter().flat_map(|image| &image.objects).map(|object| object.category).collect();
+        let unused = self.categories.iter().enumerate().filter(|(index, _)| !used.contains(index));
+        unused.map(|(_, class)| class.name.as_str()).collect()
+    }
+
     /// A random share of the images, in their order here.
     ///
     /// With the same seed, the images of a smaller fraction are among those of a larger one: an image's rank depends
@@ -184,6 +285,27 @@ mod tests {
         same.reverse();
         assert_eq!(ids(&all.subset(0.2, 1)), same);
         assert_ne!(ids(&all.subset(0.2, 1)), ids(&all.subset(0.2, 2)));
+    }
+
+    #[test]
+    fn classes_are_matched_by_name_and_those_that_are_missing_get_free_ids() {
+        let class = |id, name: &str| Category { id, name: name.into() };
+        let object = |category| AnnotatedObject {
+            bbox: [0.0, 0.0, 5.0, 5.0],
+            category,
+            crowd: false,
+            difficult: false,
+            area: 25.0,
+        };
+        let mut data = dataset(1);
+        data.categories = vec![class(1, "b"), class(2, "a")];
+        data.images[0].annotated = Some(vec![object(0), object(1)]);
+        let detector = [class(1, "a"), class(2, "b"), class(3, "c"), class(1, "d")];
+        let matched = data.clone().with_classes(&detector).unwrap();
+        assert_eq!(matched.categories, [class(2, "a"), class(1, "b"), class(3, "c"), class(4, "d")]);
+        let annotated: Vec<usize> = matched.images[0].truth().iter().map(|object| object.category).collect();
+        assert_eq!(annotated, [1, 0]);
+        assert_eq!(data.with_classes(&detector[1..]).unwrap_err(), ["a"]);
     }
 
     #[test]

@@ -32,7 +32,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("sub")).unwrap();
         let (composed, decomposed) = ("sub/\u{fc}.jpg", "sub/u\u{308}.jpg");
-        for (on_disk, others) in [(composed, [decomposed, "sub\\u\u{308}.jpg"]), (decomposed, [composed, "sub\\\u{fc}.jpg"])] {
+        for (on_disk, others) in
+            [(composed, [decomposed, "sub\\u\u{308}.jpg"]), (decomposed, [composed, "sub\\\u{fc}.jpg"])]
+        {
             let path = folder.path().join(on_disk);
             std::fs::write(&path, "").unwrap();
             for name in [on_disk].into_iter().chain(others) {

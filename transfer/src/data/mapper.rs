@@ -124,13 +124,7 @@ impl Mapper {
     pub fn map(&self, index: usize, image: &DetectionImage, rng: &mut Rng) -> Result<Sample, DataError> {
         let pixels = decode::decode(&image.path)?;
         let source = Size { width: pixels.width(), height: pixels.height() };
-        if (source.width, source.height) != (image.width, image.height) {
-            let reason = format!(
-                "it is {}×{} pixels, its annotation says {}×{}; correct the annotation",
-                source.width, source.height, image.width, image.height
-            );
-            return Err(DataError::invalid(&image.path, reason));
-        }
+        image.check_size(source)?;
         let choice =
             if self.min_sizes.len() > 1 { rng.random_range(0..self.min_sizes.len() as u32) } else { 0 };
         let size = resized(source, self.min_sizes[choice as usize], self.preprocessing.max_size);

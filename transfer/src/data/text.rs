@@ -30,7 +30,9 @@ pub(crate) fn decode<'a>(
         let valid = Encoding::utf8_valid_up_to(bytes);
         match encoding == UTF_8 {
             true => format!("it is not UTF-8 at byte {valid}; save it as UTF-8"),
-            false => format!("it is not text in {}, which it claims to be; save it as UTF-8", encoding.name()),
+            false => {
+                format!("it is not text in {}, which it claims to be; save it as UTF-8", encoding.name())
+            }
         }
     })
 }
@@ -86,7 +88,11 @@ fn without_nan(text: &str) -> Cow<'_, str> {
 
 /// The elements of a list that can be read. Each of the others adds a line to `faults` that names it, its field and what
 /// is wrong.
-pub(crate) fn elements<T: DeserializeOwned>(list: Vec<Value>, noun: &str, faults: &mut Vec<String>) -> Vec<T> {
+pub(crate) fn elements<T: DeserializeOwned>(
+    list: Vec<Value>,
+    noun: &str,
+    faults: &mut Vec<String>,
+) -> Vec<T> {
     let read = |(index, element): (usize, Value)| {
         let name = name_of(noun, index, &element);
         serde_path_to_error::deserialize(element)

@@ -1,8 +1,8 @@
 //! What defines a detector, and the constants in which detectron2 and torchvision differ.
 
+use scrl_core::config::{SettingError, at_least_one, not_negative, positive, require, share};
 use scrl_core::models::ResNetConfig;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 mod parts;
 
@@ -196,25 +196,6 @@ impl Default for DetectorConfig {
     }
 }
 
-/// A detector that cannot be built.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DetectorConfigError {
-    /// Not one anchor size a level.
-    #[error("anchors.sizes has {0} entries, the pyramid has 5 levels; give one size for each level")]
-    AnchorSizes(usize),
-    /// A value outside its range.
-    #[error("{name} is {value}, but must be {expected}")]
-    Value {
-        /// Path of the field in [`DetectorConfig`].
-        name: &'static str,
-        /// Its value.
-        value: String,
-        /// The range it should lie in.
-        expected: &'static str,
-    },
-}
-
 impl DetectorConfig {
     /// torchvision's `fasterrcnn_resnet50_fpn` with weights of COCO: its variant, 2000 proposals in training and frozen
     /// batch norms, whose epsilon torchvision sets to 0 for these weights (`_utils.py::overwrite_eps`).
@@ -271,77 +252,48 @@ impl DetectorConfig {
     ///
     /// # Errors
     /// Names the first such value and what is expected of it.
-    pub fn validate(&self) -> Result<(), DetectorConfigError> {
-        if self.anchors.sizes.len() != LEVELS {
-            return Err(DetectorConfigError::AnchorSizes(self.anchors.sizes.len()));
-        }
-        let checks = [
-            positive("anchors.sizes", &self.anchors.sizes),
-            positive("anchors.ratios", &self.anchors.ratios),
-            positive("roi_heads.box_weights", &self.roi_heads.box_weights),
-            positive("roi_heads.canonical_box_size", &[self.roi_heads.canonical_box_size]),
-            positive("backbone.width", &[self.backbone.width as f32]),
-            not_negative("backbone.frozen_norm_epsilon", self.backbone.frozen_norm_epsilon),
-            at_least_one("num_classes", self.num_classes),
-            at_least_one("fpn.channels", self.fpn.channels),
-            at_least_one("roi_heads.box_head_dim", self.roi_heads.box_head_dim),
-            at_least_one("rpn.batch", self.rpn.batch),
-            at_least_one("roi_heads.batch", self.roi_heads.batch),
-            share("rpn.positive_fraction", self.rpn.positive_fraction),
-            share("roi_heads.positive_fraction", self.roi_heads.positive_fraction),
-            at_least_one("retinanet.scales", self.retinanet.scales),
-            check(
-                self.retinanet.prior > 0.0 && self.retinanet.prior < 1.0,
-                "retinanet.prior",
-                self.retinanet.prior,
-                "between 0 and 1",
-            ),
-            share("retinanet.focal_alpha", self.retinanet.focal_alpha),
-            not_negative("retinanet.focal_gamma", self.retinanet.focal_gamma),
-            check(
-                self.architecture == Architecture::FasterRcnn || self.variant == Variant::Torchvision,
-                "variant",
-                "detectron2",
-                "torchvision, the only one that RetinaNet has",
-            ),
-            check(
-                self.backbone.freeze_at <= 5,
-                "backbone.freeze_at",
-                self.backbone.freeze_at,
-                "0 (nothing) to 5 (the whole backbone)",
-            ),
-        ];
-        checks.into_iter().collect()
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let Self { backbone, fpn, anchors, rpn, roi_heads, test, retinanet, .. } = self;
+        at_least_one("num_classes", self.num_classes)?;
+        let only = self.architecture == Architecture::FasterRcnn || self.variant == Variant::Torchvision;
+        require(only, "variant", "detectron2", "torchvision, the only one that RetinaNet has")?;
+        positive("backbone.width", backbone.width)?;
+        not_negative("backbone.frozen_norm_epsilon", backbone.frozen_norm_epsilon)?;
+        let expected = "0 (nothing) to 5 (the whole backbone)";
+        require(backbone.freeze_at <= 5, "backbone.freeze_at", backbone.freeze_at, expected)?;
+        at_least_one("fpn.channels", fpn.channels)?;
+        let count = format!("{} sizes", anchors.sizes.len());
+        let expected = format!("{LEVELS} sizes, one for each level of the pyramid");
+        require(anchors.sizes.len() == LEVELS, "anchors.sizes", count, expected)?;
+        all_positive("anchors.sizes", &anchors.sizes)?;
+        all_positive("anchors.ratios", &anchors.ratios)?;
+        at_least_one("rpn.pre_nms_train", rpn.pre_nms_train)?;
+        at_least_one("rpn.pre_nms_test", rpn.pre_nms_test)?;
+        at_least_one("rpn.post_nms_train", rpn.post_nms_train)?;
+        at_least_one("rpn.post_nms_test", rpn.post_nms_test)?;
+        share("rpn.nms", f64::from(rpn.nms))?;
+        at_least_one("rpn.batch", rpn.batch)?;
+        share("rpn.positive_fraction", rpn.positive_fraction)?;
+        at_least_one("roi_heads.box_head_dim", roi_heads.box_head_dim)?;
+        positive("roi_heads.canonical_box_size", f64::from(roi_heads.canonical_box_size))?;
+        at_least_one("roi_heads.batch", roi_heads.batch)?;
+        share("roi_heads.positive_fraction", roi_heads.positive_fraction)?;
+        all_positive("roi_heads.box_weights", &roi_heads.box_weights)?;
+        share("test.score_threshold", f64::from(test.score_threshold))?;
+        share("test.nms", f64::from(test.nms))?;
+        at_least_one("test.detections_per_image", test.detections_per_image)?;
+        at_least_one("retinanet.scales", retinanet.scales)?;
+        at_least_one("retinanet.pre_nms", retinanet.pre_nms)?;
+        let open = retinanet.prior > 0.0 && retinanet.prior < 1.0;
+        require(open, "retinanet.prior", retinanet.prior, "above 0 and below 1")?;
+        share("retinanet.focal_alpha", retinanet.focal_alpha)?;
+        not_negative("retinanet.focal_gamma", retinanet.focal_gamma)
     }
 }
 
-fn positive(name: &'static str, values: &[f32]) -> Result<(), DetectorConfigError> {
+fn all_positive(key: &str, values: &[f32]) -> Result<(), SettingError> {
     let valid = !values.is_empty() && values.iter().all(|value| *value > 0.0 && value.is_finite());
-    match values {
-        [value] => check(valid, name, value, "positive and finite"),
-        _ => check(valid, name, format!("{values:?}"), "positive and finite"),
-    }
-}
-
-fn not_negative(name: &'static str, value: f64) -> Result<(), DetectorConfigError> {
-    check(value >= 0.0 && value.is_finite(), name, value, "0 or more, and finite")
-}
-
-fn share(name: &'static str, value: f64) -> Result<(), DetectorConfigError> {
-    check((0.0..=1.0).contains(&value), name, value, "between 0 and 1")
-}
-
-fn at_least_one(name: &'static str, value: usize) -> Result<(), DetectorConfigError> {
-    check(value > 0, name, value, "at least 1")
-}
-
-fn check(
-    valid: bool,
-    name: &'static str,
-    value: impl std::fmt::Display,
-    expected: &'static str,
-) -> Result<(), DetectorConfigError> {
-    if valid { Ok(()) } else { Err(DetectorConfigError::Value { name, value: value.to_string(), expected }) }
+    require(valid, key, format!("{values:?}"), "numbers above 0")
 }
 
 #[cfg(test)]
@@ -407,11 +359,11 @@ mod tests {
             anchors: AnchorConfig { sizes: vec![32.0], ..Default::default() },
             ..Default::default()
         };
-        assert!(sizes.validate().unwrap_err().to_string().contains("anchors.sizes has 1 entries"));
+        assert!(sizes.validate().unwrap_err().to_string().contains("`anchors.sizes` is 1 sizes"));
         let share = DetectorConfig {
             roi_heads: RoiHeadsConfig { positive_fraction: 1.5, ..Default::default() },
             ..Default::default()
         };
-        assert!(share.validate().unwrap_err().to_string().contains("roi_heads.positive_fraction is 1.5"));
+        assert!(share.validate().unwrap_err().to_string().contains("`roi_heads.positive_fraction` is 1.5"));
     }
 }

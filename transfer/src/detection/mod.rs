@@ -34,8 +34,8 @@ pub use anchor_generator::{AnchorGenerator, Anchors};
 pub use backbone::BackboneWithFpn;
 pub use box_coder::BoxCoder;
 pub use config::{
-    AnchorConfig, Architecture, BackboneConfig, DetectorConfig, DetectorConfigError, FpnConfig, LEVELS, Norm,
-    Numerics, RetinaNetConfig, RoiHeadsConfig, RpnConfig, TestConfig, Variant,
+    AnchorConfig, Architecture, BackboneConfig, DetectorConfig, FpnConfig, LEVELS, Norm, Numerics,
+    RetinaNetConfig, RoiHeadsConfig, RpnConfig, TestConfig, Variant,
 };
 pub use detector::Detector;
 pub use faster_rcnn::FasterRcnn;

@@ -124,7 +124,11 @@ fn one_by_one(text: &str) -> Result<Vec<CocoResult>, String> {
     match faults.as_slice() {
         [] => Ok(rows),
         [first, others @ ..] => {
-            let nan = if first.contains("null") { " (JSON has no NaN and no infinity; they are read as null)" } else { "" };
+            let nan = if first.contains("null") {
+                " (JSON has no NaN and no infinity; they are read as null)"
+            } else {
+                ""
+            };
             let more = if others.is_empty() { String::new() } else { format!("; and {} more", others.len()) };
             Err(format!("{first}{nan}{more}; {EXPECTED}"))
         }
@@ -152,8 +156,10 @@ pub(super) fn match_by_name(
     let mut renumbered = 0;
     for (index, row) in rows.iter_mut().enumerate() {
         let Some(name) = &row.file_name else { continue };
-        let found =
-            whole.get(&file_names::key(name)).copied().or_else(|| by_last.get(&last(name)).copied().flatten());
+        let found = whole
+            .get(&file_names::key(name))
+            .copied()
+            .or_else(|| by_last.get(&last(name)).copied().flatten());
         match found {
             Some(id) => {
                 renumbered += usize::from(id != row.image_id);
@@ -242,7 +248,9 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             read_rows(&path).unwrap_err().to_string()
         };
-        let row = |score: &str| format!(r#"{{"image_id": 4, "category_id": 1, "bbox": [0, 0, 1, 1], "score": {score}}}"#);
+        let row = |score: &str| {
+            format!(r#"{{"image_id": 4, "category_id": 1, "bbox": [0, 0, 1, 1], "score": {score}}}"#)
+        };
         let two = error(&format!("[{}, {}]", row("0.5"), row("NaN")));
         assert!(two.contains("result number 2 of image 4: `score`: ") && two.contains("NaN"), "{two}");
         assert!(error(&row("1")).contains("it is not a list"));

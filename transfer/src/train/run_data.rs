@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::data::{DetectionDataset, DetectionImage};
+use crate::data::{Category, DetectionDataset, DetectionImage};
 use burn::module::Module;
 use burn::tensor::Device;
-use scrl_core::engine::Monitor;
+use scrl_core::config;
+use scrl_core::engine::{DataList, Monitor};
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
 
@@ -16,7 +17,7 @@ use crate::data::{TrainingLoader, TrainingLoaderOptions, collate};
 use crate::detection::{Detector, DetectorConfig, Norm, precise_bn};
 use crate::error::TransferError;
 use crate::evaluation::DetectionMetrics;
-use crate::inference::{EvaluateOptions, Evaluation, evaluate_model};
+use crate::inference::{EvaluateOptions, Evaluation, evaluate_model, match_classes};
 use crate::weights::DetectorMetadata;
 
 /// The data of a run, and its config with what the data decides.
@@ -28,15 +29,37 @@ pub(super) struct TransferData {
 
 impl TransferData {
     /// # Errors
-    /// When annotations cannot be read, no image has an object, or the classes of both splits differ.
+    /// When annotations cannot be read, no image has an object, or each split has classes that the other lacks.
     pub fn load(config: &TransferConfig) -> Result<Self, TransferError> {
         let all = config.source("data.train", &config.data.train)?.load()?;
         let val = config.source("data.val", &config.data.val)?.load()?;
-        crate::inference::check_classes(&all.categories, &val.categories)?;
+        let all = with_classes_of(all, &val);
+        let val = match_classes(&all.categories, val)?;
         let train = training_images(all, config)?;
+        let untrained = train.classes_without_objects();
+        if !untrained.is_empty() {
+            tracing::warn!(
+                data = train.name,
+                "{} of {} classes have no object in the training images ({}); the detector cannot learn them",
+                untrained.len(),
+                train.categories.len(),
+                untrained.join(", ")
+            );
+        }
         let mut config = config.clone();
         config.model.num_classes = train.categories.len();
         Ok(Self { config, train: Arc::new(train), val: Arc::new(val) })
+    }
+
+    /// The images and annotations of both splits.
+    pub fn list(&self) -> DataList {
+        let split = |name: &'static str, data: &Arc<DetectionDataset>| {
+            let facts = |image: &DetectionImage| config::hash(&image.truth())[..16].to_string();
+            let name = move |image: &DetectionImage| format!("{name}/{}", image.file_name);
+            let entry = |image: &DetectionImage| (name(image), image.path.clone(), facts(image));
+            data.images.iter().map(entry).collect::<Vec<_>>()
+        };
+        DataList::new([split("train", &self.train), split("val", &self.val)].concat())
     }
 
     pub fn batches(&self, iteration: u64) -> TrainingLoader {
@@ -126,6 +149,17 @@ impl TransferData {
             best,
         }
     }
+}
+
+/// Training data with the classes of the evaluation data too, where those have all of its own and more.
+fn with_classes_of(train: DetectionDataset, val: &DetectionDataset) -> DetectionDataset {
+    let has = |list: &[Category], class: &Category| list.iter().any(|other| other.name == class.name);
+    if !train.categories.iter().all(|class| has(&val.categories, class)) {
+        return train;
+    }
+    let more = val.categories.iter().filter(|class| !has(&train.categories, class)).cloned();
+    let classes: Vec<Category> = train.categories.iter().cloned().chain(more).collect();
+    train.with_classes(&classes).expect("all its classes are among them")
 }
 
 /// The images to learn from: those with objects, or all, and of them the config's share.

@@ -12,7 +12,7 @@ use scrl_core::random::{Rng, stream};
 use scrl_core::solver::Optimizer;
 use serde::{Deserialize, Serialize};
 
-use super::{LossValues, is_due};
+use super::{LossValues, is_due, resume};
 use crate::config::TransferConfig;
 use crate::data::Batch;
 use crate::detection::Detector;
@@ -33,6 +33,8 @@ pub struct Training {
     pub(super) iteration: u64,
     /// The last iteration after which the detector was evaluated; 0 before the first.
     pub(super) evaluated: u64,
+    /// Of the run's data, where it is known.
+    pub(super) data_hash: Option<String>,
 }
 
 /// The part of a checkpoint that is not tensors.
@@ -43,6 +45,9 @@ struct Progress {
     evaluated: u64,
     init: String,
     config_hash: String,
+    /// [`DataList::hash`](scrl_core::engine::DataList::hash) of the data; none in checkpoints of before it was kept.
+    #[serde(default)]
+    data_hash: Option<String>,
 }
 
 impl Training {
@@ -57,7 +62,7 @@ impl Training {
     ) -> Result<Self, TransferError> {
         let model = init_detector(config, init, device)?;
         let optimizer = Optimizer::new(config.optimizer());
-        Ok(Self { model, optimizer, init: init.describe(), iteration: 0, evaluated: 0 })
+        Ok(Self { model, optimizer, init: init.describe(), iteration: 0, evaluated: 0, data_hash: None })
     }
 
     /// Whether an evaluation of every so many iterations is due after this one and has not been made.
@@ -74,12 +79,11 @@ impl Training {
         config: &TransferConfig,
         checkpoint: &Path,
         run: &RunDir,
+        prolong: bool,
         device: &Device,
     ) -> Result<Self, TransferError> {
         let (mut tensors, progress): (_, Progress) = state::load(checkpoint)?;
-        if progress.config_hash != config.fingerprint() {
-            return Err(TransferError::OtherRun { path: run.path().to_path_buf() });
-        }
+        resume::check(&progress.config_hash, progress.iteration, config, run, prolong)?;
         let mut take = |name: &str| {
             let problem = || CheckpointError::Incomplete {
                 path: checkpoint.to_path_buf(),
@@ -93,8 +97,8 @@ impl Training {
         let model = weights::restore(model, &take("model")?).map_err(wrong)?;
         let mut optimizer = Optimizer::new(config.optimizer());
         optimizer.load_state(take("optimizer")?, device);
-        let Progress { iteration, evaluated, init, .. } = progress;
-        Ok(Self { model, optimizer, init, iteration, evaluated })
+        let Progress { iteration, evaluated, init, data_hash, .. } = progress;
+        Ok(Self { model, optimizer, init, iteration, evaluated, data_hash })
     }
 
     pub(super) fn save(&self, checkpoint: &Path, config: &TransferConfig) -> Result<(), CheckpointError> {
@@ -104,6 +108,7 @@ impl Training {
             evaluated: self.evaluated,
             init: self.init.clone(),
             config_hash: config.fingerprint(),
+            data_hash: self.data_hash.clone(),
         };
         state::save(checkpoint, &tensors, &progress)
     }
@@ -120,7 +125,7 @@ impl Training {
         grad_norm: bool,
         dataset: &DetectionDataset,
     ) -> Result<(Self, LossValues), TransferError> {
-        let Self { model, mut optimizer, init, iteration, evaluated } = self;
+        let Self { model, mut optimizer, init, iteration, evaluated, data_hash } = self;
         let mut rng: Rng = stream(seed, &[SAMPLING, iteration]);
         let losses = model.forward_train(batch.images, &batch.sizes, &batch.targets, &mut rng);
         let values = LossValues::read(&losses);
@@ -132,7 +137,7 @@ impl Training {
         }
         let grads = GradientsParams::from_grads(losses.total().backward(), &model);
         let model = optimizer.step(lr, model, grads);
-        Ok((Self { model, optimizer, init, iteration: iteration + 1, evaluated }, values))
+        Ok((Self { model, optimizer, init, iteration: iteration + 1, evaluated, data_hash }, values))
     }
 }
 

@@ -109,13 +109,7 @@ fn wrong_size(entry: &Entry, facts: &FileFacts) -> Option<String> {
     let (Content::Annotated(image), FileFacts::Image { size, .. }) = (&entry.content, facts) else {
         return None;
     };
-    let said = Size { width: image.width, height: image.height };
-    (said != *size).then(|| {
-        format!(
-            "{}: {}×{} pixels, {}×{} in its annotation",
-            entry.name, size.width, size.height, said.width, said.height
-        )
-    })
+    image.size_problem(*size).map(|problem| format!("{}: {problem}", entry.name))
 }
 
 fn classes(split: &Split) -> Vec<ClassCount> {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::data::{AnnotatedObject, DetectionObject, text};
+use encoding_rs::Encoding;
 use scrl_core::data::error::DataError;
 use scrl_core::structures::BoxXyxy;
-use encoding_rs::Encoding;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -92,7 +92,8 @@ impl Annotation {
     /// When the file cannot be read or is no annotation.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let bytes = std::fs::read(path).map_err(|e| DataError::read(path, e))?;
-        let invalid = |reason: String| DataError::invalid(path, format!("it is not a VOC annotation: {reason}"));
+        let invalid =
+            |reason: String| DataError::invalid(path, format!("it is not a VOC annotation: {reason}"));
         let text = text::decode(&bytes, declared_encoding(&bytes)).map_err(invalid)?;
         quick_xml::de::from_str(&text).map_err(|e| invalid(e.to_string()))
     }
