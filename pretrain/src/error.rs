@@ -61,6 +61,17 @@ pub enum PretrainError {
         /// Where the batch was saved.
         saved: String,
     },
+    /// Networks whose features are NaN or infinite.
+    #[error(
+        "the {space} are NaN or infinite after step {step}: the run has diverged, and its last checkpoint is from before; \
+         start a new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"
+    )]
+    Diverged {
+        /// Steps done.
+        step: u64,
+        /// `features` or `projections`.
+        space: &'static str,
+    },
     #[error(
         "the saved batch of step {step} does not belong to the run: {problem}; pass the run that it lies in by --run"
     )]

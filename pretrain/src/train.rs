@@ -226,6 +226,9 @@ fn report_health(
     device: &Device,
 ) -> Result<(), PretrainError> {
     let (health, cursor) = (Health::measure(&*state.method, check.batches(), device)?, &state.cursor);
+    if let Some(space) = health.not_finite() {
+        return Err(PretrainError::Diverged { step: cursor.step, space });
+    }
     tracing::info!("epoch {}: {health}", cursor.epoch);
     if cursor.step > 0 && health.is_collapsed() {
         tracing::warn!(

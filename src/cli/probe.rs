@@ -53,9 +53,10 @@ pub struct ProbeArgs {
     /// Side of the centre crop, in pixels; that of the pretraining views by default.
     #[arg(long)]
     pub size: Option<u32>,
-    /// Feature map that is pooled; `c4` for a run with `heads.pool_level = "c4"`, whose last stage is untrained.
-    #[arg(long, value_enum, default_value_t = ProbeLevel::C5)]
-    pub level: ProbeLevel,
+    /// Feature map that is pooled; by default the one that the run trained, and c5 for --weights. A run with
+    /// `heads.pool_level = "c4"` leaves the last stage untrained.
+    #[arg(long, value_enum)]
+    pub level: Option<ProbeLevel>,
     /// JSON file for the result; RUN/probe.json by default, none for --weights.
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -1,9 +1,13 @@
 //! `scrl probe`
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
+use scrl_core::config;
 use scrl_core::engine::Monitor;
 use scrl_core::engine::atomic;
 use scrl_core::models::Level;
+use scrl_pretrain::PretrainConfig;
 use scrl_pretrain::probe::{Accuracy, KnnConfig, LinearConfig, ProbeOptions, ProbeReport, probe};
 
 use super::Ending;
@@ -41,12 +45,19 @@ fn options(args: &ProbeArgs) -> ProbeOptions {
         val_fraction: args.val_fraction,
         size: args.size,
         level: match args.level {
-            ProbeLevel::C4 => Level::C4,
-            ProbeLevel::C5 => Level::C5,
+            Some(ProbeLevel::C4) => Level::C4,
+            Some(ProbeLevel::C5) => Level::C5,
+            None => args.run.as_deref().and_then(trained_level).unwrap_or(Level::C5),
         },
         knn: (args.knn || both).then_some(knn),
         linear: (args.linear || both).then_some(linear),
     }
+}
+
+/// The feature map that a pretraining run compares.
+fn trained_level(run: &Path) -> Option<Level> {
+    let settings = config::load::<PretrainConfig>(&run.join("config.toml"), &[]).ok()?;
+    Some(settings.level())
 }
 
 fn print(report: &ProbeReport) {

@@ -1,7 +1,7 @@
 //! `scrl inspect dataset` on data with every kind of fault, and on real data.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -134,6 +134,72 @@ fn a_voc_folder_and_a_folder_of_images_can_be_examined() {
     let classes = split["classes"].as_array().unwrap();
     assert!(classes.len() > 1 && classes.iter().all(|class| class["images"] == 2), "{printed}");
     assert!(split["boxes"].is_null() && is_png(&out.join("all_1.png")));
+}
+
+#[test]
+fn everything_that_is_wrong_is_listed_and_the_rest_is_examined() {
+    let tmp = temporary();
+    let (data, out) = (scenes(tmp.path()), tmp.path().join("doctor"));
+    let path = data.join("annotations/instances_train.json");
+    let mut truth = json(&path);
+    truth["annotations"][0]["image_id"] = json!(777);
+    truth["annotations"][1]["category_id"] = json!("none");
+    truth["categories"].as_array_mut().unwrap().push(json!({"id": 90, "name": "animals"}));
+    fs::write(&path, truth.to_string()).unwrap();
+    fs::copy(
+        data.join("train").join(truth["images"][0]["file_name"].as_str().unwrap()),
+        data.join("train/new.png"),
+    )
+    .unwrap();
+    fs::write(data.join("annotations/instances_broken.json"), "{\"images\": [").unwrap();
+    let (report, printed) = inspect(&data, &out, &[]);
+    let split = |name: &str| {
+        report["splits"].as_array().unwrap().iter().find(|split| split["name"] == name).unwrap().clone()
+    };
+    let problems = split("train")["unreadable_annotations"].to_string();
+    assert!(problems.contains("image 777") && problems.contains("`category_id`: "), "{problems}");
+    assert!(split("broken")["unreadable_annotations"][0].as_str().unwrap().contains("EOF"), "{printed}");
+    assert_eq!(split("train")["left_out"][0], "1 images that no annotation lists, as `train/new.png`");
+    assert_eq!(report["classes_without_objects"], json!(["animals"]), "{printed}");
+    assert_eq!(report["class_differences"], json!(["val lacks animals"]), "{printed}");
+    assert!(split("val")["images"].as_u64().unwrap() > 0 && is_png(&out.join("val_1.png")), "{printed}");
+}
+
+#[test]
+fn folders_that_are_no_split_and_files_that_are_not_read_are_findings() {
+    let tmp = temporary();
+    let (data, out) = (scenes(tmp.path()), tmp.path().join("doctor"));
+    let (photos, source) = (tmp.path().join("photos"), data.join("unlabelled"));
+    let mut files: Vec<PathBuf> = fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for (folder, file) in ["train", "valid", "extra", "."].into_iter().zip(&files) {
+        fs::create_dir_all(photos.join(folder)).unwrap();
+        fs::copy(file, photos.join(folder).join("a.png")).unwrap();
+    }
+    fs::write(photos.join("train/b.gif"), "GIF89a").unwrap();
+    fs::write(photos.join("valid/c.jpg"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    let (report, printed) = inspect(&photos, &out, &[]);
+    let names: Vec<_> =
+        report["splits"].as_array().unwrap().iter().map(|split| split["name"].clone()).collect();
+    assert_eq!(names, ["train", "valid"], "{printed}");
+    let left_out = report["splits"][0]["left_out"].to_string();
+    for part in ["1 .gif", "`extra/` holds images", "1 images lie beside"] {
+        assert!(left_out.contains(part), "{left_out}");
+    }
+    let broken = report["splits"][1]["broken"][0]["reason"].as_str().unwrap();
+    assert!(broken.contains("pointer of Git LFS"), "{broken}");
+}
+
+#[test]
+fn names_that_cannot_be_drawn_have_numbers_and_a_legend() {
+    let tmp = temporary();
+    let (data, out) = (scenes(tmp.path()), tmp.path().join("doctor"));
+    let path = data.join("annotations/instances_train.json");
+    let mut truth = json(&path);
+    truth["categories"][1]["name"] = json!("猫");
+    fs::write(&path, truth.to_string()).unwrap();
+    inspect(&data, &out, &["--split", "train"]);
+    assert_eq!(fs::read_to_string(out.join("legend.txt")).unwrap(), "train:\n#2 猫\n");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::error::TransferError;
 
 pub mod text;
 
-use text::{draw_text, plate_size};
+use text::{class_label, draw_text, plate_size};
 
 /// Of JPEG pictures, 1 to 100.
 const JPEG_QUALITY: u8 = 92;
@@ -65,7 +65,8 @@ pub fn draw_detections(
 
 /// Class and score above the box, or inside it where there is no room above.
 fn label(canvas: &mut RgbImage, found: &Detection, classes: &[Category], scale: u32) {
-    let name = classes.get(found.class).map_or_else(|| found.class.to_string(), |class| class.name.clone());
+    let name = classes.get(found.class).map_or("", |class| &class.name);
+    let name = if name.is_empty() { found.class.to_string() } else { class_label(found.class, name) };
     let text = format!("{name} {}%", (found.score * 100.0).round() as u32);
     let [width, height] = plate_size(&text, scale);
     let (left, top) = (found.bbox.x1.max(0.0) as u32, found.bbox.y1.max(0.0) as u32);

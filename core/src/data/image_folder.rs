@@ -1,8 +1,9 @@
 //! Folders of images, with labels where the subfolders are classes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use walkdir::{DirEntry, WalkDir};
 
 use super::DataError;
@@ -33,28 +34,61 @@ pub struct ImageFolder {
     pub roots: Vec<PathBuf>,
 }
 
+/// Images and what is worth knowing about the folders.
+#[derive(Debug)]
+pub struct FolderSurvey {
+    /// The images.
+    pub folder: ImageFolder,
+    /// Files and folders that are left out, in words.
+    pub notes: Vec<String>,
+    /// Files and folders that cannot be read; [`ImageFolder::scan`] refuses folders with any.
+    pub problems: Vec<DataError>,
+}
+
 impl ImageFolder {
-    /// Finds the images below `roots`, at any depth, through links, skipping hidden files and folders.
+    /// Finds the images below `roots`, at any depth, through links, skipping hidden files and folders. A file that several
+    /// roots lead to counts once.
     ///
     /// The images get labels when there is one root, every image lies in a subfolder of it, and there are two such
     /// subfolders at least: the subfolders directly below the root are the classes.
     ///
     /// # Errors
-    /// When a root does not exist, is not a folder or cannot be read, or holds no image.
+    /// When a root does not exist, is not a folder or cannot be read, or holds no image, or a link leads nowhere.
     pub fn scan(roots: &[PathBuf]) -> Result<Self, DataError> {
+        let FolderSurvey { folder, notes, mut problems } = Self::survey(roots)?;
+        if !problems.is_empty() {
+            return Err(problems.swap_remove(0));
+        }
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        Ok(folder)
+    }
+
+    /// As [`scan`](Self::scan), but goes on where a file or folder cannot be read.
+    ///
+    /// # Errors
+    /// When a root does not exist or is not a folder, or holds no image.
+    pub fn survey(roots: &[PathBuf]) -> Result<FolderSurvey, DataError> {
+        let mut found = Found::default();
         let mut paths = Vec::new();
         for root in roots {
-            paths.extend(find_images(root)?);
+            paths.extend(find_images(root, &mut found)?);
+        }
+        if roots.len() > 1 {
+            paths = without_repetitions(paths, &mut found);
         }
         let labelled = match roots {
             [root] => label(root, &paths),
             _ => None,
         };
-        Ok(labelled.unwrap_or_else(|| Self {
+        if let ([root], Some(labelled)) = (roots, &labelled) {
+            found.note_empty_classes(root, &labelled.classes);
+        }
+        let folder = labelled.unwrap_or_else(|| Self {
             samples: paths.into_iter().map(|path| ImageFile { path, label: None }).collect(),
             classes: Vec::new(),
             roots: roots.to_vec(),
-        }))
+        });
+        Ok(FolderSurvey { folder, notes: found.notes, problems: found.problems })
     }
 
     /// The images and the sizes of their files. They are named by their folder's number, where there are several, and the path
@@ -83,7 +117,33 @@ impl ImageFolder {
     }
 }
 
-fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// What a search found besides images.
+#[derive(Default)]
+struct Found {
+    notes: Vec<String>,
+    problems: Vec<DataError>,
+}
+
+impl Found {
+    /// Notes subfolders without images, which are no classes then.
+    fn note_empty_classes(&mut self, root: &Path, classes: &[String]) {
+        let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
+        let folders = entries.filter(|entry| entry.path().is_dir());
+        let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut empty: Vec<String> =
+            names.filter(|name| !name.starts_with('.') && !classes.contains(name)).collect();
+        empty.sort();
+        if !empty.is_empty() {
+            let names = empty.join("`, `");
+            self.notes.push(format!(
+                "folders of `{}` without any image are no classes: `{names}`; add images, or remove them",
+                root.display()
+            ));
+        }
+    }
+}
+
+fn find_images(root: &Path, found: &mut Found) -> Result<Vec<PathBuf>, DataError> {
     let metadata = std::fs::metadata(root).map_err(|reason| DataError::read(root, reason))?;
     if !metadata.is_dir() {
         return Err(DataError::invalid(root, "it is a file; pass the folder that holds the images"));
@@ -101,20 +161,22 @@ fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
                 }
             }
             Err(error) if error.loop_ancestor().is_some() => {
-                tracing::warn!("skipped a link that leads back to a folder above it: {error}");
+                found.notes.push(format!("skipped a link that leads back to a folder above it: {error}"));
             }
-            Err(error) => return Err(walk_error(root, error)),
+            // A broken link to something else than an image is nobody's concern.
+            Err(error) if error.path().is_some_and(|path| path.is_symlink() && !is_image(path)) => {}
+            Err(error) => found.problems.push(walk_error(root, error)),
         }
     }
     if !unread.is_empty() {
         let counts: Vec<String> = unread.iter().map(|(ending, count)| format!("{count} .{ending}")).collect();
-        tracing::warn!(
+        found.notes.push(format!(
             "left out images below `{}` whose format is not read: {}; convert them to use them",
             root.display(),
             counts.join(", ")
-        );
+        ));
     }
-    if paths.is_empty() {
+    if paths.is_empty() && found.problems.is_empty() {
         let extensions = EXTENSIONS.map(|e| format!(".{e}")).join(", ");
         return Err(DataError::NoImages { path: root.to_path_buf(), extensions });
     }
@@ -122,11 +184,39 @@ fn find_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(paths)
 }
 
+/// The first path to each file; the others are noted.
+fn without_repetitions(paths: Vec<PathBuf>, found: &mut Found) -> Vec<PathBuf> {
+    let real: Vec<PathBuf> =
+        paths.par_iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone())).collect();
+    let mut seen = HashSet::new();
+    let (count, mut first) = (paths.len(), None);
+    let kept: Vec<PathBuf> = paths
+        .into_iter()
+        .zip(real)
+        .filter_map(|(path, real)| match seen.insert(real) {
+            true => Some(path),
+            false => {
+                first.get_or_insert(path);
+                None
+            }
+        })
+        .collect();
+    if let Some(first) = first {
+        found.notes.push(format!(
+            "images that several folders lead to are used once: {}, the first of them `{}`",
+            count - kept.len(),
+            first.display()
+        ));
+    }
+    kept
+}
+
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.')
 }
 
-fn is_image(path: &Path) -> bool {
+/// Whether a file's name ends as images do that are read; see [`EXTENSIONS`].
+pub fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|found| EXTENSIONS.iter().any(|e| found.eq_ignore_ascii_case(e)))
 }
 
@@ -138,7 +228,16 @@ fn unread_ending(path: &Path) -> Option<String> {
 
 fn walk_error(root: &Path, error: walkdir::Error) -> DataError {
     let path = error.path().unwrap_or(root).to_path_buf();
-    DataError::Read { path, reason: error.into() }
+    match std::fs::read_link(&path) {
+        Ok(target) => {
+            let reason = format!(
+                "it is a link to `{}`, which is not there; fetch that file (`git annex get`, `dvc pull`) or remove the link",
+                target.display()
+            );
+            DataError::invalid(&path, reason)
+        }
+        Err(_) => DataError::Read { path, reason: error.into() },
+    }
 }
 
 fn label(root: &Path, paths: &[PathBuf]) -> Option<ImageFolder> {
@@ -244,5 +343,38 @@ mod tests {
         std::os::unix::fs::symlink(root.path(), root.path().join("loop")).expect("a link");
         let found = ImageFolder::scan(&[root.path().to_path_buf()]).expect("images");
         assert_eq!(names(&found, root.path()), ["a.jpg", "linked/x.jpg"]);
+    }
+
+    #[test]
+    fn files_that_several_folders_lead_to_count_once() {
+        let root = folder(&["a/1.jpg", "a/b/2.jpg", "c/3.jpg"]);
+        let path = |name: &str| root.path().join(name);
+        let survey = ImageFolder::survey(&[path("a"), path("a/b"), path("c")]).unwrap();
+        assert_eq!(survey.folder.samples.len(), 3);
+        assert!(
+            survey.notes[0].starts_with("images that several folders lead to are used once: 1, "),
+            "{survey:?}"
+        );
+        assert!(ImageFolder::survey(&[path("a"), path("c")]).unwrap().notes.is_empty());
+    }
+
+    #[test]
+    fn class_folders_without_images_are_noted() {
+        let root = folder(&["cat/1.jpg", "dog/2.jpg", "cow/notes.txt", ".hidden/x.txt"]);
+        let survey = ImageFolder::survey(&[root.path().to_path_buf()]).unwrap();
+        assert_eq!(survey.folder.classes, ["cat", "dog"]);
+        assert!(survey.notes[0].contains("are no classes: `cow`;"), "{:?}", survey.notes);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_named_with_its_target_and_a_survey_goes_on() {
+        let root = folder(&["1.jpg"]);
+        std::os::unix::fs::symlink("annex/objects/x", root.path().join("gone.jpg")).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.path().join("readme.txt")).unwrap();
+        let error = ImageFolder::scan(&[root.path().to_path_buf()]).unwrap_err().to_string();
+        assert!(error.contains("gone.jpg") && error.contains("a link to `annex/objects/x`"), "{error}");
+        let survey = ImageFolder::survey(&[root.path().to_path_buf()]).unwrap();
+        assert_eq!((survey.folder.samples.len(), survey.problems.len()), (1, 1));
     }
 }

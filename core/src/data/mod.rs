@@ -6,5 +6,5 @@ pub mod loader;
 pub mod sampler;
 
 pub use error::DataError;
-pub use image_folder::{ImageFile, ImageFolder};
+pub use image_folder::{FolderSurvey, ImageFile, ImageFolder};
 pub use loader::{BatchIter, LoaderOptions, load_batches};

@@ -130,6 +130,9 @@ fn format(bytes: &[u8], name: &Path) -> Result<Format, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty { path: name.to_path_buf() });
     }
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(ImageError::Pointer { path: name.to_path_buf() });
+    }
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => Ok(Format::Jpeg),
         Ok(format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp | ImageFormat::Tiff)) => {

@@ -22,6 +22,13 @@ pub enum ImageError {
         path: PathBuf,
     },
 
+    /// What Git LFS leaves in the place of a file that was not fetched.
+    #[error("`{path}` is a pointer of Git LFS, not an image; fetch the file with `git lfs pull`")]
+    Pointer {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The content is none of the formats, whatever the name says.
     #[error("`{path}` is not a JPEG, PNG, WebP, BMP or TIFF image; convert or remove it")]
     Format {

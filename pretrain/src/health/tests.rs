@@ -77,6 +77,24 @@ fn cosines_by_sums_equal_those_of_every_pair() {
 }
 
 #[test]
+fn networks_that_have_diverged_are_told_from_their_features() {
+    let sound = Health::of(&Inspection { features: random(20, 8, 1), ..Default::default() });
+    assert_eq!(sound.not_finite(), None);
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut features = random(20, 8, 1);
+        features.values[13] = value;
+        let health = Health::of(&Inspection { features, ..Default::default() });
+        assert_eq!(health.not_finite(), Some("features"), "{health:?}");
+        assert!(health.is_collapsed(), "NaN is no sign of health: {health:?}");
+        let mut first = random(4, 8, 2);
+        first.values[3] = value;
+        let projected = MatchedRows { first, second: random(4, 8, 3), images: vec![0, 0, 1, 1] };
+        let health = Health::of(&Inspection { features: random(20, 8, 1), projected, ..Default::default() });
+        assert_eq!(health.not_finite(), Some("projections"), "{health:?}");
+    }
+}
+
+#[test]
 fn a_single_box_has_no_other_place_and_no_other_image() {
     let one = random(1, 4, 8);
     let found = cosines(&MatchedRows { first: one.clone(), second: one, images: vec![0] });

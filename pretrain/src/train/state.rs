@@ -58,10 +58,13 @@ pub(super) struct TrainingState {
 }
 
 impl TrainingState {
-    /// Writes a checkpoint.
+    /// Writes a checkpoint, unless a network or its optimiser has diverged: then the one that is there stays.
     pub(super) fn save(&self, path: &Path) -> Result<(), PretrainError> {
         let mut tensors: Vec<(&str, TensorMap)> = self.method.tensors();
         tensors.push(("optimizer", self.optimizer.state()));
+        for (name, map) in &tensors {
+            weights::check_finite(&path.join(name), map)?;
+        }
         tensors.extend(self.probe.iter().flat_map(OnlineProbe::tensors));
         Ok(state::save(path, &tensors, &self.cursor)?)
     }

@@ -11,12 +11,12 @@ use scrl_core::config::share;
 use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;
-use scrl_core::engine::Monitor;
+use scrl_core::engine::{Monitor, atomic};
 use scrl_core::structures::Size;
 use scrl_core::transforms::{ImageError, RgbImage, decode};
 use scrl_transfer::data::{Preprocessing, Sample};
 use scrl_transfer::detection::Target;
-use scrl_transfer::visualize::{DrawOptions, save_detections};
+use scrl_transfer::visualize::{DrawOptions, save_detections, text};
 
 use super::Ending;
 use super::detector::{self, Detector};
@@ -48,6 +48,15 @@ pub fn run(args: PredictArgs, mut monitor: Monitor) -> Result<Ending> {
     inputs::check_output(&inputs, &args.out, &results, args.overwrite)?;
     let detector = detector::open(&args.detector, &args.device)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create `{}`", args.out.display()))?;
+    if let Some(legend) = text::legend(detector.categories().iter().map(|class| class.name.as_str())) {
+        let path = args.out.join("legend.txt");
+        atomic::write(&path, legend.as_bytes())
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+        tracing::info!(
+            "names that cannot be drawn are numbers on the pictures; `{}` lists them",
+            path.display()
+        );
+    }
 
     let mut progress = Progress::default();
     let outcome = predict(detector.as_ref(), &inputs, &args, &mut progress, &mut monitor);

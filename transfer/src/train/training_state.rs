@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::data::DetectionDataset;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
+use scrl_core::checkpoint::weights::check_finite;
 use scrl_core::checkpoint::{CheckpointError, state};
 use scrl_core::engine::RunDir;
 use scrl_core::models::parameters;
@@ -101,8 +102,12 @@ impl Training {
         Ok(Self { model, optimizer, init, iteration, evaluated, data_hash })
     }
 
+    /// Writes a checkpoint, unless the detector or its optimiser has diverged: then the one that is there stays.
     pub(super) fn save(&self, checkpoint: &Path, config: &TransferConfig) -> Result<(), CheckpointError> {
         let tensors = [("model", parameters::collect(&self.model)), ("optimizer", self.optimizer.state())];
+        for (name, map) in &tensors {
+            check_finite(&checkpoint.join(name), map)?;
+        }
         let progress = Progress {
             iteration: self.iteration,
             evaluated: self.evaluated,

@@ -2,9 +2,11 @@
 
 use scrl_core::draw::{Rgb, brightness, fill};
 use scrl_core::transforms::RgbImage;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 /// Rows of each glyph from the top, five bits each, the leftmost highest. The last stands for all that is not here.
-const GLYPHS: [(char, [u8; 7]); 50] = [
+const GLYPHS: [(char, [u8; 7]); 51] = [
     ('A', [0b01110, 0b10001, 0b10001, 0b11111, 0b10001, 0b10001, 0b10001]),
     ('B', [0b11110, 0b10001, 0b10001, 0b11110, 0b10001, 0b10001, 0b11110]),
     ('C', [0b01111, 0b10000, 0b10000, 0b10000, 0b10000, 0b10000, 0b01111]),
@@ -54,6 +56,7 @@ const GLYPHS: [(char, [u8; 7]); 50] = [
     ('+', [0b00000, 0b00100, 0b00100, 0b11111, 0b00100, 0b00100, 0b00000]),
     ('&', [0b01100, 0b10010, 0b10100, 0b01000, 0b10101, 0b10010, 0b01101]),
     ('\'', [0b00100, 0b00100, 0b00000, 0b00000, 0b00000, 0b00000, 0b00000]),
+    ('#', [0b01010, 0b01010, 0b11111, 0b01010, 0b11111, 0b01010, 0b01010]),
     ('?', [0b01110, 0b10001, 0b00001, 0b00110, 0b00100, 0b00000, 0b00100]),
 ];
 
@@ -70,7 +73,7 @@ pub fn plate_size(text: &str, scale: u32) -> [u32; 2] {
 
 /// Writes a text on a plate of `color` with its top-left corner at `(x, y)`, in black, or in white where the plate is dark.
 ///
-/// Letters become capitals; accents and other alphabets become question marks.
+/// Letters become capitals; accents and other alphabets become question marks, see [`class_label`].
 pub fn draw_text(image: &mut RgbImage, text: &str, [x, y]: [u32; 2], color: Rgb<u8>, scale: u32) {
     let [width, height] = plate_size(text, scale);
     fill(image, [x, y, x + width, y + height], color);
@@ -84,6 +87,26 @@ pub fn draw_text(image: &mut RgbImage, text: &str, [x, y]: [u32; 2], color: Rgb<
             }
         }
     }
+}
+
+/// What is written for a class: its name without accents or, where that has characters that cannot be drawn, its number
+/// from 1, as `#3`. [`legend`] says what the numbers mean.
+pub fn class_label(class: usize, name: &str) -> String {
+    drawable(name).unwrap_or_else(|| format!("#{}", class + 1))
+}
+
+/// A line `#3 NAME` for each class that [`class_label`] gives a number; `None` where there is no such class.
+pub fn legend<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let numbered = names.into_iter().enumerate().filter(|(_, name)| drawable(name).is_none());
+    let lines: Vec<String> = numbered.map(|(class, name)| format!("#{} {name}\n", class + 1)).collect();
+    (!lines.is_empty()).then(|| lines.concat())
+}
+
+/// The text without accents, if every character has a glyph.
+fn drawable(text: &str) -> Option<String> {
+    let plain: String = text.nfd().filter(|character| !is_combining_mark(*character)).collect();
+    let known = |character: char| GLYPHS.iter().any(|(known, _)| *known == character.to_ascii_uppercase());
+    plain.chars().all(known).then_some(plain)
 }
 
 fn glyph(character: char) -> &'static [u8; 7] {
@@ -121,6 +144,15 @@ mod tests {
                 ".............",
             ]
         );
+    }
+
+    #[test]
+    fn classes_are_told_apart_whatever_their_alphabet() {
+        assert_eq!(class_label(0, "Zürich café"), "Zurich cafe");
+        assert_eq!((class_label(1, "猫"), class_label(2, "犬")), ("#2".into(), "#3".into()));
+        assert_eq!(rows(&class_label(1, "猫")), rows("#2"));
+        assert_eq!(legend(["cat", "猫", "é", "犬"]).unwrap(), "#2 猫\n#4 犬\n");
+        assert_eq!(legend(["cat", "é"]), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use scrl_core::engine::atomic;
+use scrl_transfer::visualize::text;
 
 use crate::cli::InspectDatasetArgs;
 use crate::commands::Ending;
@@ -39,8 +40,24 @@ pub fn run(args: &InspectDatasetArgs) -> Result<Ending> {
     for (split, facts) in splits.iter().zip(&facts) {
         draw(split, facts, args)?;
     }
+    if let Some(legend) = legend(&splits) {
+        let path = args.out.join("legend.txt");
+        atomic::write(&path, legend.as_bytes())
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+        println!("{}", path.display());
+    }
     println!("{}", path.display());
     Ok(Ending::Done)
+}
+
+/// The numbers that stand for class names on the pages, by split where there are several.
+fn legend(splits: &[Split]) -> Option<String> {
+    let of_split = |split: &Split| {
+        let names = split.categories.iter().map(|class| class.name.as_str());
+        text::legend(names).map(|lines| format!("{}:\n{lines}", split.name))
+    };
+    let legends: Vec<String> = splits.iter().filter_map(of_split).collect();
+    (!legends.is_empty()).then(|| legends.concat())
 }
 
 fn draw(split: &Split, facts: &[FileFacts], args: &InspectDatasetArgs) -> Result<()> {

@@ -6,7 +6,7 @@ use scrl_core::draw::{Rgb, distinct_color, draw_box};
 use scrl_core::structures::Size;
 use scrl_core::transforms::{RgbImage, decode, resample};
 use scrl_transfer::data::{DetectionImage, DetectionObject};
-use scrl_transfer::visualize::text::{draw_text, plate_size};
+use scrl_transfer::visualize::text::{class_label, draw_text, plate_size};
 
 use super::files::FileFacts;
 use super::splits::{Content, Entry, Split};
@@ -103,14 +103,16 @@ fn name(object: &DetectionObject, split: &Split) -> String {
         (_, true) => " (difficult)",
         _ => "",
     };
-    format!("{}{mark}", split.categories[object.category].name)
+    format!("{}{mark}", class_label(object.category, &split.categories[object.category].name))
 }
 
 fn caption(entry: &Entry, split: &Split) -> String {
     let file = entry.path.file_name().unwrap_or_default().to_string_lossy();
     match &entry.content {
         Content::Annotated(image) => format!("{file}: {} boxes", image.objects.len()),
-        Content::Plain(Some(class)) => format!("{}: {file}", split.categories[*class].name),
+        Content::Plain(Some(class)) => {
+            format!("{}: {file}", class_label(*class, &split.categories[*class].name))
+        }
         Content::Plain(None) => file.into_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! The report, as JSON and as text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use scrl_core::structures::Size;
@@ -22,6 +23,10 @@ pub struct DatasetReport {
     /// Number of problems: missing, broken and wrongly sized files, annotations, boxes, groups of duplicates.
     pub findings: usize,
     pub splits: Vec<SplitReport>,
+    /// Classes without an object in any split.
+    pub classes_without_objects: Vec<String>,
+    /// Classes that some splits list and others do not.
+    pub class_differences: Vec<String>,
     pub duplicates: Vec<Duplicate>,
 }
 
@@ -42,6 +47,8 @@ pub struct SplitReport {
     pub unreadable_annotations: Vec<String>,
     /// As `file: class [numbers of the annotation]`.
     pub degenerate_boxes: Vec<String>,
+    /// Files and folders that nothing is made of.
+    pub left_out: Vec<String>,
 }
 
 /// A class in numbers.
@@ -93,6 +100,7 @@ impl SplitReport {
             wrong_size: both().filter_map(|(entry, facts)| wrong_size(entry, facts)).collect(),
             unreadable_annotations: split.problems.clone(),
             degenerate_boxes: split.dropped.clone(),
+            left_out: split.left_out.clone(),
         }
     }
 
@@ -102,6 +110,7 @@ impl SplitReport {
             + self.wrong_size.len()
             + self.unreadable_annotations.len()
             + self.degenerate_boxes.len()
+            + self.left_out.len()
     }
 }
 
@@ -130,8 +139,16 @@ fn classes(split: &Split) -> Vec<ClassCount> {
 
 impl DatasetReport {
     pub fn new(data: &Path, format: Format, splits: Vec<SplitReport>, duplicates: Vec<Duplicate>) -> Self {
-        let findings = splits.iter().map(SplitReport::findings).sum::<usize>() + duplicates.len();
-        Self { data: data.display().to_string(), format, findings, splits, duplicates }
+        // VOC's twenty classes are listed wherever only they occur.
+        let classes_without_objects = match format {
+            Format::Voc => Vec::new(),
+            Format::Coco | Format::Folder => classes_without_objects(&splits),
+        };
+        let class_differences = class_differences(&splits);
+        let of_splits = splits.iter().map(SplitReport::findings).sum::<usize>();
+        let findings = of_splits + classes_without_objects.len() + class_differences.len() + duplicates.len();
+        let data = data.display().to_string();
+        Self { data, format, findings, splits, classes_without_objects, class_differences, duplicates }
     }
 
     /// A summary for people.
@@ -142,12 +159,36 @@ impl DatasetReport {
         let title = format!("groups of equal images ({across} across splits)");
         let groups: Vec<String> = self.duplicates.iter().map(|group| group.images.join(" = ")).collect();
         println!();
+        print_findings("classes without any object", &self.classes_without_objects);
+        print_findings("classes that not every split has", &self.class_differences);
         print_findings(&title, &groups);
         match self.findings {
             0 => println!("nothing to complain about"),
             count => println!("{count} findings; all of them are in report.json"),
         }
     }
+}
+
+/// Classes that are listed and have no object anywhere, as the parents that some exporters add.
+fn classes_without_objects(splits: &[SplitReport]) -> Vec<String> {
+    let mut objects = BTreeMap::<&str, usize>::new();
+    for class in splits.iter().flat_map(|split| &split.classes) {
+        *objects.entry(&class.name).or_default() += class.objects;
+    }
+    objects.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name.to_string()).collect()
+}
+
+/// As `SPLIT lacks CLASS, CLASS`, for splits with annotations or class folders.
+fn class_differences(splits: &[SplitReport]) -> Vec<String> {
+    let with_classes = || splits.iter().filter(|split| !split.classes.is_empty());
+    let all: BTreeSet<&str> =
+        with_classes().flat_map(|split| &split.classes).map(|class| class.name.as_str()).collect();
+    let difference = |split: &SplitReport| {
+        let own: BTreeSet<&str> = split.classes.iter().map(|class| class.name.as_str()).collect();
+        let absent: Vec<&str> = all.difference(&own).copied().collect();
+        (!absent.is_empty()).then(|| format!("{} lacks {}", split.name, absent.join(", ")))
+    };
+    with_classes().filter_map(difference).collect()
 }
 
 fn print_split(split: &SplitReport) {
@@ -171,8 +212,9 @@ fn print_split(split: &SplitReport) {
     let broken: Vec<String> = split.broken.iter().map(|broken| broken.reason.clone()).collect();
     print_findings("files broken", &broken);
     print_findings("sizes other than annotated", &split.wrong_size);
-    print_findings("annotations unreadable", &split.unreadable_annotations);
+    print_findings("unreadable or contradictory", &split.unreadable_annotations);
     print_findings("boxes without area", &split.degenerate_boxes);
+    print_findings("left out", &split.left_out);
 }
 
 fn print_boxes(boxes: &BoxStatistics) {

@@ -1,10 +1,11 @@
 //! The splits of a data set of any layout.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use scrl_core::data::DataError;
-use scrl_core::data::image_folder::ImageFolder;
+use scrl_core::data::image_folder::{FolderSurvey, ImageFolder, is_image};
 use scrl_transfer::DataSource;
 use scrl_transfer::data::{Category, DetectionImage};
 use scrl_transfer::data::{Survey, survey};
@@ -13,7 +14,8 @@ use serde::Serialize;
 use super::shown;
 
 /// Subfolders of a folder of images that are splits.
-const SPLIT_FOLDERS: [&str; 5] = ["train", "training", "val", "validation", "test"];
+const SPLIT_FOLDERS: [&str; 9] =
+    ["train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"];
 
 /// The name of the only split of a folder without such subfolders.
 const ALL: &str = "all";
@@ -46,8 +48,10 @@ pub struct Split {
     pub categories: Vec<Category>,
     /// Boxes without area, as `file: class x1 y1 x2 y2`.
     pub dropped: Vec<String>,
-    /// Annotations that are missing or cannot be read.
+    /// Annotations that are missing, cannot be read or contradict each other; folders that cannot be read.
     pub problems: Vec<String>,
+    /// Files and folders that are left out.
+    pub left_out: Vec<String>,
 }
 
 /// An image file, there or not.
@@ -76,8 +80,54 @@ pub fn find(data: &Path, wanted: &[String]) -> Result<(Format, Vec<Split>)> {
         return Ok((Format::Folder, folders(data, wanted)?));
     }
     let format = if matches!(sources[0].1, DataSource::Voc { .. }) { Format::Voc } else { Format::Coco };
-    let read = |(name, source): (String, DataSource)| Ok(annotated(name, survey(&source)?, data));
-    Ok((format, sources.into_iter().map(read).collect::<Result<_, DataError>>()?))
+    let read: Vec<_> = sources.into_iter().map(|(name, source)| (name, survey(&source))).collect();
+    if read.iter().all(|(_, survey)| survey.is_err()) {
+        let first = read.into_iter().find_map(|(_, survey)| survey.err());
+        return Err(first.context("there is no split")?.into());
+    }
+    let split = |(name, survey): (String, Result<Survey, DataError>)| match survey {
+        Ok(survey) => annotated(name, survey, data),
+        Err(error) => Split { problems: vec![error.to_string()], ..Split::empty(name) },
+    };
+    let mut splits: Vec<Split> = read.into_iter().map(split).collect();
+    note_unlisted(&mut splits, data);
+    Ok((format, splits))
+}
+
+/// Notes the images beside annotated ones that no annotation lists.
+fn note_unlisted(splits: &mut [Split], data: &Path) {
+    let entries = || splits.iter().flat_map(|split| split.images.iter());
+    let listed: HashSet<PathBuf> = entries().map(|entry| entry.path.clone()).collect();
+    let mut done = HashSet::new();
+    for split in splits {
+        let folders: BTreeSet<PathBuf> =
+            split.images.iter().filter_map(|entry| Some(entry.path.parent()?.to_path_buf())).collect();
+        for folder in folders.into_iter().filter(|folder| done.insert(folder.clone())) {
+            let files = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+            let images = files.map(|file| file.path()).filter(|path| is_image(path) && path.is_file());
+            let mut unlisted: Vec<PathBuf> = images.filter(|path| !listed.contains(path)).collect();
+            unlisted.sort();
+            if let Some(first) = unlisted.first() {
+                let first = shown(first, data);
+                split
+                    .left_out
+                    .push(format!("{} images that no annotation lists, as `{first}`", unlisted.len()));
+            }
+        }
+    }
+}
+
+impl Split {
+    fn empty(name: String) -> Self {
+        Self {
+            name,
+            images: Vec::new(),
+            categories: Vec::new(),
+            dropped: Vec::new(),
+            problems: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
 }
 
 fn annotated(name: String, survey: Survey, data: &Path) -> Split {
@@ -89,11 +139,11 @@ fn annotated(name: String, survey: Survey, data: &Path) -> Split {
     };
     let dropped = dropped.iter().map(|d| format!("{}: {} {:?}", d.image, d.category, d.bbox));
     Split {
-        name,
         images: dataset.images.into_iter().map(entry).collect(),
         categories: dataset.categories,
         dropped: dropped.collect(),
         problems: problems.iter().map(DataError::to_string).collect(),
+        ..Split::empty(name)
     }
 }
 
@@ -104,11 +154,39 @@ fn folders(data: &Path, wanted: &[String]) -> Result<Vec<Split>, DataError> {
     if names.is_empty() {
         return Ok(vec![folder(ALL.to_string(), data, data)?]);
     }
-    names.into_iter().map(|name| folder(name.clone(), &data.join(&name), data)).collect()
+    let split = |name: &String| folder(name.clone(), &data.join(name), data);
+    let mut splits = names.iter().map(split).collect::<Result<Vec<_>, _>>()?;
+    if wanted.is_empty() {
+        splits[0].left_out.extend(beside(data, &names));
+    }
+    Ok(splits)
+}
+
+/// What lies beside the folders of splits and holds images.
+fn beside(data: &Path, splits: &[String]) -> Vec<String> {
+    let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
+    let mut files = 0;
+    let mut found = Vec::new();
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_split = splits.contains(&name) || name.starts_with('.');
+        if path.is_file() && is_image(&path) {
+            files += 1;
+        } else if !is_split && path.is_dir() && ImageFolder::survey(&[path]).is_ok() {
+            found.push(format!(
+                "`{name}/` holds images, but is no known split; examine it with --split {name}"
+            ));
+        }
+    }
+    found.sort();
+    if files > 0 {
+        found.push(format!("{files} images lie beside the folders of the splits"));
+    }
+    found
 }
 
 fn folder(name: String, root: &Path, data: &Path) -> Result<Split, DataError> {
-    let found = ImageFolder::scan(&[root.to_path_buf()])?;
+    let FolderSurvey { folder: found, notes, problems } = ImageFolder::survey(&[root.to_path_buf()])?;
     let category = |(id, name): (usize, String)| Category { id: id as u64, name };
     let entry = |sample: scrl_core::data::ImageFile| Entry {
         name: shown(&sample.path, data),
@@ -116,10 +194,10 @@ fn folder(name: String, root: &Path, data: &Path) -> Result<Split, DataError> {
         content: Content::Plain(sample.label),
     };
     Ok(Split {
-        name,
         images: found.samples.into_iter().map(entry).collect(),
         categories: found.classes.into_iter().enumerate().map(category).collect(),
-        dropped: Vec::new(),
-        problems: Vec::new(),
+        problems: problems.iter().map(DataError::to_string).collect(),
+        left_out: notes,
+        ..Split::empty(name)
     })
 }
