@@ -63,8 +63,8 @@ pub enum PretrainError {
     },
     /// Networks whose features are NaN or infinite.
     #[error(
-        "the {space} are NaN or infinite after step {step}: the run has diverged, and its last checkpoint is from before; \
-         start a new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"
+        "the {space} are NaN or infinite after step {step}: the run has diverged; a checkpoint of before is kept. Start a \
+         new run with a lower schedule.base_lr or a longer schedule.warmup_epochs"
     )]
     Diverged {
         /// Steps done.

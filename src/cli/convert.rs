@@ -6,12 +6,12 @@ use clap::{Args, ValueEnum};
 use scrl_core::checkpoint::weights::Layout;
 use scrl_core::models::Arch;
 
-/// Convert a backbone from PyTorch or safetensors files to safetensors, with an account of every key.
+/// Convert a backbone between PyTorch, numpy and safetensors files, with an account of every key.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  scrl convert --from resnet50.pth --to resnet50.safetensors --layout torchvision\n  \
     scrl convert --from runs/scrl --to scrl-d2.safetensors --layout detectron2\n\n\
-    Reads torchvision's, detectron2's, MoCo's and the official SCRL code's files (.pth, .pt, .safetensors) and runs. \
+    Reads torchvision's, detectron2's, MoCo's and the official SCRL code's files (.pth, .pt, .pkl, .safetensors) and runs. \
     A backbone that is incomplete or has keys of its own is refused unless --allow-missing or --allow-unused is given; \
     classifiers, heads and other networks of a file are left out and listed."
 )]
@@ -19,8 +19,8 @@ pub struct ConvertArgs {
     /// A weight file, or a run directory.
     #[arg(long)]
     pub from: PathBuf,
-    /// File to write, ending in .safetensors.
-    #[arg(long, value_parser = safetensors_path)]
+    /// File to write: .safetensors, or .pkl, the numpy arrays that detectron2 loads by MODEL.WEIGHTS.
+    #[arg(long, value_parser = weights_path)]
     pub to: PathBuf,
     /// Names of the tensors to write.
     #[arg(long, value_enum)]
@@ -66,11 +66,11 @@ impl From<LayoutArg> for Layout {
     }
 }
 
-fn safetensors_path(text: &str) -> Result<PathBuf, String> {
+fn weights_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    match path.extension().is_some_and(|extension| extension == "safetensors") {
+    match path.extension().is_some_and(|extension| extension == "safetensors" || extension == "pkl") {
         true => Ok(path),
-        false => Err("expected a file name that ends in .safetensors".to_string()),
+        false => Err("expected a file name that ends in .safetensors or .pkl".to_string()),
     }
 }
 

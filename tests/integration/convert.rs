@@ -90,6 +90,21 @@ fn the_way_through_detectron2_and_back_keeps_every_byte() {
 }
 
 #[test]
+fn arrays_of_numpy_are_written_for_detectron2_and_read_again() {
+    let tmp = temporary();
+    let path = |name: &str| tmp.path().join(name);
+    convert(&fixture("plain.pth"), &path("d2.pkl"), &["detectron2"]);
+    let bytes = fs::read(path("d2.pkl")).unwrap();
+    assert!(bytes.starts_with(b"\x80\x04") && bytes.ends_with(b"."));
+    convert(&path("d2.pkl"), &path("back.safetensors"), &["torchvision"]);
+    convert(&fixture("plain.pth"), &path("straight.safetensors"), &["torchvision"]);
+    let [back, straight] =
+        ["back", "straight"].map(|name| read_tensors(&path(name).with_extension("safetensors")).unwrap());
+    assert!(back.0 == straight.0);
+    assert_eq!(back.1["scrl.arch"], straight.1["scrl.arch"]);
+}
+
+#[test]
 fn a_partial_backbone_is_refused_unless_it_is_asked_for() {
     let tmp = temporary();
     let to = tmp.path().join("x.safetensors");

@@ -2,6 +2,7 @@
 
 mod error;
 mod metadata;
+mod numpy_pickle;
 mod pytorch;
 mod safetensors;
 pub mod state;

@@ -13,7 +13,7 @@ use crate::models::parameters::TensorMap;
 const FIX: &str = "if it was copied or downloaded, do so again; \
     if it holds a whole model, save `model.state_dict()` instead";
 
-/// Every tensor of a state dict or of a pickled module; nested dicts give dotted keys.
+/// Every tensor of a state dict or of a pickled module; nested dicts give dotted keys. Empty where it holds none.
 pub(super) fn read(path: &Path) -> Result<TensorMap, CheckpointError> {
     let problem = |text: String| CheckpointError::format(path, text);
     let reader = PytorchReader::new(path)
@@ -26,13 +26,6 @@ pub(super) fn read(path: &Path) -> Result<TensorMap, CheckpointError> {
             .and_then(|dtype| host_tensor(bytes, tensor.shape(), dtype))
             .map_err(|error| problem(format!("tensor `{name}`: {error}")))?;
         tensors.insert(state_dict_key(&name), data);
-    }
-    if tensors.is_empty() {
-        return Err(problem(
-            "it is a pickle without any PyTorch tensor; save `model.state_dict()` with torch.save (arrays of \
-             numpy are not read)"
-                .to_string(),
-        ));
     }
     Ok(tensors)
 }

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::CheckpointError;
 pub use super::metadata::BackboneMetadata;
-use super::safetensors;
+use super::{numpy_pickle, safetensors};
 use crate::config::hex;
 use crate::engine::atomic;
 use crate::models::parameters::{self, TensorMap};
@@ -41,7 +41,8 @@ pub fn save_backbone(
     write_backbone(path, &parameters::collect(backbone), metadata, Layout::Torchvision)
 }
 
-/// Writes a backbone's tensors, given under torchvision's keys, in a layout, with the metadata that its reader needs.
+/// Writes a backbone's tensors, given under torchvision's keys, in a layout, with the metadata that its reader needs. A path
+/// that ends in `.pkl` becomes a pickle of numpy arrays, which detectron2 reads; others become safetensors.
 ///
 /// # Errors
 /// When a key is not one of a ResNet, a value is NaN or infinite, or the file cannot be written.
@@ -64,7 +65,10 @@ pub fn write_backbone(
     if layout == Layout::Detectron2 {
         map.extend(detectron2_settings(metadata));
     }
-    write_safetensors(path, &renamed, &map)
+    match path.extension().is_some_and(|ending| ending == "pkl") {
+        true => write_file(path, &numpy_pickle::encode(&renamed, &map)),
+        false => write_safetensors(path, &renamed, &map),
+    }
 }
 
 /// The settings with which detectron2 must read these weights, by their keys in its configuration.
@@ -140,7 +144,11 @@ pub fn write_safetensors(
     tensors: &TensorMap,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
+    write_file(path, &safetensors::encode(tensors, metadata))
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     let folder = atomic::parent(path);
     std::fs::create_dir_all(folder).map_err(CheckpointError::write(folder))?;
-    atomic::write(path, &safetensors::encode(tensors, metadata)).map_err(CheckpointError::write(path))
+    atomic::write(path, bytes).map_err(CheckpointError::write(path))
 }

@@ -377,7 +377,7 @@ mod tests {
             survey(&annotations, folder.path()).expect("a data set");
         assert_eq!((dataset.images.len(), dataset.images[0].objects.len(), dropped.len()), (1, 0, 2));
         assert_eq!(faults.len(), 3, "{faults:?}");
-        assert_eq!(faults[0], "annotation 2 of image 9: missing field `category_id`");
+        assert_eq!(faults[0], "annotation 2 of image 9: `category_id` is missing");
         assert_eq!(faults[1], "image 4 has no `file_name`");
         assert!(faults[2].starts_with("1 annotations belong to image 77"), "{faults:?}");
         let error = load(&annotations, folder.path()).expect_err("faults").to_string();

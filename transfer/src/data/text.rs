@@ -99,11 +99,30 @@ pub(crate) fn elements<T: DeserializeOwned>(
             .map_err(|error| {
                 let field = error.path().to_string();
                 let at = if field == "." { String::new() } else { format!("`{field}`: ") };
-                faults.push(format!("{name}: {at}{}", error.into_inner()));
+                faults.push(format!("{name}: {at}{}", in_words(&error.into_inner().to_string())));
             })
             .ok()
     };
     list.into_iter().enumerate().filter_map(read).collect()
+}
+
+/// What serde says of a value, for people.
+fn in_words(reason: &str) -> String {
+    if let Some(field) = reason.strip_prefix("missing field ") {
+        return format!("{field} is missing");
+    }
+    let (found, expected) = reason.split_once(", expected ").unwrap_or((reason, ""));
+    let found =
+        found.strip_prefix("invalid type: ").or(found.strip_prefix("invalid value: ")).unwrap_or(found);
+    let found = found.replace("map", "an object").replace("sequence", "a list").replace("unit value", "null");
+    let expected = match expected {
+        "" => return found,
+        "f64" | "f32" | "u64" => "a number",
+        "an array of length 4" => "four numbers",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("it is {found}; expected {expected}")
 }
 
 /// `annotation 17 of image 4`, or `result 3 of image 4` (the third) for one without an id.
@@ -159,8 +178,8 @@ mod tests {
         let mut faults = Vec::new();
         assert_eq!(elements::<Row>(list, "result", &mut faults), [Row { score: 0.5 }]);
         assert_eq!(faults.len(), 3);
-        assert!(faults[0].starts_with("result 17 of image 4: `score`: "), "{faults:?}");
-        assert!(faults[1].starts_with("result number 3 of image 9: `score`: "), "{faults:?}");
-        assert!(faults[2].starts_with("result number 4: "), "{faults:?}");
+        assert_eq!(faults[0], "result 17 of image 4: `score`: it is string \"high\"; expected a number");
+        assert_eq!(faults[1], "result number 3 of image 9: `score`: it is null; expected a number");
+        assert_eq!(faults[2], "result number 4: it is integer `3`; expected an object");
     }
 }

@@ -6,8 +6,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::super::error::CheckpointError;
-use super::super::{pytorch, safetensors};
+use super::super::{numpy_pickle, pytorch, safetensors};
 use crate::models::parameters::TensorMap;
+
+/// First byte of a pickle of protocol 2 or later.
+const PICKLE: u8 = 0x80;
 
 /// What a file's first bytes say.
 enum Kind {
@@ -26,10 +29,10 @@ pub fn read_safetensors(path: &Path) -> Result<(TensorMap, BTreeMap<String, Stri
     safetensors::decode(&bytes, path)
 }
 
-/// Reads tensors of a safetensors file or of a PyTorch state dict (zip, legacy or plain pickle), whatever the
-/// file's extension.
+/// Reads tensors of a safetensors file, of a PyTorch state dict (zip, legacy or plain pickle) or of a pickle of numpy
+/// arrays, whatever the file's extension.
 ///
-/// A PyTorch file has no metadata; its nested dicts give dotted keys.
+/// A PyTorch file has no metadata; nested dicts give dotted keys.
 ///
 /// # Errors
 /// When the file cannot be read or is something else; the message says what it looks like.
@@ -39,9 +42,31 @@ pub fn read_tensors(path: &Path) -> Result<(TensorMap, BTreeMap<String, String>)
     file.take(512).read_to_end(&mut head).map_err(CheckpointError::read(path))?;
     match kind(&head, path) {
         Kind::Safetensors => read_safetensors(path),
-        Kind::Pytorch => Ok((pytorch::read(path)?, BTreeMap::new())),
+        Kind::Pytorch => read_pickle(path, head[0] == PICKLE),
         Kind::Other(problem) => Err(CheckpointError::format(path, problem)),
     }
+}
+
+/// A file of PyTorch or, where it is a plain pickle without any tensor of it, of numpy's arrays.
+fn read_pickle(
+    path: &Path,
+    is_plain: bool,
+) -> Result<(TensorMap, BTreeMap<String, String>), CheckpointError> {
+    let tensors = match pytorch::read(path) {
+        Ok(tensors) if !tensors.is_empty() => return Ok((tensors, BTreeMap::new())),
+        other => other,
+    };
+    if is_plain {
+        let bytes = std::fs::read(path).map_err(CheckpointError::read(path))?;
+        match numpy_pickle::decode(&bytes, path) {
+            Ok(read) => return Ok(read),
+            // What PyTorch's reader says is worth more about files that it understands.
+            Err(error) if tensors.is_ok() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let problem = "it holds no tensor; save `model.state_dict()` with torch.save";
+    tensors.and_then(|_| Err(CheckpointError::format(path, problem)))
 }
 
 fn kind(head: &[u8], path: &Path) -> Kind {
@@ -63,7 +88,7 @@ fn kind(head: &[u8], path: &Path) -> Kind {
         return Kind::Safetensors;
     }
     // A zip archive or a pickle of protocol 2 or later.
-    if head.starts_with(b"PK") || head[0] == 0x80 {
+    if head.starts_with(b"PK") || head[0] == PICKLE {
         return Kind::Pytorch;
     }
     match path.extension().and_then(|extension| extension.to_str()) {

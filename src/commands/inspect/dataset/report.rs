@@ -164,6 +164,7 @@ impl DatasetReport {
         print_findings(&title, &groups);
         match self.findings {
             0 => println!("nothing to complain about"),
+            1 => println!("1 finding; it is in report.json"),
             count => println!("{count} findings; all of them are in report.json"),
         }
     }
