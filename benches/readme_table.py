@@ -9,51 +9,13 @@ the top of `report.md`; needs only Python's standard library.
 
 import argparse
 import json
-import math
 import pathlib
-import statistics
 
 METRICS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "VOC07_mAP": "VOC07 mAP"}
-# Student's t, 97.5 % quantile, for 1, 2, ... degrees of freedom; 1.96 beyond.
-T_95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
-
-
-def separable(better: dict[int, float], worse: dict[int, float]) -> bool:
-    """Whether the 95 % interval of the mean paired difference lies above zero. Both map seeds to metrics."""
-    pairs = [better[seed] - worse[seed] for seed in better if seed in worse]
-    if len(pairs) < 2:
-        return False
-    quantile = T_95[len(pairs) - 2] if len(pairs) - 1 <= len(T_95) else 1.96
-    return statistics.mean(pairs) > quantile * statistics.stdev(pairs) / math.sqrt(len(pairs))
-
-
-def metric_of(results: dict) -> dict[tuple, dict[str, dict[int, float]]]:
-    """Values per (data set, label fraction, metric), then initialisation, then seed."""
-    values: dict[tuple, dict[str, dict[int, float]]] = {}
-    for run in results["transfer"]:
-        for metric in METRICS:
-            if run.get(metric) is not None:
-                key = (run["dataset"], run["label_fraction"], metric)
-                values.setdefault(key, {}).setdefault(run["init"], {})[run["seed"]] = run[metric]
-    return values
-
-
-def winners(results: dict) -> set[tuple]:
-    """(data set, label fraction, metric, initialisation) of each value that is separable from all others of its column."""
-    found = set()
-    for key, by_init in metric_of(results).items():
-        best = max(by_init, key=lambda init: statistics.mean(by_init[init].values()))
-        others = [init for init in by_init if init != best]
-        if others and all(separable(by_init[best], by_init[other]) for other in others):
-            found.add((*key, best))
-    return found
-
-
 def table(results: dict) -> list[str]:
     """One row per data set, label fraction and initialisation, in the report's order: mean ± standard deviation, percent.
 
-    A value is bold if the paired 95 % intervals separate it from every other initialisation. The data set has a column
-    if there are several.
+    The data set has a column if there are several.
     """
     images = {(r["dataset"], r["label_fraction"], r["init"]): r["train_images"] for r in results["transfer"]}
     cells: dict[tuple, dict] = {}
@@ -64,14 +26,13 @@ def table(results: dict) -> list[str]:
     several = len(datasets) > 1
     head = ["data"] * several + ["init", "labels", "images", "seeds", *METRICS.values()]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    bold = winners(results)
     for key, metrics in sorted(cells.items(), key=lambda item: (datasets.index(item[0][0]), item[0][1])):
         dataset, fraction, init = key
         row = [dataset] * several + [init, f"{100 * fraction:g} %", str(images[key]), str(metrics["AP"]["count"])]
         for metric in METRICS:
             mean, std = metrics[metric]["mean"], metrics[metric]["std"]
             text = f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if std is not None else "")
-            row.append(f"**{text}**" if (dataset, fraction, metric, init) in bold else text)
+            row.append(text)
         rows.append("| " + " | ".join(row) + " |")
     return rows
 

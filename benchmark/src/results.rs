@@ -9,8 +9,11 @@ use super::graph::{Cell, CellKey, percent};
 use super::plan::ResolvedPlan;
 use super::record::CellState;
 use super::record::{PretrainRecord, Record, TransferRecord};
-use super::statistics::Summary;
+use super::statistics::{Summary, holm};
 use super::sweep::Trial;
+
+/// A difference is separable when its corrected p-value is below this.
+pub const LEVEL: f64 = 0.05;
 
 /// The metrics of the table, each by its name in the results and for people.
 pub const METRICS: [(&str, &str); 4] =
@@ -33,6 +36,9 @@ pub struct Results {
     pub summary: Vec<SummaryRow>,
     /// Of the plan's subject against every other init.
     pub differences: Vec<Difference>,
+    /// Metrics of boxes that ignore the image, by data set.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub chance: Chance,
     /// Learning rates that were tried.
     pub sweep: Vec<Trial>,
     /// Cells without a result.
@@ -168,9 +174,16 @@ pub struct Difference {
     /// Subject minus baseline over seeds.
     #[serde(flatten)]
     pub over_seeds: Summary,
-    /// Whether the 95 % interval excludes zero; null with one seed.
+    /// Of a paired t-test; null with one seed.
+    pub p: Option<f64>,
+    /// The same corrected for all comparisons of this metric in the benchmark (Holm).
+    pub p_holm: Option<f64>,
+    /// Whether `p_holm` is below 5 %; null with one seed, and where no detector has learnt anything.
     pub separable: Option<bool>,
 }
+
+/// What random boxes get on a data set, see [`scrl_transfer::evaluation::chance`].
+pub type Chance = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// A cell without a result.
 #[derive(Clone, Debug, Serialize)]
@@ -185,7 +198,13 @@ pub struct Unfinished {
 
 impl Results {
     /// Of cells and how they ended.
-    pub fn new(plan: &ResolvedPlan, cells: &[Cell], states: &[CellState], sweep: Vec<Trial>) -> Self {
+    pub fn new(
+        plan: &ResolvedPlan,
+        cells: &[Cell],
+        states: &[CellState],
+        sweep: Vec<Trial>,
+        chance: Chance,
+    ) -> Self {
         let mut results = Self {
             plan: plan.hash(),
             pretrain: Vec::new(),
@@ -194,6 +213,7 @@ impl Results {
             detectors: Vec::new(),
             summary: Vec::new(),
             differences: Vec::new(),
+            chance,
             sweep,
             unfinished: Vec::new(),
             inits: plan.plan.inits.clone(),
@@ -342,7 +362,32 @@ impl Results {
                 }
             }
         }
+        self.correct(&mut differences);
         differences
+    }
+
+    /// Fills in what follows from all comparisons of a metric together.
+    fn correct(&self, differences: &mut [Difference]) {
+        for (metric, _) in METRICS {
+            let mut family: Vec<&mut Difference> =
+                differences.iter_mut().filter(|d| d.metric == metric && d.p.is_some()).collect();
+            let p: Vec<f64> = family.iter().filter_map(|difference| difference.p).collect();
+            for (difference, p) in family.iter_mut().zip(holm(&p)) {
+                difference.p_holm = Some(p);
+                let learnt = self.has_learnt(&difference.dataset, difference.label_fraction, metric);
+                difference.separable = learnt.then_some(p < LEVEL);
+            }
+        }
+    }
+
+    /// Whether the detectors of any init are better, on average, than boxes that ignore the image. True where it is not
+    /// known what those get.
+    pub fn has_learnt(&self, dataset: &str, fraction: f64, metric: &str) -> bool {
+        let Some(chance) = self.chance.get(dataset).and_then(|figures| figures.get(metric)) else {
+            return true;
+        };
+        let best = |init: &&str| self.over_seeds(dataset, init, fraction, metric).map(|summary| summary.mean);
+        self.inits().iter().filter_map(best).any(|mean| mean > *chance)
     }
 
     fn difference(
@@ -365,7 +410,9 @@ impl Results {
             label_fraction: fraction,
             metric: metric.into(),
             over_seeds,
-            separable: over_seeds.separable(),
+            p: over_seeds.p_value(),
+            p_holm: None,
+            separable: None,
         })
     }
 
@@ -417,15 +464,29 @@ impl Difference {
                 if points < 0.0 { "below" } else { "above" }
             ),
             Some(half) if self.separable == Some(true) => format!(
-                "{subject} is {} than {baseline} by {:.1} ± {half:.1} {metric} at {labels} % labels ({seeds} seeds).",
+                "{subject} is {} than {baseline} by {:.1} ± {half:.1} {metric} at {labels} % labels ({seeds} seeds, {}).",
                 if points < 0.0 { "worse" } else { "better" },
-                points.abs()
+                points.abs(),
+                self.p_sentence()
             ),
             Some(half) => format!(
                 "{subject} is not separable from {baseline} at {labels} % labels: {points:+.1} ± {half:.1} {metric} \
-                 ({seeds} seeds)."
+                 ({seeds} seeds, {}).",
+                self.p_sentence()
             ),
         }
+    }
+
+    /// `p = 0.013, corrected 0.07`.
+    fn p_sentence(&self) -> String {
+        let text = |p: Option<f64>| match p {
+            Some(p) if p < 0.001 => "< 0.001".to_string(),
+            Some(p) => format!("{p:.3}"),
+            None => "unknown".to_string(),
+        };
+        let p = text(self.p);
+        let equals = if p.starts_with('<') { "" } else { "= " };
+        format!("p {equals}{p}, corrected {}", text(self.p_holm))
     }
 }
 

@@ -7,18 +7,22 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Result, bail};
 use scrl_core::engine::Interrupt;
 use scrl_synth::{self as synth, ShapeClass};
+use scrl_transfer::evaluation::chance;
 
 use super::budget::{self, ImageCounts};
 use super::graph::{Cell, Graph, Sources, SweepResult, work};
 use super::host::Host;
 use super::job::PretrainJob;
 use super::observer::CellObserver;
-use super::plan::{Arm, DataPlan, PretrainImages, ResolvedPlan};
+use super::plan::{Arm, DataPlan, PretrainImages, ResolvedPlan, TransferArm};
 use super::record::{CellState, write_file};
 use super::report::{self, Finished};
-use super::results::Results;
+use super::results::{Chance, Results};
 use super::runner::{RunEnd, Runner};
 use super::sweep::{self, Round, Trial};
+
+/// Of the boxes that ignore the image.
+const CHANCE_SEED: u64 = 0;
 
 /// How long a benchmark waits for the one that ran in its folder before.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -56,6 +60,7 @@ impl Benchmark<'_> {
     pub fn run(&self, observer: &mut dyn CellObserver) -> Result<BenchmarkEnd> {
         // The process that holds it is the only one; the lock ends with it.
         let _lock = self.lock()?;
+        let first_seeds = self.first_seeds()?;
         let sources = self.prepare()?;
         let counts = image_counts(self.plan, &sources)?;
         let arms = budget::equalise(self.plan, counts)?;
@@ -84,7 +89,8 @@ impl Benchmark<'_> {
         if end.interrupted {
             return Ok(BenchmarkEnd::Interrupted);
         }
-        let results = Results::new(self.plan, &cells, &end.states, trials);
+        let chance = self.chance(&graph);
+        let results = Results::new(self.plan, &cells, &end.states, trials, chance);
         self.write(&results, &cells, &end.states)?;
         let finished = Finished {
             plan: self.plan,
@@ -95,10 +101,36 @@ impl Benchmark<'_> {
             states: &end.states,
             results: &results,
             out: self.out,
+            first_seeds: &first_seeds,
             host: self.host,
         };
         report::write(&finished)?;
         Ok(BenchmarkEnd::Reported(Box::new(results)))
+    }
+
+    /// The seeds that the benchmark was begun with. Seeds that are added when results are known are a choice by results.
+    fn first_seeds(&self) -> Result<Vec<u64>> {
+        let path = self.out.join("seeds.json");
+        if let Ok(text) = std::fs::read(&path) {
+            return serde_json::from_slice(&text)
+                .with_context(|| format!("cannot understand `{}`", path.display()));
+        }
+        let seeds = self.plan.plan.seeds.clone();
+        write_file(&path, &serde_json::to_vec(&seeds)?)?;
+        Ok(seeds)
+    }
+
+    /// What random boxes get on the evaluation data of each fine-tuning; of data that cannot be read any more, nothing.
+    fn chance(&self, graph: &Graph<'_>) -> Chance {
+        let figures = |transfer: &TransferArm| {
+            let settings = graph.with_data(transfer).ok()?;
+            let data = settings.data.val.as_ref()?.load().ok()?;
+            let metrics = chance(&data, CHANCE_SEED).ok()??;
+            let figures =
+                metrics.summary().into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
+            Some((transfer.name.clone(), figures.collect()))
+        };
+        self.plan.transfers.iter().filter_map(figures).collect()
     }
 
     fn lock(&self) -> Result<File> {

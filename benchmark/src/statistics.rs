@@ -1,6 +1,7 @@
 //! Means over seeds and how sure they are.
 
 use serde::Serialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Mean of the values that exist, with their spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -30,27 +31,39 @@ impl Summary {
         Some(Self { count, mean, std, half_width })
     }
 
-    /// Whether the 95 % interval excludes zero; none where a single value cannot tell.
-    pub fn separable(&self) -> Option<bool> {
-        // Equal differences have an interval of no width, which says nothing about zero itself.
-        self.half_width.map(|half| self.mean.abs() > half)
+    /// The probability of a mean at least as far from zero if the true one is zero (two-sided t-test); none of a single
+    /// value.
+    pub fn p_value(&self) -> Option<f64> {
+        let std = self.std?;
+        if std == 0.0 {
+            return Some(if self.mean == 0.0 { 1.0 } else { 0.0 });
+        }
+        let t = self.mean.abs() / (std / (self.count as f64).sqrt());
+        Some(2.0 * student(self.count - 1).sf(t))
     }
 }
 
-/// The 97.5 % quantile of Student's t with 1 to 30 degrees of freedom.
-const T: [f64; 30] = [
-    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604,
-    2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555,
-    2.0518, 2.0484, 2.0452, 2.0423,
-];
-
-/// The 97.5 % quantile of Student's t; beyond 30 degrees of freedom by the first terms of Cornish and Fisher.
+/// The 97.5 % quantile of Student's t.
 fn t_quantile(degrees: usize) -> f64 {
-    if let Some(value) = degrees.checked_sub(1).and_then(|index| T.get(index)) {
-        return *value;
+    student(degrees).inverse_cdf(0.975)
+}
+
+fn student(degrees: usize) -> StudentsT {
+    StudentsT::new(0.0, 1.0, degrees as f64).expect("there is a degree of freedom")
+}
+
+/// Corrects the p-values of one family of comparisons for their number (Holm 1979): the chance that any true zero of the
+/// family is called a difference stays below the level. In the order given.
+pub fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));
+    let mut corrected = vec![0.0; p_values.len()];
+    let mut largest: f64 = 0.0;
+    for (rank, &index) in order.iter().enumerate() {
+        largest = largest.max((p_values.len() - rank) as f64 * p_values[index]).min(1.0);
+        corrected[index] = largest;
     }
-    let (z, n) = (1.959_963_985_f64, degrees as f64);
-    z + (z.powi(3) + z) / (4.0 * n) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n)
+    corrected
 }
 
 #[cfg(test)]
@@ -68,24 +81,44 @@ mod tests {
     }
 
     #[test]
-    fn one_value_has_no_spread_and_separates_nothing() {
+    fn one_value_has_no_spread_and_no_p_value() {
         let summary = Summary::of([0.4]).unwrap();
-        assert_eq!((summary.std, summary.half_width, summary.separable()), (None, None, None));
+        assert_eq!((summary.std, summary.half_width, summary.p_value()), (None, None, None));
     }
 
+    /// `scipy.stats.ttest_1samp(values, 0).pvalue`, SciPy 1.17.
     #[test]
-    fn a_difference_is_separable_when_its_interval_excludes_zero() {
-        assert_eq!(Summary::of([0.03, 0.04, 0.05]).unwrap().separable(), Some(true));
-        assert_eq!(Summary::of([-0.02, 0.04, 0.01]).unwrap().separable(), Some(false));
-        assert_eq!(Summary::of([-0.05, -0.04, -0.03]).unwrap().separable(), Some(true));
-    }
-
-    #[test]
-    fn quantiles_go_on_smoothly_beyond_the_table() {
-        // Tables give 2.0395 for 31, 2.0003 for 60 and 1.9799 for 120.
-        for (degrees, expected) in [(31, 2.0395), (60, 2.0003), (120, 1.9799)] {
-            assert!((t_quantile(degrees) - expected).abs() < 2e-4, "{degrees}: {}", t_quantile(degrees));
+    fn p_values_are_scipys() {
+        let cases: [(&[f64], f64); 4] = [
+            (&[0.03, 0.04, 0.05], 0.020_204_102_886_728_77),
+            (&[-0.02, 0.04, 0.01], 0.622_035_526_990_772_8),
+            (&[1.0, 2.0, 3.0, 4.0, 5.0], 0.013_235_599_563_682_69),
+            (&[0.1, -0.1], 1.0),
+        ];
+        for (values, expected) in cases {
+            let found = Summary::of(values.iter().copied()).unwrap().p_value().unwrap();
+            assert!((found - expected).abs() < 1e-9, "{values:?}: {found}");
         }
-        assert!((1..200).all(|n| t_quantile(n) > t_quantile(n + 1)));
+        assert_eq!(Summary::of([0.5, 0.5]).unwrap().p_value(), Some(0.0));
+        assert_eq!(Summary::of([0.0, 0.0]).unwrap().p_value(), Some(1.0));
+    }
+
+    /// `statsmodels.stats.multitest.multipletests(p, method="holm")`: its documentation's rule, by hand.
+    #[test]
+    fn holms_correction_grows_with_the_number_of_comparisons_and_keeps_their_order() {
+        let found = holm(&[0.04, 0.01, 0.03, 0.005]);
+        for (found, expected) in found.iter().zip([0.06, 0.03, 0.06, 0.02]) {
+            assert!((found - expected).abs() < 1e-12, "{found}");
+        }
+        assert_eq!(holm(&[0.6, 0.9]), [1.0, 1.0]);
+        assert_eq!(holm(&[0.03]), [0.03]);
+        assert!(holm(&[]).is_empty());
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_tables() {
+        for (degrees, expected) in [(1, 12.7062), (2, 4.3027), (30, 2.0423), (60, 2.0003), (120, 1.9799)] {
+            assert!((t_quantile(degrees) - expected).abs() < 1e-4, "{degrees}: {}", t_quantile(degrees));
+        }
     }
 }

@@ -107,8 +107,8 @@ impl Health {
 
     /// Whether features hardly depend on the image.
     pub fn is_collapsed(&self) -> bool {
-        // Written so that NaN is a collapse too.
-        !(self.feature_std * (self.feature_dims as f64).sqrt() >= COLLAPSED)
+        let share = self.feature_std * (self.feature_dims as f64).sqrt();
+        share.is_nan() || share < COLLAPSED
     }
 
     /// The first figure that is NaN or infinite: the networks have diverged.

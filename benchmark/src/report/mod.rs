@@ -40,11 +40,26 @@ pub struct Finished<'a> {
     pub results: &'a Results,
     /// The benchmark's folder.
     pub out: &'a Path,
+    /// The seeds that the benchmark was begun with.
+    pub first_seeds: &'a [u64],
     /// The program that shows the benchmark, for pictures that need a model.
     pub host: &'a crate::Host,
 }
 
 impl Finished<'_> {
+    /// A warning where seeds were added to a benchmark that had begun.
+    fn added_seeds(&self) -> Option<String> {
+        let added = self.plan.plan.seeds.iter().filter(|seed| !self.first_seeds.contains(seed));
+        let added: Vec<String> = added.map(u64::to_string).collect();
+        (!added.is_empty()).then(|| {
+            format!(
+                "The plan was begun with other seeds; {} came later. Seeds that are added in sight of results make intervals \
+                 and p-values too small.",
+                added.join(", ")
+            )
+        })
+    }
+
     /// The finished cells.
     fn done(&self) -> impl Iterator<Item = (&Cell, &Done)> {
         self.cells.iter().zip(self.states).filter_map(|(cell, state)| match state {

@@ -5,8 +5,8 @@ use scrl_transfer::Protocol;
 use super::{Finished, points};
 use crate::budget::{self, Length};
 use crate::graph::percent;
-use crate::plan::Source;
-use crate::results::METRICS;
+use crate::plan::{DataPlan, Source};
+use crate::results::{Difference, LEVEL, METRICS};
 use crate::statistics::Summary;
 use scrl_figures::document::{Block, Table};
 
@@ -17,18 +17,63 @@ const MOST_CLASSES: usize = 80;
 pub fn verdict(finished: &Finished) -> Vec<Block> {
     let metric = &finished.plan.plan.report.metric;
     let several = finished.results.datasets().len() > 1;
-    let sentence = |d: &crate::results::Difference| {
+    let sentence = |d: &Difference| {
         if several { format!("{}: {}", d.dataset, d.sentence()) } else { d.sentence() }
     };
-    let of_metric = finished.results.differences.iter().filter(|d| d.metric == *metric);
-    let sentences: Vec<String> = of_metric.map(sentence).collect();
-    if sentences.is_empty() {
+    let results = finished.results;
+    let of_metric: Vec<_> = results.differences.iter().filter(|d| d.metric == *metric).collect();
+    if of_metric.is_empty() {
         return vec![Block::Paragraph("There are no two inits with results to compare.".into())];
     }
-    vec![Block::List(sentences), Block::Paragraph(seeds_sentence(finished))]
+    let learnt = |d: &&&Difference| results.has_learnt(&d.dataset, d.label_fraction, metric);
+    let mut sentences: Vec<String> = of_metric.iter().filter(learnt).map(|d| sentence(d)).collect();
+    sentences.extend(nothing_learnt(finished, metric));
+    let mut blocks =
+        vec![Block::List(sentences), Block::Paragraph(seeds_sentence(finished, of_metric.len()))];
+    blocks.extend(finished.added_seeds().map(Block::Paragraph));
+    blocks.extend(material(finished).map(Block::Paragraph));
+    blocks
 }
 
-fn seeds_sentence(finished: &Finished) -> String {
+/// A sentence for each place in the table where ranking would rank chance.
+fn nothing_learnt(finished: &Finished, metric: &str) -> Vec<String> {
+    let results = finished.results;
+    let mut sentences = Vec::new();
+    for dataset in results.datasets() {
+        for fraction in
+            results.fractions(dataset).into_iter().filter(|f| !results.has_learnt(dataset, *f, metric))
+        {
+            let mean = |init: &&str| results.over_seeds(dataset, init, fraction, metric).map(|s| s.mean);
+            let best = results.inits().iter().filter_map(mean).fold(f64::NEG_INFINITY, f64::max);
+            let chance = results.chance.get(dataset).and_then(|figures| figures.get(metric));
+            sentences.push(format!(
+                "At {} % labels of {dataset} no detector has learnt anything, and none is ranked: the best init has {} \
+                 {metric}, boxes that ignore the image get {}.",
+                percent(fraction),
+                points(best),
+                chance.map_or("–".into(), |value| points(*value))
+            ));
+        }
+    }
+    sentences
+}
+
+/// What makes generated scenes easy, where it is used.
+fn material(finished: &Finished) -> Option<String> {
+    let DataPlan::Synth(scenes) = &finished.plan.plan.data else { return None };
+    (scenes.material > 0.0).then(|| {
+        format!(
+            "The images are generated. With material = {} a share of {} % of the objects has a texture that belongs to its \
+             class, so that texture tells classes apart; with 0 only the outline does, and detectors as short as these learn \
+             little. What pretraining is worth depends on it (docs/results.md), and figures on such scenes say nothing about \
+             photographs.",
+            scenes.material,
+            percent(scenes.material)
+        )
+    })
+}
+
+fn seeds_sentence(finished: &Finished, comparisons: usize) -> String {
     let (seeds, pretrainings) = (finished.plan.plan.seeds.len(), finished.plan.pretrain_seeds().len());
     let varies = match (seeds, pretrainings) {
         (1, _) => return "There is one seed: nothing here tells a difference from chance.".into(),
@@ -47,7 +92,9 @@ fn seeds_sentence(finished: &Finished) -> String {
     };
     format!(
         "{varies} ± is half of a 95 % interval of the mean paired difference (Student's t; same seed, same labelled \
-         images). Two inits are called separable if it excludes zero. AP figures are in percent."
+         images), not corrected. Two inits are called separable if the p-value of the paired t-test, corrected for the \
+         {comparisons} comparisons of this list by Holm's method, is below {LEVEL}. The seeds are those of the plan. AP figures \
+         are in percent."
     )
 }
 
@@ -104,6 +151,12 @@ pub fn detection_table(results: &crate::results::Results, dataset: &str, interva
             table.row(start.into_iter().chain(figures).chain(counts));
         }
     }
+    if let Some(chance) = results.chance.get(dataset) {
+        let start = ["boxes that ignore the image".to_string(), "–".into()];
+        let figures =
+            METRICS.map(|(metric, _)| chance.get(metric).map_or("–".into(), |value| points(*value)));
+        table.row(start.into_iter().chain(figures).chain(["–".to_string(), "–".into()]));
+    }
     table
 }
 
@@ -147,8 +200,7 @@ pub fn differences(finished: &Finished) -> Vec<Block> {
                     format!("{} %", percent(fraction)),
                     first.over_seeds.count.to_string(),
                 ];
-                let figures =
-                    METRICS.map(|(metric, _)| find(metric).map_or("–".into(), |d| signed(d.over_seeds)));
+                let figures = METRICS.map(|(metric, _)| find(metric).map_or("–".into(), signed));
                 table.row(start.into_iter().chain(figures));
             }
         }
@@ -162,19 +214,20 @@ pub fn differences(finished: &Finished) -> Vec<Block> {
     }
     if !blocks.is_empty() {
         blocks.push(Block::Paragraph(
-            "Percentage points, mean of the differences of equal seeds ± half of its 95 % interval. A star marks intervals \
-             that exclude zero; many comparisons at 95 % find one by chance now and then."
+            "Percentage points, mean of the differences of equal seeds ± half of its 95 % interval. A star marks differences \
+             whose p-value, corrected by Holm's method for the comparisons of its metric, is below 0.05."
                 .into(),
         ));
     }
     blocks
 }
 
-fn signed(summary: Summary) -> String {
+fn signed(difference: &Difference) -> String {
+    let summary = difference.over_seeds;
     let mean = format!("{:+.1}", (1000.0 * summary.mean).round() / 10.0 + 0.0);
     match summary.half_width {
         Some(half) => {
-            let star = if summary.separable() == Some(true) { "\u{a0}*" } else { "" };
+            let star = if difference.separable == Some(true) { "\u{a0}*" } else { "" };
             format!("{mean} ± {}{star}", points(half))
         }
         None => mean,

@@ -29,6 +29,7 @@ fn results(aps: &[(&str, &[f64])]) -> Results {
         detectors: Vec::new(),
         summary: Vec::new(),
         differences: Vec::new(),
+        chance: Chance::new(),
         sweep: Vec::new(),
         unfinished: Vec::new(),
         inits: aps.iter().map(|(init, _)| init.to_string()).collect(),
@@ -37,27 +38,56 @@ fn results(aps: &[(&str, &[f64])]) -> Results {
 
 fn sentence(ours: &[f64], theirs: &[f64]) -> String {
     let results = results(&[("byol", theirs), ("scrl", ours)]);
-    results.difference("d", "scrl", "byol", 0.1, "AP").unwrap().sentence()
+    results.all_differences("scrl")[0].sentence()
 }
 
 #[test]
 fn differences_are_told_in_plain_words() {
     assert_eq!(
         sentence(&[0.30, 0.32, 0.31], &[0.26, 0.27, 0.27]),
-        "scrl is better than byol by 4.3 ± 1.4 AP at 10 % labels (3 seeds)."
+        "scrl is better than byol by 4.3 ± 1.4 AP at 10 % labels (3 seeds, p = 0.006, corrected 0.006)."
     );
     assert_eq!(
         sentence(&[0.20, 0.21], &[0.30, 0.31]),
-        "scrl is worse than byol by 10.0 ± 0.0 AP at 10 % labels (2 seeds)."
+        "scrl is worse than byol by 10.0 ± 0.0 AP at 10 % labels (2 seeds, p < 0.001, corrected < 0.001)."
     );
     assert_eq!(
         sentence(&[0.20, 0.21, 0.22], &[0.20, 0.23, 0.20]),
-        "scrl is not separable from byol at 10 % labels: +0.0 ± 5.0 AP (3 seeds)."
+        "scrl is not separable from byol at 10 % labels: +0.0 ± 5.0 AP (3 seeds, p = 1.000, corrected 1.000)."
     );
     assert_eq!(
         sentence(&[0.21], &[0.20]),
         "scrl is 1.0 AP above byol at 10 % labels with one seed, which cannot tell a difference from chance."
     );
+}
+
+#[test]
+fn comparisons_are_corrected_for_their_number() {
+    let better = [0.30, 0.32, 0.31];
+    let (far, near) = ([0.26, 0.27, 0.27], [0.285, 0.300, 0.300]);
+    let alone = results(&[("far", &far), ("scrl", &better)]).all_differences("scrl");
+    assert_eq!((alone.len(), alone[0].p, alone[0].separable), (1, alone[0].p_holm, Some(true)));
+    // Two p-values of 0.006 and 0.030: doubled, the smaller one stays below 5 %, and the larger is not doubled.
+    let two = results(&[("far", &far), ("near", &near), ("scrl", &better)]).all_differences("scrl");
+    let p = |index: usize| (two[index].p.unwrap(), two[index].p_holm.unwrap());
+    assert!((p(0).1 - 2.0 * p(0).0).abs() < 1e-12 && (p(1).1 - p(1).0).abs() < 1e-12, "{two:?}");
+    // With many of them none is left.
+    let many: Vec<(String, [f64; 3])> = (0..9).map(|index| (format!("far{index}"), far)).collect();
+    let mut all: Vec<(&str, &[f64])> = many.iter().map(|(name, aps)| (name.as_str(), &aps[..])).collect();
+    all.push(("scrl", &better));
+    let nine = results(&all).all_differences("scrl");
+    assert!(nine.len() == 9 && nine.iter().all(|difference| difference.separable == Some(false)), "{nine:?}");
+}
+
+#[test]
+fn where_no_detector_beats_boxes_that_ignore_the_image_none_is_ranked() {
+    let mut found = results(&[("byol", &[0.001, 0.002, 0.001]), ("scrl", &[0.011, 0.012, 0.011])]);
+    assert_eq!(found.all_differences("scrl")[0].separable, Some(true));
+    found.chance = [("d".to_string(), [("AP".to_string(), 0.02)].into())].into();
+    assert_eq!(found.all_differences("scrl")[0].separable, None);
+    assert!(!found.has_learnt("d", 0.1, "AP") && found.has_learnt("d", 0.1, "AP50"));
+    found.chance = [("d".to_string(), [("AP".to_string(), 0.005)].into())].into();
+    assert_eq!(found.all_differences("scrl")[0].separable, Some(true));
 }
 
 #[test]

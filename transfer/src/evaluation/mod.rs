@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::detection::Detection;
 
+pub mod chance;
 pub mod coco;
 pub mod pr_curve;
 pub mod results;
 pub mod voc;
 pub mod voc_files;
 
+pub use chance::chance;
 pub use coco::{ClassAp, CocoMetrics, evaluate_coco, evaluate_files};
 pub use pr_curve::{ClassCurves, PrecisionRecall, precision_recall};
 pub use results::{CocoResult, read_results, to_coco_results, write_results};
