@@ -14,7 +14,7 @@ use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Monitor, OpenMode, RunDir, RunError, TrainEnd};
 use scrl_export::{
     BackboneOutput, DetectorInfo, DetectorInputs, DetectorOptions, ExportOptions, ValidationInputs,
-    export_backbone, export_detector, file_sha256, validate_backbone, validate_detector,
+    export_backbone, export_detector, file_sha256, proven, validate_backbone, validate_detector,
 };
 use scrl_pretrain::{PretrainConfig, Pretraining};
 use scrl_transfer::weights::DETECTOR_FILE;
@@ -206,11 +206,14 @@ impl ExportJob {
         let folder = self.onnx.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
         let options = ExportOptions::default();
-        export_backbone(&model, &config, &metadata, BackboneOutput::Pyramid, &self.onnx, &options)?;
         let samples = if self.count == 0 { Vec::new() } else { ImageFolder::scan(&self.images)?.samples };
         let images = samples.into_iter().take(self.count).map(|sample| sample.path).collect();
         let inputs = ValidationInputs { images, ..ValidationInputs::new(metadata.image_size) };
-        let report = validate_backbone(&self.onnx, &model, &metadata, &inputs)?;
+        let report = proven(
+            &self.onnx,
+            |path| export_backbone(&model, &config, &metadata, BackboneOutput::Pyramid, path, &options),
+            |path| validate_backbone(path, &model, &metadata, &inputs),
+        )?;
         Ok(ExportRecord {
             cases: report.cases.len(),
             max_abs_error: report.max_abs_error,
@@ -229,7 +232,6 @@ impl DetectorJob {
         let weights = self.weights.join("weights").join(DETECTOR_FILE);
         let info =
             DetectorInfo { weights_sha256: Some(file_sha256(&weights)?), ..DetectorInfo::new(metadata) };
-        export_detector(&model, &info, &self.onnx, &DetectorOptions::default())?;
         let images = match &self.images {
             Some(source) => {
                 source.load()?.images.into_iter().take(self.count).map(|image| image.path).collect()
@@ -237,7 +239,11 @@ impl DetectorJob {
             None => Vec::new(),
         };
         let inputs = DetectorInputs { images, ..Default::default() };
-        let report = validate_detector(&self.onnx, &model, &info, &inputs)?;
+        let report = proven(
+            &self.onnx,
+            |path| export_detector(&model, &info, path, &DetectorOptions::default()),
+            |path| validate_detector(path, &model, &info, &inputs),
+        )?;
         Ok(DetectorRecord {
             cases: report.cases.len(),
             matched: report.total.matched,

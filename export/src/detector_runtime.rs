@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use ort::session::Session;
+use ort::session::{Session, SessionOutputs};
 use ort::value::{TensorElementType, TensorRef};
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::RgbImage;
@@ -173,6 +173,11 @@ pub(crate) fn run(
         }
         false => session.run(ort::inputs!["images" => images])?,
     };
+    outputs_of(&outputs)
+}
+
+/// The outputs of a session; integers as floats.
+pub(crate) fn outputs_of(outputs: &SessionOutputs<'_>) -> ort::Result<Vec<OutputTensor>> {
     let tensors = outputs.iter().map(|(name, value)| {
         let (shape, values) = match value.dtype().tensor_type() {
             Some(TensorElementType::Int64) => {

@@ -27,6 +27,11 @@ impl Value {
     pub fn absent() -> Self {
         Self(String::new())
     }
+
+    /// Its name in the file, unless it is an output of the graph.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Type of the numbers of a graph input or output.
@@ -338,7 +343,7 @@ fn value_info(name: &str, element: Element, dims: &[Dim]) -> ValueInfoProto {
     info
 }
 
-fn attribute(name: &str, value: Attribute) -> AttributeProto {
+pub(crate) fn attribute(name: &str, value: Attribute) -> AttributeProto {
     let mut proto = AttributeProto { name: name.to_string(), ..Default::default() };
     proto.type_ = match value {
         Attribute::Int(value) => {

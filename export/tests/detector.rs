@@ -30,7 +30,7 @@ use scrl_transfer::detection::{
 };
 use scrl_transfer::inference::detect_batch;
 
-use support::has_runtime;
+use support::{Change, apply, has_runtime};
 
 struct Case {
     model: Detector,
@@ -234,6 +234,69 @@ fn a_wrong_weight_is_a_mismatch_that_names_the_part_where_it_appears() {
         assert!(!report.passed);
         assert_eq!(report.first_difference().map(|stage| stage.name.as_str()), Some(part), "{error}");
         assert!(error.to_string().contains(&format!("the first difference is in {part}")), "{error}");
+    }
+}
+
+#[test]
+fn a_change_of_any_single_node_is_caught_and_blamed_on_its_part() {
+    use Change::{Float, Floats, Int, Ints, Operation, Text};
+    if !has_runtime() {
+        return;
+    }
+    let (proposals, found) = ("generated proposals", "generated detections");
+    let changes = [
+        ("image_limits.Gather", Ints(1, &[0, 1, 0, 1]), proposals),
+        ("rpn.p2.Min", Ints(1, &[150]), proposals),
+        ("rpn.p3.decode.Min", Floats(1, &[3.0]), proposals),
+        ("rpn.p3.decode.Mul", Floats(1, &[0.49]), proposals),
+        ("rpn.p2.decode.Mul_3", Floats(1, &[0.51]), proposals),
+        ("rpn.p2.anchors.Mul", Ints(1, &[5]), proposals),
+        ("rpn.p6.Expand", Ints(0, &[3]), proposals),
+        ("rpn.clip.Max", Floats(1, &[2.0]), proposals),
+        ("rpn.clip.Min", Operation("Max"), proposals),
+        ("rpn.usable.Greater", Floats(1, &[6.0]), proposals),
+        ("rpn.nms.NonMaxSuppression", Ints(2, &[60]), proposals),
+        ("rpn.nms.NonMaxSuppression", Floats(3, &[0.71]), proposals),
+        ("rpn.nms.Min", Ints(1, &[99]), proposals),
+        ("roi_heads.box_roi_pool.level.GreaterOrEqual", Floats(1, &[0.6]), "class_logits"),
+        ("roi_heads.box_roi_pool.level.Div", Floats(1, &[50.0]), "class_logits"),
+        ("roi_heads.box_roi_pool.p2.RoiAlign", Float("spatial_scale", 0.26), "class_logits"),
+        ("roi_heads.box_roi_pool.p2.RoiAlign", Int("sampling_ratio", 1), "class_logits"),
+        (
+            "roi_heads.box_roi_pool.p2.RoiAlign",
+            Text("coordinate_transformation_mode", "output_half_pixel"),
+            "class_logits",
+        ),
+        ("roi_heads.detections.Softmax", Operation("LogSoftmax"), found),
+        ("roi_heads.detections.decode.Div", Floats(1, &[9.9, 10.0]), found),
+        ("roi_heads.detections.decode.Div_2", Floats(1, &[5.0, 5.1]), found),
+        ("roi_heads.detections.decode.Min", Floats(1, &[3.0]), found),
+        ("roi_heads.detections.clip.Max", Floats(1, &[2.0]), found),
+        ("roi_heads.detections.usable.Greater", Floats(1, &[4.0]), found),
+        ("roi_heads.detections.nms.NonMaxSuppression", Ints(2, &[50]), found),
+        ("roi_heads.detections.nms.NonMaxSuppression", Floats(3, &[0.51]), found),
+        ("roi_heads.detections.nms.NonMaxSuppression", Floats(4, &[0.06]), found),
+        ("roi_heads.detections.best.Min", Ints(1, &[99]), found),
+        ("roi_heads.detections.best.Mod", Ints(1, &[4]), found),
+    ];
+    let case = Case::new(small(Arch::ResNet18, 0.25, Variant::Detectron2));
+    let path = case.export(&DetectorOptions::default());
+    let intact = read(&path);
+    let inputs = DetectorInputs::default();
+    validate_detector(&path, &case.model, &case.info, &inputs).unwrap();
+    for (node, change, part) in changes {
+        let mut model = intact.clone();
+        apply(&mut model, node, &change);
+        std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
+        match validate_detector(&path, &case.model, &case.info, &inputs) {
+            Err(ExportError::DetectorMismatch { report, .. }) => {
+                let blamed =
+                    |name: &str| report.stages.iter().any(|stage| stage.name == name && !stage.passed());
+                assert!(blamed(part), "{node} is not blamed on {part}: {}", report.summary());
+            }
+            Err(error) => panic!("{node}: {error}"),
+            Ok(_) => panic!("a change of {node} was not noticed"),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use scrl_transfer::detection::{
     AnchorConfig, BackboneConfig, Detector, DetectorConfig, FpnConfig, RetinaNet, RetinaNetConfig, TestConfig,
 };
 
-use support::has_runtime;
+use support::{Change, apply, has_runtime};
 
 fn config() -> DetectorConfig {
     DetectorConfig {
@@ -168,4 +168,28 @@ fn a_changed_weight_threshold_or_node_is_noticed() {
             .filter(|node| node.op_type == "Sigmoid")
             .for_each(|node| node.op_type = "Tanh".into());
     });
+}
+
+#[test]
+fn a_change_of_any_single_node_is_noticed() {
+    use Change::{Floats, Ints, Operation};
+    if !has_runtime() {
+        return;
+    }
+    for (node, change) in [
+        ("detections.p3.Min", Ints(1, &[150])),
+        ("detections.p4.Mod", Ints(1, &[4])),
+        ("detections.p4.Div", Ints(1, &[4])),
+        ("detections.p5.decode.Min", Floats(1, &[3.0])),
+        ("detections.p3.anchors.Add_2", Operation("Sub")),
+        ("detections.clip.Max", Floats(1, &[2.0])),
+        ("detections.usable.Greater", Floats(1, &[6.0])),
+        ("detections.nms.NonMaxSuppression", Ints(2, &[60])),
+        ("detections.nms.NonMaxSuppression", Floats(3, &[0.51])),
+        ("detections.nms.NonMaxSuppression", Floats(4, &[0.06])),
+        ("detections.best.Min", Ints(1, &[99])),
+        ("image_limits.Gather", Ints(1, &[0, 1, 0, 1])),
+    ] {
+        assert_caught(node, |model| apply(model, node, &change));
+    }
 }

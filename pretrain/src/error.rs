@@ -61,6 +61,12 @@ pub enum PretrainError {
         /// Where the batch was saved.
         saved: String,
     },
+    /// Initial weights with which the networks compute nothing.
+    #[error("with the initial weights the {space} are NaN or infinite; pass other weights to --init")]
+    UselessInit {
+        /// `features` or `projections`.
+        space: &'static str,
+    },
     /// Networks whose features are NaN or infinite.
     #[error(
         "the {space} are NaN or infinite after step {step}: the run has diverged; a checkpoint of before is kept. Start a \
@@ -69,8 +75,8 @@ pub enum PretrainError {
     Diverged {
         /// Steps done.
         step: u64,
-        /// `features` or `projections`.
-        space: &'static str,
+        /// `features`, `projections`, or which weights.
+        space: String,
     },
     #[error(
         "the saved batch of step {step} does not belong to the run: {problem}; pass the run that it lies in by --run"

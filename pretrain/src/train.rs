@@ -227,7 +227,10 @@ fn report_health(
 ) -> Result<(), PretrainError> {
     let (health, cursor) = (Health::measure(&*state.method, check.batches(), device)?, &state.cursor);
     if let Some(space) = health.not_finite() {
-        return Err(PretrainError::Diverged { step: cursor.step, space });
+        return Err(match cursor.step {
+            0 => PretrainError::UselessInit { space },
+            step => PretrainError::Diverged { step, space: space.to_string() },
+        });
     }
     tracing::info!("epoch {}: {health}", cursor.epoch);
     if cursor.step > 0 && health.is_collapsed() {

@@ -125,10 +125,14 @@ struct Found {
 }
 
 impl Found {
-    /// Notes subfolders without images, which are no classes then.
+    /// Notes subfolders without images, which are no classes then; those that hold other files are something else.
     fn note_empty_classes(&mut self, root: &Path, classes: &[String]) {
         let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
-        let folders = entries.filter(|entry| entry.path().is_dir());
+        let is_other = |path: &Path| {
+            let files = WalkDir::new(path).into_iter().filter_map(Result::ok);
+            files.into_iter().any(|file| file.file_type().is_file() && unread_ending(file.path()).is_none())
+        };
+        let folders = entries.filter(|entry| entry.path().is_dir() && !is_other(&entry.path()));
         let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let mut empty: Vec<String> =
             names.filter(|name| !name.starts_with('.') && !classes.contains(name)).collect();
@@ -360,10 +364,10 @@ mod tests {
 
     #[test]
     fn class_folders_without_images_are_noted() {
-        let root = folder(&["cat/1.jpg", "dog/2.jpg", "cow/notes.txt", ".hidden/x.txt"]);
+        let root = folder(&["cat/1.jpg", "dog/2.jpg", "cow/3.gif", "notes/x.txt", ".hidden/x.gif"]);
         let survey = ImageFolder::survey(&[root.path().to_path_buf()]).unwrap();
         assert_eq!(survey.folder.classes, ["cat", "dog"]);
-        assert!(survey.notes[0].contains("are no classes: `cow`;"), "{:?}", survey.notes);
+        assert!(survey.notes[1].contains("are no classes: `cow`;"), "{:?}", survey.notes);
     }
 
     #[cfg(unix)]

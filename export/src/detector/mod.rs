@@ -79,29 +79,9 @@ pub fn export_detector(
     path: &Path,
     options: &DetectorOptions,
 ) -> Result<ExportReport, ExportError> {
-    write(model, info, path, options, false)
-}
-
-/// As [`export_detector`], with the results of every part as outputs too.
-pub(crate) fn export_stages(
-    model: &Detector,
-    info: &DetectorInfo,
-    path: &Path,
-    options: &DetectorOptions,
-) -> Result<ExportReport, ExportError> {
-    write(model, info, path, options, true)
-}
-
-fn write(
-    model: &Detector,
-    info: &DetectorInfo,
-    path: &Path,
-    options: &DetectorOptions,
-    stages: bool,
-) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
     let mut graph = Graph::new("detector").with_half_weights(options.half);
-    build(&mut graph, &model.valid(), info, options, stages)?;
+    build(&mut graph, &model.valid(), info, options)?;
     let (nodes, initializers, parameters) = (graph.nodes(), graph.initializers(), graph.parameters());
     let (description, properties) = (info.description(options), info.properties(options));
     let proto = graph.finish(ModelInfo { opset: options.opset, description, properties })?;
@@ -113,14 +93,75 @@ fn write(
     Ok(ExportReport { path, bytes, nodes, initializers, parameters, outputs, opset, seconds })
 }
 
+/// The names that [`export_detector`] gives the values between the parts of a detector.
+///
+/// # Errors
+/// See [`export_detector`].
+pub(crate) fn part_names(
+    model: &Detector,
+    info: &DetectorInfo,
+    options: &DetectorOptions,
+) -> Result<PartNames, ExportError> {
+    let mut graph = Graph::new("detector").with_half_weights(options.half);
+    build(&mut graph, &model.valid(), info, options)
+}
+
+/// Values between the parts of an exported detector.
+pub(crate) struct PartNames {
+    /// `c2` to `c5` and the levels of the pyramid, each by its name and by that of its value, which is of 16-bit floats in
+    /// a file of such weights.
+    pub maps: Vec<(&'static str, String)>,
+    /// What lies behind the pyramid.
+    pub heads: HeadNames,
+}
+
+/// Values behind the pyramid.
+pub(crate) enum HeadNames {
+    FasterRcnn(FasterRcnnNames),
+    RetinaNet(RetinaNetNames),
+}
+
+/// Values between the parts of Faster R-CNN.
+pub(crate) struct FasterRcnnNames {
+    /// Of each level, `[N, A]`.
+    pub objectness: Vec<String>,
+    /// Of each level, `[N, A, 4]`.
+    pub deltas: Vec<String>,
+    /// `[N, R, 4]`
+    pub proposals: String,
+    /// `[N, R]`
+    pub proposal_scores: String,
+    /// `[Q, 2]`, integers.
+    pub roi_places: String,
+    /// `[Q, 4]`
+    pub rois: String,
+    /// `[Q, K + 1]`
+    pub class_logits: String,
+    /// `[Q, 4 · (K + 1)]`
+    pub box_deltas: String,
+}
+
+/// Values between the parts of RetinaNet, of each level.
+pub(crate) struct RetinaNetNames {
+    /// `[N, A · K]`
+    pub logits: Vec<String>,
+    /// `[N, A · K]`
+    pub probabilities: Vec<String>,
+    /// `[N, A, 4]`
+    pub deltas: Vec<String>,
+}
+
+fn names(values: &[Value]) -> Vec<String> {
+    values.iter().map(|value| value.name().to_string()).collect()
+}
+
 /// Adds inputs, nodes and outputs.
 fn build(
     graph: &mut Graph,
     model: &Detector,
     info: &DetectorInfo,
     options: &DetectorOptions,
-    stages: bool,
-) -> Result<(), ExportError> {
+) -> Result<PartNames, ExportError> {
     let batch = Dim::Symbol("batch");
     let dims = [batch, Dim::Fixed(3), Dim::Symbol("height"), Dim::Symbol("width")];
     let images = graph.input("images", Element::Float, &dims);
@@ -131,11 +172,18 @@ fn build(
     let x = graph.narrow("transform.Cast", &x);
     let pyramid = pyramid::pyramid(graph, model.backbone(), &x, options.fold_batch_norm)?;
     let limits = limits(&mut Part::new(graph, "image_limits"), &images, sizes.as_ref());
+    let levels = crate::pyramid::level_names(model.backbone());
+    let maps = ["c2", "c3", "c4", "c5"]
+        .into_iter()
+        .zip(&pyramid.stages)
+        .chain(levels.into_iter().zip(&pyramid.levels));
+    let maps = maps.map(|(name, value)| (name, value.name().to_string())).collect();
     let place = Place { images, limits, pyramid };
-    match model {
-        Detector::FasterRcnn(model) => faster_rcnn(graph, model, place, stages),
-        Detector::RetinaNet(model) => retinanet(graph, model, place, stages),
-    }
+    let heads = match model {
+        Detector::FasterRcnn(model) => HeadNames::FasterRcnn(faster_rcnn(graph, model, place)?),
+        Detector::RetinaNet(model) => HeadNames::RetinaNet(retinanet(graph, model, place)?),
+    };
+    Ok(PartNames { maps, heads })
 }
 
 /// What every detector's heads start from.
@@ -145,41 +193,45 @@ struct Place {
     pyramid: pyramid::Pyramid,
 }
 
-fn faster_rcnn(graph: &mut Graph, model: &FasterRcnn, place: Place, stages: bool) -> Result<(), ExportError> {
-    let (config, Place { images, limits, pyramid }) = (&model.config, place);
+fn faster_rcnn(
+    graph: &mut Graph,
+    model: &FasterRcnn,
+    Place { images, limits, pyramid }: Place,
+) -> Result<FasterRcnnNames, ExportError> {
+    let config = &model.config;
     let rpn = proposals::rpn_head(graph, &model.rpn, &pyramid.levels)?;
     let proposals = proposals::proposals(graph, &rpn, &pyramid.levels, &images, &limits, config);
     let rois = heads::pool(graph, &proposals, &pyramid.levels, config);
     let outputs = heads::box_head(graph, &model.roi_heads, &rois.pooled)?;
     let found = postprocess::detections(graph, &outputs, &rois, &proposals, &limits, config);
     found.add_outputs(graph, config.test.detections_per_image);
-    if stages {
-        add_maps(graph, &pyramid, &crate::pyramid::level_names(&model.backbone));
-        Stages { rpn, proposals, rois, outputs }.add_outputs(graph, config.num_classes);
-    }
-    Ok(())
+    let name = |value: &Value| value.name().to_string();
+    Ok(FasterRcnnNames {
+        objectness: names(&rpn.objectness),
+        deltas: names(&rpn.deltas),
+        proposals: name(&proposals.boxes),
+        proposal_scores: name(&proposals.scores),
+        roi_places: name(&rois.places),
+        rois: name(&rois.boxes),
+        class_logits: name(&outputs.logits),
+        box_deltas: name(&outputs.deltas),
+    })
 }
 
-fn retinanet(graph: &mut Graph, model: &RetinaNet, place: Place, stages: bool) -> Result<(), ExportError> {
-    let (config, Place { images, limits, pyramid }) = (&model.config, place);
+fn retinanet(
+    graph: &mut Graph,
+    model: &RetinaNet,
+    Place { images, limits, pyramid }: Place,
+) -> Result<RetinaNetNames, ExportError> {
+    let config = &model.config;
     let outputs = retinanet::heads(graph, &model.head, &pyramid.levels)?;
     let found = retinanet::detections(graph, &outputs, &pyramid.levels, &images, &limits, config);
     found.add_outputs(graph, config.test.detections_per_image);
-    if stages {
-        add_maps(graph, &pyramid, &crate::pyramid::level_names(&model.backbone));
-        retinanet::add_outputs(graph, &outputs);
-    }
-    Ok(())
-}
-
-/// Outputs `c2` to `c5` and the levels of the pyramid by their names.
-fn add_maps(graph: &mut Graph, pyramid: &pyramid::Pyramid, names: &[&'static str]) {
-    let maps = ["c2", "c3", "c4", "c5"].iter().zip(&pyramid.stages).chain(names.iter().zip(&pyramid.levels));
-    let (batch, any) = (Dim::Symbol("batch"), Dim::Any);
-    for (name, map) in maps {
-        let map = graph.widen(&format!("stages.{name}.Cast"), map);
-        graph.output(name, Element::Float, &map, &[batch, any, any, any]);
-    }
+    Ok(RetinaNetNames {
+        logits: names(&outputs.logits),
+        probabilities: names(&outputs.probabilities),
+        deltas: names(&outputs.deltas),
+    })
 }
 
 impl postprocess::Detections {
@@ -211,38 +263,4 @@ fn limits(part: &mut Part, images: &Value, sizes: Option<&Value>) -> Value {
     };
     let limits = part.cast_to_float(&limits);
     part.unsqueeze(&limits, &[1])
-}
-
-/// What lies between Faster R-CNN's pyramid and its detections.
-struct Stages {
-    rpn: proposals::RpnOutputs,
-    proposals: proposals::Proposals,
-    rois: heads::Rois,
-    outputs: heads::BoxOutputs,
-}
-
-impl Stages {
-    /// Outputs `objectness` `[N, A]`, `deltas` `[N, A, 4]`, `proposals` `[N, R, 4]`,
-    /// `proposal_scores` `[N, R]`, `roi_places` `[Q, 2]`, `rois` `[Q, 4]`, `class_logits` and `box_deltas`.
-    fn add_outputs(self, graph: &mut Graph, classes: usize) {
-        let batch = Dim::Symbol("batch");
-        let mut part = Part::new(graph, "stages");
-        let objectness = part.concat(&self.rpn.objectness, 1);
-        let deltas = part.concat(&self.rpn.deltas, 1);
-        let four = Dim::Fixed(4);
-        let [anchors, proposals, rois] = ["anchors", "proposals", "rois"].map(Dim::Symbol);
-        let outputs = [
-            ("objectness", &objectness, vec![batch, anchors]),
-            ("deltas", &deltas, vec![batch, anchors, four]),
-            ("proposals", &self.proposals.boxes, vec![batch, proposals, four]),
-            ("proposal_scores", &self.proposals.scores, vec![batch, proposals]),
-            ("rois", &self.rois.boxes, vec![rois, four]),
-            ("class_logits", &self.outputs.logits, vec![rois, Dim::Fixed(classes + 1)]),
-            ("box_deltas", &self.outputs.deltas, vec![rois, Dim::Fixed(4 * (classes + 1))]),
-        ];
-        for (name, value, dims) in outputs {
-            graph.output(name, Element::Float, value, &dims);
-        }
-        graph.output("roi_places", Element::Int64, &self.rois.places, &[rois, Dim::Fixed(2)]);
-    }
 }

@@ -137,16 +137,3 @@ fn suppressed(
     let kept = part.suppress(boxes, &by_class, limit, config.test.nms, threshold);
     part.keep(scores, &kept, NOTHING)
 }
-
-/// Outputs `logits` and `probabilities` `[N, A · K]`, and `deltas` `[N, A, 4]`.
-pub(super) fn add_outputs(graph: &mut Graph, outputs: &HeadOutputs) {
-    use crate::graph::{Dim, Element};
-    let mut part = Part::new(graph, "stages");
-    let logits = part.concat(&outputs.logits, 1);
-    let probabilities = part.concat(&outputs.probabilities, 1);
-    let deltas = part.concat(&outputs.deltas, 1);
-    let batch = Dim::Symbol("batch");
-    graph.output("logits", Element::Float, &logits, &[batch, Dim::Any]);
-    graph.output("probabilities", Element::Float, &probabilities, &[batch, Dim::Any]);
-    graph.output("deltas", Element::Float, &deltas, &[batch, Dim::Symbol("anchors"), Dim::Fixed(4)]);
-}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use scrl_core::checkpoint::{state, weights};
+use scrl_core::checkpoint::{CheckpointError, state, weights};
 use scrl_core::models::parameters::TensorMap;
 use scrl_core::solver::Optimizer;
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
@@ -63,7 +63,14 @@ impl TrainingState {
         let mut tensors: Vec<(&str, TensorMap)> = self.method.tensors();
         tensors.push(("optimizer", self.optimizer.state()));
         for (name, map) in &tensors {
-            weights::check_finite(&path.join(name), map)?;
+            let diverged = |error| match error {
+                CheckpointError::NonFinite { tensor, .. } => {
+                    let space = format!("values of `{name}.{tensor}`");
+                    PretrainError::Diverged { step: self.cursor.step, space }
+                }
+                other => other.into(),
+            };
+            weights::check_finite(path, map).map_err(diverged)?;
         }
         tensors.extend(self.probe.iter().flat_map(OnlineProbe::tensors));
         Ok(state::save(path, &tensors, &self.cursor)?)

@@ -4,7 +4,7 @@ use anyhow::Result;
 use scrl_core::checkpoint::weights;
 use scrl_export::{
     BackboneOutput, DetectorInfo, ExportOptions, ValidationInputs, ValidationReport, export_backbone,
-    export_pyramid, validate_backbone, validate_pyramid,
+    export_pyramid, proven, validate_backbone, validate_pyramid,
 };
 use scrl_transfer::load_detector;
 
@@ -47,9 +47,12 @@ fn resnet(
     images: Vec<std::path::PathBuf>,
 ) -> Result<ValidationReport> {
     let (model, config, metadata) = weights::load_backbone(&args.weights, &device::parse("cpu")?)?;
-    export_backbone(&model, &config, &metadata, output, &args.out, options)?;
     let inputs = ValidationInputs { images, ..ValidationInputs::new(metadata.image_size) };
-    Ok(validate_backbone(&args.out, &model, &metadata, &inputs)?)
+    Ok(proven(
+        &args.out,
+        |path| export_backbone(&model, &config, &metadata, output, path, options),
+        |path| validate_backbone(path, &model, &metadata, &inputs),
+    )?)
 }
 
 fn fpn(
@@ -59,7 +62,10 @@ fn fpn(
 ) -> Result<ValidationReport> {
     let loaded = load_detector(&args.weights, &device::parse("cpu")?)?;
     let info = DetectorInfo::new(loaded.metadata);
-    export_pyramid(&loaded.model, &info, &args.out, options)?;
     let inputs = ValidationInputs { images, ..ValidationInputs::new(128) };
-    Ok(validate_pyramid(&args.out, &loaded.model, &info, &inputs)?)
+    Ok(proven(
+        &args.out,
+        |path| export_pyramid(&loaded.model, &info, path, options),
+        |path| validate_pyramid(path, &loaded.model, &info, &inputs),
+    )?)
 }

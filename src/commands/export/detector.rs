@@ -9,7 +9,7 @@ use scrl_core::config;
 use scrl_core::engine::atomic;
 use scrl_export::{
     DetectorInfo, DetectorInputs, DetectorOptions, DetectorReport, ExportError, export_detector, file_sha256,
-    validate_detector,
+    proven, validate_detector,
 };
 use scrl_transfer::data::Category;
 use scrl_transfer::data::Preprocessing;
@@ -49,14 +49,19 @@ pub fn run(args: &ExportDetectorArgs) -> Result<Ending> {
         fold_batch_norm: !args.format.no_fold,
         half: args.fp16,
     };
-    export_detector(&model, &info, &args.out, &options)?;
     let inputs = DetectorInputs { images, ..Default::default() };
-    match validate_detector(&args.out, &model, &info, &inputs) {
+    let proof = proven(
+        &args.out,
+        |path| export_detector(&model, &info, path, &options),
+        |path| validate_detector(path, &model, &info, &inputs),
+    );
+    match proof {
         Ok(report) => {
             record(&args.out, &report)?;
             println!(
-                "{}: reproduced by ONNX Runtime: {} detections matched, {} ties, {} others",
+                "{}: reproduced by ONNX Runtime: {} parts agree, {} detections matched, {} ties, {} others",
                 args.out.display(),
+                report.stages.len(),
                 report.total.matched,
                 report.total.ties,
                 report.total.unexplained
