@@ -116,7 +116,8 @@ pub fn has_runtime() -> bool {
     }
 }
 
-/// A folder of real data that is not part of the project: `$SCRL_TEST_DATA` or `../shared/data`.
+/// A folder of real data that is not part of the project: `$SCRL_TEST_DATA` or `../shared/data`. `SCRL_REQUIRE_DATA` makes it a
+/// failure that there is none.
 pub fn real_data(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("SCRL_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
@@ -124,6 +125,8 @@ pub fn real_data(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("skipped: no real data at {}; set SCRL_TEST_DATA to run this test", folder.display());
+    let absent = format!("no real data at {}; set SCRL_TEST_DATA to the folder of it", folder.display());
+    assert!(std::env::var_os("SCRL_REQUIRE_DATA").is_none(), "{absent}");
+    eprintln!("skipped: {absent}");
     None
 }

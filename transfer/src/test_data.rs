@@ -8,10 +8,10 @@ pub fn folder(name: &str) -> Option<PathBuf> {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
     let folder = root.join(name);
     if !folder.is_dir() {
-        eprintln!(
-            "skipped: `{}` is not there; set SCRL_TEST_DATA to the folder of test data",
-            folder.display()
-        );
+        let absent =
+            format!("`{}` is not there; set SCRL_TEST_DATA to the folder of test data", folder.display());
+        assert!(std::env::var_os("SCRL_REQUIRE_DATA").is_none(), "{absent}");
+        eprintln!("skipped: {absent}");
         return None;
     }
     Some(folder)
