@@ -8,6 +8,7 @@ mod dataset;
 mod evaluate;
 mod export;
 mod exported;
+mod field_inputs;
 mod inspect;
 mod pipeline;
 mod predict;
