@@ -64,8 +64,7 @@ fn material(finished: &Finished) -> Option<String> {
     (scenes.material > 0.0).then(|| {
         format!(
             "The images are generated. With material = {} a share of {} % of the objects has a texture that belongs to its \
-             class, so that texture tells classes apart; with 0 only the outline does, and detectors as short as these learn \
-             little. What pretraining is worth depends on it (docs/results.md), and figures on such scenes say nothing about \
+             class, so that texture tells classes apart; with 0 only the outline does. Figures on such scenes say nothing about \
              photographs.",
             scenes.material,
             percent(scenes.material)

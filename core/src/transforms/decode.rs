@@ -154,6 +154,18 @@ fn check_pixels((width, height): (u32, u32), name: &Path) -> Result<(), ImageErr
     Err(ImageError::TooLarge { path: name.to_path_buf(), width, height, limit })
 }
 
+/// Refuses an image whose pixels the system has no memory for: allocations that fail elsewhere end the process. `copies` are how
+/// many bytes of a pixel there are at a time.
+fn check_memory((width, height): (u32, u32), copies: u64, name: &Path) -> Result<(), ImageError> {
+    let bytes = u64::from(width) * u64::from(height) * copies;
+    let failed = |_| ImageError::Memory { path: name.to_path_buf(), width, height, bytes };
+    // Of small images it is certain.
+    if bytes > 1 << 26 {
+        Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// The decoder behind the header, and how the image is to be turned.
 fn open_other<'a>(
     bytes: &'a [u8],
@@ -175,8 +187,16 @@ fn decode_other(
 ) -> Result<(RgbImage, Orientation), ImageError> {
     let (decoder, orientation) = open_other(bytes, format, name)?;
     check_pixels(decoder.dimensions(), name)?;
+    // As stored, and as 8-bit RGB once more where it is turned.
+    let stored = u64::from(decoder.color_type().bytes_per_pixel());
+    check_memory(decoder.dimensions(), stored + turned_copies(orientation), name)?;
     let image = DynamicImage::from_decoder(decoder).map_err(|e| explain(e, name))?;
     Ok((image.into_rgb8(), orientation))
+}
+
+/// Bytes of a pixel of an image as 8-bit RGB, and of its copy where it is turned.
+fn turned_copies(orientation: Orientation) -> u64 {
+    if orientation == Orientation::NoTransforms { 3 } else { 6 }
 }
 
 fn explain(error: image::ImageError, name: &Path) -> ImageError {
@@ -215,6 +235,7 @@ fn decode_jpeg(bytes: &[u8], name: &Path) -> Result<(RgbImage, Orientation), Ima
         return Err(ImageError::Damaged { path: name.to_path_buf(), reason });
     }
     check_pixels((width, height), name)?;
+    check_memory((width, height), turned_copies(jpeg_orientation(&decoder)), name)?;
     let mut image = scratch::image(width, height);
     // What a damaged file leaves out must not be what an earlier image had there.
     image.fill(0);

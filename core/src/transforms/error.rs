@@ -52,6 +52,21 @@ pub enum ImageError {
         limit: u64,
     },
 
+    /// Its pixels do not fit into memory.
+    #[error(
+        "image `{path}` of {width} x {height} pixels needs {bytes} bytes, and there is no such memory; remove it or make it smaller"
+    )]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// Its width in pixels.
+        width: u32,
+        /// Its height in pixels.
+        height: u32,
+        /// What decoding takes.
+        bytes: u64,
+    },
+
     /// The content breaks off or contradicts itself.
     #[error("image `{path}` is truncated or damaged: {reason}; remove or replace it")]
     Damaged {

@@ -1,6 +1,6 @@
 //! COCO's box metrics, computed by `hotcoco`, which reproduces pycocotools 2.0.11 (see the fixture).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::data::{AnnotatedObject, DetectionDataset, coco};
@@ -184,7 +184,26 @@ fn from_records(path: &Path, records: coco::Instances) -> Dataset {
     Dataset { images: images.collect(), annotations, categories: categories.collect(), ..Default::default() }
 }
 
+/// Detections of an image and class that COCO's metrics judge.
+const JUDGED: usize = 100;
+
+/// Says where the limit of COCO's metrics cuts.
+fn note_unjudged(found: &[CocoResult]) {
+    let mut counts = HashMap::<(u64, u64), usize>::new();
+    for row in found {
+        *counts.entry((row.image_id, row.category_id)).or_default() += 1;
+    }
+    let cut = counts.values().filter(|&&count| count > JUDGED).count();
+    if cut > 0 {
+        tracing::warn!(
+            "COCO's metrics judge the {JUDGED} best detections of a class in an image; {cut} times there are more, and those do \
+             not count"
+        );
+    }
+}
+
 fn run(dataset: Dataset, found: Vec<CocoResult>) -> Result<CocoMetrics, EvaluationError> {
+    note_unjudged(&found);
     let truth = COCO::from_dataset(dataset);
     let found =
         truth.load_res_anns(found.into_iter().map(annotation).collect()).map_err(EvaluationError::engine)?;
