@@ -182,7 +182,7 @@ pub struct Difference {
     pub separable: Option<bool>,
 }
 
-/// What random boxes get on a data set, see [`scrl_transfer::evaluation::chance`].
+/// What random boxes get on a data set, see [`mod@scrl_transfer::evaluation::chance`].
 pub type Chance = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// A cell without a result.
