@@ -11,7 +11,7 @@ pub fn unproven(out: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Writes a file under the name [`unproven`], proves it and then gives it the name `out`, in place of what was there. A file
+/// Writes a file under the name `OUT.unproven`, proves it and then gives it the name `out`, in place of what was there. A file
 /// that could not be proven keeps the other name, so that it can be examined and is not taken for the real one.
 ///
 /// # Errors

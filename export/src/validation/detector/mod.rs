@@ -1,4 +1,4 @@
-//! Proof that an exported detector computes what the model computes, part by part, see [`parts`].
+//! Proof that an exported detector computes what the model computes, part by part.
 //!
 //! N images in a batch, H and W in pixels.
 
