@@ -2,6 +2,8 @@
 //!
 //! N images in a batch, H and W in pixels.
 
+mod filters;
+mod generated;
 mod inputs;
 mod matching;
 mod parts;

@@ -9,6 +9,7 @@ use ort::value::Tensor;
 
 use crate::ExportError;
 use crate::backbone::OutputTensor;
+use crate::detector::PartNames;
 use crate::detector_runtime::outputs_of;
 use crate::graph::{self, Attribute, FLOAT, FLOAT16, INT64};
 use crate::runtime::runtime;
@@ -55,6 +56,11 @@ impl Probe {
         tensor.elem_type = if self.kind == Kind::Int { INT64 } else { FLOAT };
         info
     }
+}
+
+/// The levels of the pyramid; the maps of the backbone come before them.
+pub(super) fn level_probes(names: &PartNames, half: bool) -> Vec<Probe> {
+    names.maps[4..].iter().map(|(_, name)| Probe::map(name, half)).collect()
 }
 
 fn cast(name: String, from: String, to: i32) -> NodeProto {
