@@ -2,7 +2,7 @@
 
 mod support;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use proptest::prelude::*;
 use scrl_ops::{Conv2dOptions, conv2d};
 use support::{noise, values, with_threads};
@@ -10,6 +10,8 @@ use support::{noise, values, with_threads};
 /// Error of a sum of products relative to the sum of their absolute values. Rounding once costs 2⁻²⁴ = 6e-8;
 /// a sum of a thousand terms in 32 bits was seen to lose 2e-7, of some ten thousand 5e-7.
 const TOLERANCE: f64 = 1e-6;
+/// Error that rounding to bfloat16, which has 8 significant bits, adds relative to the result: half of its last bit.
+const ROUNDING: f64 = 1.0 / 256.0;
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -50,24 +52,33 @@ impl Case {
         }
     }
 
-    /// Output, input gradient and weight gradient of the sum of the output times noise.
-    fn run(&self) -> [Vec<f32>; 3] {
-        let device = Device::flex().autodiff();
-        let input: Tensor<4> = noise(self.input, 1, &device).require_grad();
-        let weight: Tensor<4> = noise(self.weight, 2, &device).require_grad();
-        let output = conv2d(input.clone(), weight.clone(), None, self.options);
-        assert_eq!(output.dims(), self.output());
-        let gradients = (output.clone() * noise(self.output(), 3, &device)).sum().backward();
-        let gradient = |tensor: &Tensor<4>| values(&tensor.grad(&gradients).expect("a gradient"));
-        [values(&output), gradient(&input), gradient(&weight)]
+    /// Input, weight and the gradient of the output: noise, the activations in numbers of this type.
+    fn operands(&self, dtype: FloatDType, device: &Device) -> [Tensor<4>; 3] {
+        [
+            noise(self.input, 1, device).cast(dtype),
+            noise(self.weight, 2, device),
+            noise(self.output(), 3, device).cast(dtype),
+        ]
     }
 
-    fn assert_accurate(&self) {
-        let device = Device::flex();
-        let [input, weight] =
-            [(self.input, 1), (self.weight, 2)].map(|(shape, seed)| values(&noise(shape, seed, &device)));
-        let output_gradient = values(&noise(self.output(), 3, &device));
-        let actual = self.run();
+    /// Output, input gradient and weight gradient of the sum of the output times noise, with activations of this type.
+    fn run(&self, dtype: FloatDType) -> [Vec<f32>; 3] {
+        let [input, weight, output_gradient] = self.operands(dtype, &Device::flex().autodiff());
+        let (input, weight) = (input.require_grad(), weight.require_grad());
+        let output = conv2d(input.clone(), weight.clone(), None, self.options);
+        assert_eq!((output.dims(), output.dtype()), (self.output(), DType::from(dtype)));
+        let gradients = (output.clone() * output_gradient).sum().backward();
+        let [of_input, of_weight] = [&input, &weight].map(|tensor| tensor.grad(&gradients).expect("a gradient"));
+        assert_eq!([of_input.dtype(), of_weight.dtype()], [DType::from(dtype), DType::F32]);
+        [output, of_input, of_weight].map(|tensor| values(&tensor.cast(FloatDType::F32)))
+    }
+
+    fn assert_accurate(&self, dtype: FloatDType) {
+        let [input, weight, output_gradient] = self.operands(dtype, &Device::flex());
+        // Weights multiply bfloat16 activations rounded to the same.
+        let operands = [input, weight.cast(dtype), output_gradient];
+        let [input, weight, output_gradient] = operands.map(|tensor| values(&tensor.cast(FloatDType::F32)));
+        let actual = self.run(dtype);
         let mut sums = actual.each_ref().map(|values| vec![[0.0f64; 2]; values.len()]);
         self.products(|o, i, w| {
             let [x, w_value, g] = [input[i], weight[w], output_gradient[o]].map(f64::from);
@@ -81,10 +92,17 @@ impl Case {
         {
             for (actual, [expected, size]) in actual.iter().zip(sums) {
                 let error = (f64::from(*actual) - expected).abs();
-                assert!(error <= TOLERANCE * size, "{what} of {self:?}: {actual} instead of {expected}");
+                let rounds = dtype == FloatDType::BF16 && *what != "weight gradient";
+                let bound = TOLERANCE * size + if rounds { ROUNDING * expected.abs() } else { 0.0 };
+                assert!(error <= bound, "{what} of {self:?}, {dtype:?}: {actual} instead of {expected}");
             }
         }
     }
+}
+
+/// 32-bit numbers or bfloat16.
+fn dtypes() -> impl Strategy<Value = FloatDType> {
+    prop::sample::select(vec![FloatDType::F32, FloatDType::BF16])
 }
 
 /// Any stride, padding and dilation up to 3 that fits.
@@ -107,18 +125,21 @@ fn cases(channels: std::ops::Range<usize>, side: std::ops::Range<usize>) -> impl
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn few_channels_are_accurate(case in cases(1..8, 1..20)) {
-        case.assert_accurate();
+    fn few_channels_are_accurate(case in cases(1..8, 1..20), dtype in dtypes()) {
+        case.assert_accurate(dtype);
     }
 
     #[test]
-    fn many_channels_are_accurate(case in cases(14..70, 3..18)) {
-        case.assert_accurate();
+    fn many_channels_are_accurate(case in cases(14..70, 3..18), dtype in dtypes()) {
+        case.assert_accurate(dtype);
     }
 
     #[test]
-    fn results_are_the_same_to_the_bit_for_any_number_of_threads(case in cases(14..70, 3..24)) {
-        prop_assert_eq!(with_threads(1, || case.run()), with_threads(3, || case.run()));
+    fn results_are_the_same_to_the_bit_for_any_number_of_threads(
+        case in cases(14..70, 3..24),
+        dtype in dtypes(),
+    ) {
+        prop_assert_eq!(with_threads(1, || case.run(dtype)), with_threads(3, || case.run(dtype)));
     }
 
     #[test]
@@ -127,14 +148,15 @@ proptest! {
         channels in [14usize..70, 14..70],
         size in [1usize..30, 12..40],
         kernel in prop::sample::select(vec![3usize, 5]),
+        dtype in dtypes(),
     ) {
         let case = Case {
             input: [batch, channels[0], size[0], size[1]],
             weight: [channels[1], channels[0], kernel, kernel],
             options: Conv2dOptions { padding: [kernel / 2; 2], ..Default::default() },
         };
-        case.assert_accurate();
-        prop_assert_eq!(with_threads(1, || case.run()), with_threads(2, || case.run()));
+        case.assert_accurate(dtype);
+        prop_assert_eq!(with_threads(1, || case.run(dtype)), with_threads(2, || case.run(dtype)));
     }
 }
 

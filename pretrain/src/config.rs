@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use scrl_core::config::{SettingError, at_least_one, positive, require, share};
-use scrl_core::models::{Level, ResNetConfig};
+use scrl_core::models::{Level, Precision, ResNetConfig};
 use scrl_core::solver::{Compat, Optimizer, OptimizerConfig};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,9 @@ pub struct PretrainConfig {
     /// The weights that the backbone started from; a run writes down what `--init` gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
+    /// The numbers that the networks compute with.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// The ResNet.
     pub model: ResNetConfig,
     /// How images are read.

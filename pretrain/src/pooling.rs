@@ -3,6 +3,7 @@
 //! N images, two views each: maps `[2N, C, H, W]` stack view 1 of all images on view 2.
 
 use burn::tensor::Tensor;
+use scrl_core::models::in_f32;
 use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
 
 use crate::image_views::ImageViews;
@@ -56,9 +57,10 @@ impl Regions {
     }
 }
 
-/// The mean over all places of a map: `[N, C, H, W]` to `[N, C]`.
+/// The mean over all places of a map, summed in 32 bits: `[N, C, H, W]` to `[N, C]`.
 pub fn global_average(map: Tensor<4>) -> Tensor<2> {
-    map.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2)
+    let dtype = map.dtype();
+    in_f32(map).flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2).cast(dtype)
 }
 
 /// All boxes: first those of view 1, images `0..N`, then those of view 2, images `N..2N`, in the same order.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use scrl_core::models::Arch;
+use scrl_core::models::{Arch, Precision};
 
 /// Measure the speed of the real training and inference code on generated data.
 #[derive(Debug, Args)]
@@ -37,6 +37,9 @@ pub struct BenchRunArgs {
     /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// Numbers that networks compute with: `f32` or `bf16`.
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
 }
 
 /// One SCRL training step: both views through both networks, backward, optimiser, moving average.

@@ -4,14 +4,16 @@
 mod features;
 pub mod layers;
 pub mod parameters;
+mod precision;
 mod resnet;
 
 pub use features::{Features, Level};
 pub use layers::{BatchNorm, Conv2d, Linear};
+pub use precision::{Precision, in_f32};
 pub use resnet::{Arch, Block, BlockLayout, ConvLayout, NamedLayer, ResNet, ResNetConfig, ResNetLayout};
 
 /// The network that methods pretrain and detectors stand on.
 ///
-/// They use its `forward_to`, `freeze_at`, `freeze_batch_norm` and `batch_norms_mut`, and its config's `init`, `channels`,
+/// They use its `forward_to`, `compute_in`, `freeze_at`, `freeze_batch_norm` and `batch_norms_mut`, and its config's `init`, `channels`,
 /// `layout` and `multiplications`. A second family of networks makes this an enum with the same methods.
 pub type Backbone = ResNet;

@@ -14,6 +14,7 @@ pub use layout::{BlockLayout, ConvLayout, ResNetLayout};
 
 use super::features::{Features, Level};
 use super::layers::{BatchNorm, Conv2d, Conv2dConfig};
+use super::precision::Precision;
 use crate::random::Rng;
 
 /// Depth of the network.
@@ -105,7 +106,7 @@ impl ResNetConfig {
         let [layer1, layer2, layer3, layer4] =
             layout.stages.map(|stage| stage.iter().map(|block| Block::init(block, rng, device)).collect());
         let (conv1, bn1) = layout.stem.init(rng, device);
-        ResNet { conv1, bn1, layer1, layer2, layer3, layer4 }
+        ResNet { conv1, bn1, layer1, layer2, layer3, layer4, precision: Precision::default() }
     }
 }
 
@@ -131,9 +132,17 @@ pub struct ResNet {
     pub layer3: Vec<Block>,
     /// The stage that ends in C5.
     pub layer4: Vec<Block>,
+    /// The numbers of its feature maps.
+    #[module(skip)]
+    pub precision: Precision,
 }
 
 impl ResNet {
+    /// With feature maps of these numbers.
+    pub fn compute_in(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
     /// `[N, 3, H, W]` to the four feature maps; C*k* is `[N, channels, ⌈H/2^k⌉, ⌈W/2^k⌉]`.
     pub fn forward(&self, images: Tensor<4>) -> Features {
         self.forward_to(Level::C5, images)
@@ -142,7 +151,7 @@ impl ResNet {
     /// As [`forward`](Self::forward), without the stages behind `last`: their layers compute nothing, and their batch norms
     /// see no batch.
     pub fn forward_to(&self, last: Level, images: Tensor<4>) -> Features {
-        let stem = self.bn1.forward_relu(self.conv1.forward(images));
+        let stem = self.bn1.forward_relu(self.conv1.forward(self.precision.of(images)));
         let stem = max_pool2d(stem, MaxPool2dOptions { kernel: [3; 2], stride: [2; 2], padding: [1; 2] });
         let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         let stages = stages.into_iter().take(last.index() + 1);

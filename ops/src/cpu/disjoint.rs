@@ -6,27 +6,34 @@ use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 ///
 /// Rows of a tile lie scattered over a tensor, so `chunks_mut` cannot hand them out, and filling a result
 /// with zeros first would cost as much time as many an operator.
-#[derive(Clone, Copy)]
-pub(crate) struct DisjointMut<'a> {
-    start: *mut MaybeUninit<f32>,
+pub(crate) struct DisjointMut<'a, T = f32> {
+    start: *mut MaybeUninit<T>,
     length: usize,
-    lifetime: PhantomData<&'a mut [MaybeUninit<f32>]>,
+    lifetime: PhantomData<&'a mut [MaybeUninit<T>]>,
 }
+
+impl<T> Clone for DisjointMut<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for DisjointMut<'_, T> {}
 
 // SAFETY: the pointer comes from an exclusive borrow of `Send` data, and every access goes through
 // an unsafe method whose caller promises that no other thread touches the same elements.
-unsafe impl Send for DisjointMut<'_> {}
+unsafe impl<T: Send> Send for DisjointMut<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for DisjointMut<'_> {}
+unsafe impl<T: Send> Sync for DisjointMut<'_, T> {}
 
-impl<'a> DisjointMut<'a> {
+impl<'a, T> DisjointMut<'a, T> {
     /// Takes a slice for as long as the parts are in use.
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr().cast(), length: slice.len(), lifetime: PhantomData }
     }
 
     /// Takes a slice whose elements are yet to be written.
-    pub(crate) fn unwritten(slice: &'a mut [MaybeUninit<f32>]) -> Self {
+    pub(crate) fn unwritten(slice: &'a mut [MaybeUninit<T>]) -> Self {
         Self { start: slice.as_mut_ptr(), length: slice.len(), lifetime: PhantomData }
     }
 
@@ -42,7 +49,7 @@ impl<'a> DisjointMut<'a> {
     ///
     /// # Panics
     /// If the range ends behind the slice.
-    pub(crate) unsafe fn unwritten_part(self, range: Range<usize>) -> &'a mut [MaybeUninit<f32>] {
+    pub(crate) unsafe fn unwritten_part(self, range: Range<usize>) -> &'a mut [MaybeUninit<T>] {
         let start = self.pointer(range.start, range.len());
         // SAFETY: the range lies inside the borrowed slice; exclusiveness is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(start.cast(), range.len()) }
@@ -56,7 +63,7 @@ impl<'a> DisjointMut<'a> {
     ///
     /// # Panics
     /// If the range ends behind the slice.
-    pub(crate) unsafe fn part(self, range: Range<usize>) -> &'a mut [f32] {
+    pub(crate) unsafe fn part(self, range: Range<usize>) -> &'a mut [T] {
         let start = self.pointer(range.start, range.len());
         // SAFETY: as above, and the elements are initialised by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(start, range.len()) }
@@ -66,7 +73,7 @@ impl<'a> DisjointMut<'a> {
     ///
     /// # Panics
     /// If `offset + span` lies behind the slice.
-    pub(crate) fn pointer(self, offset: usize, span: usize) -> *mut f32 {
+    pub(crate) fn pointer(self, offset: usize, span: usize) -> *mut T {
         assert!(offset <= self.length && span <= self.length - offset);
         // SAFETY: in bounds by the assertion.
         unsafe { self.start.add(offset).cast() }

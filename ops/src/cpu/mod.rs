@@ -1,7 +1,9 @@
-//! What the CPU kernels share: tensors as slices and slices written by several threads.
+//! What the CPU kernels share: numbers, tensors as slices and slices written by several threads.
 
 mod disjoint;
+mod number;
 mod tensor;
 
 pub(crate) use disjoint::DisjointMut;
-pub(crate) use tensor::{all_f32, contiguous, tensor_of, values, written_by};
+pub(crate) use number::Number;
+pub(crate) use tensor::{Precision, all_of, contiguous, rounded, tensor_of, values, widened, written_by};

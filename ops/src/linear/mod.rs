@@ -12,6 +12,9 @@ use burn::{backend::Dispatch, tensor::Tensor};
 
 /// Multiplies `input`, `[N, I]`, with the transpose of `weight`, `[O, I]`, and adds `bias`, `[O]`: `[N, O]`.
 ///
+/// An input in bfloat16 is multiplied with the weight rounded to bfloat16, summed in 32 bits, and the output is
+/// rounded; weight, bias and their gradients stay in 32 bits.
+///
 /// # Panics
 /// If the features of input, weight and bias disagree.
 pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
@@ -26,7 +29,8 @@ pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> T
         Some(bias) => {
             let [length] = bias.dims();
             assert_eq!(length, outputs, "linear: the bias has {length} values for {outputs} features");
-            output + bias.unsqueeze()
+            let dtype = output.dtype();
+            (output.cast(bias.dtype()) + bias.unsqueeze()).cast(dtype)
         }
         None => output,
     }

@@ -1,31 +1,36 @@
 //! Products of matrices on the calling thread.
 //!
-//! Where the processor has AMX, both operands are cut into three bfloat16 parts that sum to the 32-bit
-//! numbers exactly, and six products of parts make one product as accurate as 32-bit arithmetic
-//! (see `split`); elsewhere the `gemm` crate multiplies in 32 bits.
+//! Where the processor has AMX, both operands are cut into bfloat16 parts: 32-bit numbers into three that sum to
+//! them exactly, and six products of parts make one product as accurate as 32-bit arithmetic (see `split`); bfloat16
+//! numbers are their only part. Elsewhere the `gemm` crate multiplies in 32 bits.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod cut;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod packed;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod split;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod store;
 
-use crate::cpu::DisjointMut;
+use crate::cpu::{DisjointMut, Number};
+use burn::tensor::bf16;
 
 /// A matrix inside a slice.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub data: &'a [f32],
+pub(crate) struct Matrix<'a, N = f32> {
+    pub data: &'a [N],
     /// Elements from one row to the next.
     pub row_stride: usize,
     /// Elements from one column to the next.
     pub column_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, N> Matrix<'a, N> {
     /// Rows of `row_stride` elements, one after the other.
-    pub(crate) fn rows(data: &'a [f32], row_stride: usize) -> Self {
+    pub(crate) fn rows(data: &'a [N], row_stride: usize) -> Self {
         Self { data, row_stride, column_stride: 1 }
     }
 
@@ -50,6 +55,35 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// A number that matrices are made of.
+pub(crate) trait Factor: Number {
+    /// How it is cut into parts.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    type Cut: cut::Cut<Number = Self>;
+    /// How weights, which are always of 32 bits, are cut where they multiply such numbers.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    type WeightCut: cut::Cut<Number = f32>;
+
+    /// Whether products of such numbers are computed by the kernels for tiles, whatever their sizes.
+    fn only_tiles() -> bool {
+        !Self::IS_F32
+    }
+}
+
+impl Factor for f32 {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    type Cut = cut::Exact;
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    type WeightCut = cut::Exact;
+}
+
+impl Factor for bf16 {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    type Cut = cut::Stored;
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    type WeightCut = cut::Rounded;
+}
+
 /// What computes products of matrices on the CPU of this machine: `amx` or `gemm`.
 pub fn cpu_products() -> &'static str {
     if wide_products() { "amx" } else { "gemm" }
@@ -63,30 +97,53 @@ pub(crate) fn wide_products() -> bool {
     return false;
 }
 
+/// Whether there are products of bfloat16 numbers.
+pub(crate) fn bf16_products() -> bool {
+    wide_products()
+}
+
 /// A left operand, `[m, k]`, that is used in many products.
-pub(crate) struct Left<'a> {
-    matrix: Matrix<'a>,
+pub(crate) struct Left<'a, N: Factor = f32> {
+    /// Missing where the operand is only there packed.
+    matrix: Option<Matrix<'a, N>>,
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     packed: Option<packed::Packed>,
 }
 
-impl<'a> Left<'a> {
-    /// Prepares a matrix with all threads for products with wide right operands.
-    pub(crate) fn prepare(matrix: Matrix<'a>, [rows, depth]: [usize; 2]) -> Self {
+impl<'a, N: Factor> Left<'a, N> {
+    /// Prepares a weight with all threads for products with wide right operands of numbers of this type.
+    pub(crate) fn weight(matrix: Matrix<'a>, [rows, depth]: [usize; 2]) -> Self {
         assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if N::only_tiles() || amx::pays([rows, usize::MAX, depth]) {
+            let packed = packed::Packed::new::<N::WeightCut>(matrix, [rows, depth]);
+            return Self { matrix: None, packed: Some(packed) };
+        }
         Self {
+            matrix: Some(matrix.of_type()),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            packed: amx::pays([rows, usize::MAX, depth]).then(|| packed::Packed::new(matrix, [rows, depth])),
-            matrix,
+            packed: None,
         }
     }
 }
 
-impl<'a> From<Matrix<'a>> for Left<'a> {
+impl<'a> Matrix<'a> {
+    /// Itself, where `N` is the type of its numbers.
+    fn of_type<N: Number>(self) -> Matrix<'a, N> {
+        assert!(N::IS_F32, "a matrix of 32-bit numbers");
+        Matrix {
+            data: bytemuck::cast_slice(self.data),
+            row_stride: self.row_stride,
+            column_stride: self.column_stride,
+        }
+    }
+}
+
+impl<'a, N: Factor> From<Matrix<'a, N>> for Left<'a, N> {
     /// A left operand that is used once.
-    fn from(matrix: Matrix<'a>) -> Self {
+    fn from(matrix: Matrix<'a, N>) -> Self {
         Self {
-            matrix,
+            matrix: Some(matrix),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             packed: None,
         }
@@ -95,55 +152,63 @@ impl<'a> From<Matrix<'a>> for Left<'a> {
 
 /// Where a product goes: rows of adjacent elements inside a slice that other threads write too.
 #[derive(Clone, Copy)]
-pub(crate) struct Destination<'a> {
-    pub data: DisjointMut<'a>,
+pub(crate) struct Destination<'a, O = f32> {
+    pub data: DisjointMut<'a, O>,
     pub offset: usize,
     pub row_stride: usize,
+    /// Added to the rows, one value each.
+    pub bias: Option<&'a [f32]>,
 }
 
-/// `destination = lhs · rhs`, or `destination += lhs · rhs`; `[m, k] · [k, n]`.
+/// `destination = lhs · rhs + bias`, or `destination += lhs · rhs + bias`; `[m, k] · [k, n]`.
 ///
 /// # Safety
 /// No other thread may access the `m × n` elements of the destination meanwhile; where they are added to,
 /// they have been written.
 ///
 /// # Panics
-/// If a matrix is smaller than the sizes say.
-pub(crate) unsafe fn multiply(
+/// If a matrix is smaller than the sizes say, or something is added to a destination that is not of 32 bits, or there
+/// are no products of such numbers on this machine.
+pub(crate) unsafe fn multiply<N: Factor, O: Number>(
     sizes: [usize; 3],
-    lhs: &Left<'_>,
-    rhs: Matrix<'_>,
-    destination: Destination<'_>,
+    lhs: &Left<'_, N>,
+    rhs: Matrix<'_, N>,
+    destination: Destination<'_, O>,
     accumulate: bool,
 ) {
     let [m, n, k] = sizes;
     if m == 0 || n == 0 {
         return;
     }
-    let matrix = lhs.matrix;
-    assert!(matrix.holds(m, k) && rhs.holds(k, n), "matrices of {m}×{k} and {k}×{n} overrun their slices");
-    let pointer = destination.data.pointer(destination.offset, (m - 1) * destination.row_stride + n);
+    let holds = lhs.matrix.is_none_or(|matrix| matrix.holds(m, k)) && rhs.holds(k, n);
+    assert!(holds, "matrices of {m}×{k} and {k}×{n} overrun their slices");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if rhs.is_dense() && amx::pays(sizes) {
-        // SAFETY: AMX is there (`pays`), all three matrices lie inside their slices (asserted above), and the
-        // destination's elements are exclusive by the caller's promise.
-        unsafe { amx::multiply(sizes, lhs, rhs, pointer, destination.row_stride, accumulate) };
+    if N::only_tiles() || lhs.packed.is_some() || (rhs.is_dense() && amx::pays(sizes)) {
+        amx::require();
+        assert!(rhs.is_dense(), "rows or columns of adjacent elements");
+        // SAFETY: AMX is there, all three matrices lie inside their slices (asserted above, the left one where it was
+        // packed), and the destination's elements are exclusive by the caller's promise.
+        unsafe { amx::multiply(sizes, lhs, rhs, destination, accumulate) };
         return;
     }
-    // SAFETY: the same promises, and f32 is a type that `gemm` knows.
+    let of_32_bits = N::IS_F32 && O::IS_F32;
+    assert!(of_32_bits, "this processor multiplies numbers of 32 bits only");
+    let matrix = lhs.matrix.expect("what is not packed is a matrix");
+    let pointer = destination.data.pointer(destination.offset, (m - 1) * destination.row_stride + n);
+    // SAFETY: the same promises, and the numbers are f32, a type that `gemm` knows.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            pointer,
+            pointer.cast::<f32>(),
             1,
             destination.row_stride as isize,
             accumulate,
-            matrix.data.as_ptr(),
+            matrix.data.as_ptr().cast::<f32>(),
             matrix.column_stride as isize,
             matrix.row_stride as isize,
-            rhs.data.as_ptr(),
+            rhs.data.as_ptr().cast::<f32>(),
             rhs.column_stride as isize,
             rhs.row_stride as isize,
             1.0,
@@ -153,5 +218,10 @@ pub(crate) unsafe fn multiply(
             false,
             gemm::Parallelism::None,
         );
+    }
+    for (row, bias) in destination.bias.unwrap_or_default().iter().enumerate().take(m) {
+        // SAFETY: the product has written these elements; the rest is the caller's promise.
+        let row = unsafe { std::slice::from_raw_parts_mut(pointer.cast::<f32>().add(row * destination.row_stride), n) };
+        row.iter_mut().for_each(|value| *value += bias);
     }
 }

@@ -2,15 +2,18 @@
 
 use super::{
     Matrix, amx,
-    split::{BLOCK, BLOCK_TILES, DEPTH, Operand, Tile, pack_block},
+    cut::Cut,
+    split::{BLOCK, DEPTH, Operand, Tile, block_tiles, pack_block},
 };
 use rayon::prelude::*;
 use std::sync::Mutex;
 
 /// A left operand in tiles: for every block of rows, for every step of the inner dimension, the two tiles of
-/// the high, the middle and the low parts.
+/// each part.
 pub(crate) struct Packed {
     tiles: Vec<Tile>,
+    /// Tiles of a step.
+    step: usize,
     /// Steps of a block.
     steps: usize,
 }
@@ -25,8 +28,8 @@ impl Packed {
     ///
     /// # Panics
     /// As [`sum_of`](Self::sum_of).
-    pub(super) fn new(matrix: Matrix<'_>, sizes: [usize; 2]) -> Self {
-        Self::sum_of(matrix, sizes, &[0])
+    pub(super) fn new<C: Cut>(matrix: Matrix<'_, C::Number>, sizes: [usize; 2]) -> Self {
+        Self::sum_of::<C>(matrix, sizes, &[0])
     }
 
     /// Packs the matrices `[rows, depth]` that begin at `offsets` in the memory of the first: a product with
@@ -35,36 +38,40 @@ impl Packed {
     ///
     /// # Panics
     /// If AMX is not available, or a matrix overruns its slice.
-    pub(crate) fn sum_of(matrix: Matrix<'_>, [rows, depth]: [usize; 2], offsets: &[usize]) -> Self {
+    pub(crate) fn sum_of<C: Cut>(
+        matrix: Matrix<'_, C::Number>,
+        [rows, depth]: [usize; 2],
+        offsets: &[usize],
+    ) -> Self {
         amx::require();
         for &offset in offsets {
             let matrix = Matrix { data: matrix.data.get(offset..).unwrap_or_default(), ..matrix };
             assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
         }
-        let steps = depth.div_ceil(DEPTH) * offsets.len();
+        let (step, steps) = (block_tiles::<C>(), depth.div_ceil(DEPTH) * offsets.len());
         let mut tiles = SPARE.lock().expect("no thread panics here").pop().unwrap_or_default();
-        let length = rows.div_ceil(BLOCK) * steps * BLOCK_TILES;
+        let length = rows.div_ceil(BLOCK) * steps * step;
         if tiles.len() < length {
             tiles.resize(length, Tile::ZERO);
         }
-        tiles[..length].par_chunks_exact_mut(steps * BLOCK_TILES).enumerate().for_each(|(block, tiles)| {
-            let mut tiles = tiles.chunks_exact_mut(BLOCK_TILES);
+        tiles[..length].par_chunks_exact_mut(steps * step).enumerate().for_each(|(block, tiles)| {
+            let mut tiles = tiles.chunks_exact_mut(step);
             for from in (0..depth).step_by(DEPTH) {
                 for (&offset, tiles) in offsets.iter().zip(&mut tiles) {
                     let matrix = Matrix { data: &matrix.data[offset..], ..matrix };
                     let operand = Operand::left(matrix, [rows, depth]);
                     // SAFETY: AMX is available, and with it AVX-512; the matrix holds its rows (both asserted
                     // above).
-                    unsafe { pack_block::<true>(&operand, [block * BLOCK, from], tiles) };
+                    unsafe { pack_block::<C, true>(&operand, [block * BLOCK, from], tiles) };
                 }
             }
         });
-        Self { tiles, steps }
+        Self { tiles, step, steps }
     }
 
     /// The tiles of block `block` of the rows, from a step on.
     pub(crate) fn block(&self, block: usize, step: usize) -> *const Tile {
-        self.tiles[(block * self.steps + step) * BLOCK_TILES..].as_ptr()
+        self.tiles[(block * self.steps + step) * self.step..].as_ptr()
     }
 }
 

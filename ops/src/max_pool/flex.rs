@@ -4,9 +4,10 @@ use super::{
     MaxPool2dOptions,
     backend::{MaxPoolOps, input_gradient},
 };
-use crate::cpu::{DisjointMut, all_f32, contiguous, tensor_of, values, written_by};
+use crate::cpu::{DisjointMut, Number, Precision, contiguous, tensor_of, values, written_by};
 use crate::vectorized;
 use burn::backend::{Flex, TensorMetadata, ops::ModuleOps};
+use burn::tensor::bf16;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use std::{mem::MaybeUninit, ops::Range};
@@ -69,7 +70,7 @@ fn larger(value: f32, maximum: f32) -> f32 {
 
 /// Writes the maxima of a plane: first of each window's rows, column by column, then across columns.
 #[inline(always)]
-fn pool(plane: Plane, input: &[f32], output: &mut [MaybeUninit<f32>]) {
+fn pool<N: Number>(plane: Plane, input: &[N], output: &mut [MaybeUninit<N>]) {
     let width = plane.input[1];
     let mut columns = vec![0.0; width];
     let [mut maxima, mut values] = [(); 2].map(|()| vec![0.0; plane.output[1]]);
@@ -77,7 +78,8 @@ fn pool(plane: Plane, input: &[f32], output: &mut [MaybeUninit<f32>]) {
         let rows = plane.window(0, y);
         columns.fill(f32::NEG_INFINITY);
         for row in input[rows.start * width..rows.end * width].chunks_exact(width) {
-            columns.iter_mut().zip(row).for_each(|(maximum, value)| *maximum = larger(*value, *maximum));
+            let columns = columns.iter_mut().zip(row);
+            columns.for_each(|(maximum, value)| *maximum = larger(value.widened(), *maximum));
         }
         maxima.fill(f32::NEG_INFINITY);
         for column in 0..plane.options.kernel[1] {
@@ -88,14 +90,14 @@ fn pool(plane: Plane, input: &[f32], output: &mut [MaybeUninit<f32>]) {
             pairs.for_each(|(maximum, value)| *maximum = larger(*value, *maximum));
         }
         output.iter_mut().zip(&maxima).for_each(|(output, maximum)| {
-            output.write(*maximum);
+            output.write(N::rounded(*maximum));
         });
     }
 }
 
 /// Adds each output pixel's gradient to the place of its maximum, the first in the window.
 #[inline(always)]
-fn route(plane: Plane, input: &[f32], output_gradient: &[f32], gradient: &mut [f32]) {
+fn route<N: Number>(plane: Plane, input: &[N], output_gradient: &[N], gradient: &mut [f32]) {
     let (width, stride) = (plane.input[1], plane.options.stride[1]);
     let [mut maxima, mut values] = [(); 2].map(|()| vec![0.0; plane.output[1]]);
     let mut places = vec![0u32; plane.output[1]];
@@ -119,26 +121,26 @@ fn route(plane: Plane, input: &[f32], output_gradient: &[f32], gradient: &mut [f
             }
         }
         for (place, value) in places.iter().zip(row) {
-            gradient[*place as usize] += value;
+            gradient[*place as usize] += value.widened();
         }
     }
 }
 
 /// Copies every `stride`-th value of a row from `first` on.
 #[inline(always)]
-fn pick(row: &[f32], first: usize, stride: usize, values: &mut [f32]) {
+fn pick<N: Number>(row: &[N], first: usize, stride: usize, values: &mut [f32]) {
     let Some(row) = row.get(first..) else { return };
     match stride {
-        1 => values.iter_mut().zip(row).for_each(|(value, source)| *value = *source),
+        1 => values.iter_mut().zip(row).for_each(|(value, source)| *value = source.widened()),
         // The usual stride as a constant, so that the loop gets wide loads.
         2 => {
             let (pairs, rest) = row.as_chunks::<2>();
-            values.iter_mut().zip(pairs).for_each(|(value, pair)| *value = pair[0]);
+            values.iter_mut().zip(pairs).for_each(|(value, pair)| *value = pair[0].widened());
             if let (Some(value), Some(source)) = (values.get_mut(pairs.len()), rest.first()) {
-                *value = *source;
+                *value = source.widened();
             }
         }
-        _ => values.iter_mut().zip(row.iter().step_by(stride)).for_each(|(value, source)| *value = *source),
+        _ => values.iter_mut().zip(row.iter().step_by(stride)).for_each(|(value, source)| *value = source.widened()),
     }
 }
 
@@ -149,29 +151,14 @@ fn part(index: usize, pixels: usize) -> Range<usize> {
 
 impl MaxPoolOps for Flex {
     fn window_maximum(input: FlexTensor, options: MaxPool2dOptions) -> FlexTensor {
-        if !all_f32(&[&input]) {
-            let MaxPool2dOptions { kernel, stride, padding } = options;
-            return Self::max_pool2d(input, kernel, stride, padding, [1, 1], false);
+        match Precision::of(&[&input], &[]) {
+            Precision::F32 => maxima::<f32>(input, options),
+            Precision::Bf16 => maxima::<bf16>(input, options),
+            Precision::Other => {
+                let MaxPool2dOptions { kernel, stride, padding } = options;
+                Self::max_pool2d(input, kernel, stride, padding, [1, 1], false)
+            }
         }
-        let [batch, channels, height, width] = input.shape().dims();
-        let plane = Plane::new([height, width], options);
-        let input = contiguous(input);
-        let source = values(&input);
-        let run = |index: usize, output: DisjointMut<'_>| {
-            // SAFETY: planes do not overlap.
-            let target = unsafe { output.unwritten_part(part(index, plane.output_pixels())) };
-            vectorized(
-                #[inline(always)]
-                || pool(plane, &source[part(index, plane.input_pixels())], target),
-            );
-        };
-        // SAFETY: each plane's maxima are written.
-        let output = unsafe {
-            written_by(batch * channels * plane.output_pixels(), |output| {
-                (0..batch * channels).into_par_iter().for_each(|index| run(index, output));
-            })
-        };
-        tensor_of(output, [batch, channels, plane.output[0], plane.output[1]])
     }
 
     fn window_maximum_gradient(
@@ -179,33 +166,69 @@ impl MaxPoolOps for Flex {
         output_gradient: FlexTensor,
         options: MaxPool2dOptions,
     ) -> FlexTensor {
-        if !all_f32(&[&input, &output_gradient]) {
-            return input_gradient::<Self>(input, output_gradient, options);
+        match Precision::of(&[&input, &output_gradient], &[]) {
+            Precision::F32 => routed::<f32>(input, output_gradient, options),
+            Precision::Bf16 => routed::<bf16>(input, output_gradient, options),
+            Precision::Other => input_gradient::<Self>(input, output_gradient, options),
         }
-        let shape: [usize; 4] = input.shape().dims();
-        let [batch, channels, height, width] = shape;
-        let plane = Plane::new([height, width], options);
-        let (input, output_gradient) = (contiguous(input), contiguous(output_gradient));
-        let (source, output_gradient) = (values(&input), values(&output_gradient));
-        let run = |index: usize, gradient: DisjointMut<'_>| {
-            let range = part(index, plane.input_pixels());
-            // SAFETY: planes do not overlap; written before it is read.
-            let target = unsafe {
-                gradient.unwritten_part(range.clone()).fill(MaybeUninit::new(0.0));
-                gradient.part(range.clone())
-            };
-            let (input, output) = (&source[range], &output_gradient[part(index, plane.output_pixels())]);
-            vectorized(
-                #[inline(always)]
-                || route(plane, input, output, target),
-            );
-        };
-        // SAFETY: each plane is filled with zeros at least.
-        let gradient = unsafe {
-            written_by(shape.iter().product(), |gradient| {
-                (0..batch * channels).into_par_iter().for_each(|index| run(index, gradient));
-            })
-        };
-        tensor_of(gradient, shape)
     }
+}
+
+fn maxima<N: Number>(input: FlexTensor, options: MaxPool2dOptions) -> FlexTensor {
+    let [batch, channels, height, width] = input.shape().dims();
+    let plane = Plane::new([height, width], options);
+    let input = contiguous(input);
+    let source = values::<N>(&input);
+    let run = |index: usize, output: DisjointMut<'_, N>| {
+        // SAFETY: planes do not overlap.
+        let target = unsafe { output.unwritten_part(part(index, plane.output_pixels())) };
+        vectorized(
+            #[inline(always)]
+            || pool(plane, &source[part(index, plane.input_pixels())], target),
+        );
+    };
+    // SAFETY: each plane's maxima are written.
+    let output = unsafe {
+        written_by(batch * channels * plane.output_pixels(), |output| {
+            (0..batch * channels).into_par_iter().for_each(|index| run(index, output));
+        })
+    };
+    tensor_of(output, [batch, channels, plane.output[0], plane.output[1]])
+}
+
+fn routed<N: Number>(
+    input: FlexTensor,
+    output_gradient: FlexTensor,
+    options: MaxPool2dOptions,
+) -> FlexTensor {
+    let shape: [usize; 4] = input.shape().dims();
+    let [batch, channels, height, width] = shape;
+    let plane = Plane::new([height, width], options);
+    let (input, output_gradient) = (contiguous(input), contiguous(output_gradient));
+    let (source, output_gradient) = (values::<N>(&input), values::<N>(&output_gradient));
+    let run = |sums: &mut Vec<f32>, index: usize, gradient: DisjointMut<'_, N>| {
+        let range = part(index, plane.input_pixels());
+        // SAFETY: planes do not overlap.
+        let target = unsafe { gradient.unwritten_part(range.clone()) };
+        let (input, output) = (&source[range], &output_gradient[part(index, plane.output_pixels())]);
+        sums.clear();
+        sums.resize(input.len(), 0.0);
+        vectorized(
+            #[inline(always)]
+            || {
+                route(plane, input, output, sums);
+                target.iter_mut().zip(&*sums).for_each(|(target, sum)| {
+                    target.write(N::rounded(*sum));
+                });
+            },
+        );
+    };
+    // SAFETY: each plane is written.
+    let gradient: Vec<N> = unsafe {
+        written_by(shape.iter().product(), |gradient| {
+            let planes = (0..batch * channels).into_par_iter();
+            planes.for_each_init(Vec::new, |sums, index| run(sums, index, gradient));
+        })
+    };
+    tensor_of(gradient, shape)
 }

@@ -12,7 +12,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::DType;
+use burn::tensor::bf16;
+use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::backend::RoiAlignOps;
@@ -20,7 +21,7 @@ use super::composed;
 use super::sampling::{AxisTaps, PixelTaps, SampledBox, sample_boxes};
 use super::tile::{LANES, Pixel, add_scaled, interleave, separate};
 use super::{ImageBox, RoiAlignOptions};
-use crate::cpu::{DisjointMut, contiguous, tensor_of, values, written_by};
+use crate::cpu::{DisjointMut, Number, Precision, contiguous, tensor_of, values, written_by};
 use crate::vectorized;
 
 impl RoiAlignOps for Flex {
@@ -29,15 +30,11 @@ impl RoiAlignOps for Flex {
         boxes: Arc<[ImageBox]>,
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        if features.dtype() != DType::F32 {
-            return composed::forward::<Self>(features, &boxes, &options);
+        match Precision::of(&[&features], &[]) {
+            Precision::F32 => pooled::<f32>(features, &boxes, &options),
+            Precision::Bf16 => pooled::<bf16>(features, &boxes, &options),
+            Precision::Other => composed::forward::<Self>(features, &boxes, &options),
         }
-        let shape: [usize; 4] = features.shape().dims();
-        let rois = sample_boxes(&boxes, shape, &options);
-        let pooling = Pooling::new(shape, rois, options.output_size);
-        let features = contiguous(features);
-        let [rows, columns] = options.output_size;
-        tensor_of(pooling.pool(values(&features)), [pooling.rois.len(), shape[1], rows, columns])
     }
 
     fn roi_align_backward(
@@ -46,14 +43,33 @@ impl RoiAlignOps for Flex {
         features_shape: [usize; 4],
         options: RoiAlignOptions,
     ) -> FloatTensor<Self> {
-        if grad.dtype() != DType::F32 {
-            return composed::backward::<Self>(grad, &boxes, features_shape, &options);
+        match Precision::of(&[&grad], &[]) {
+            Precision::F32 => features_gradient::<f32>(grad, &boxes, features_shape, &options),
+            Precision::Bf16 => features_gradient::<bf16>(grad, &boxes, features_shape, &options),
+            Precision::Other => composed::backward::<Self>(grad, &boxes, features_shape, &options),
         }
-        let rois = sample_boxes(&boxes, features_shape, &options);
-        let pooling = Pooling::new(features_shape, rois, options.output_size);
-        let grad = contiguous(grad);
-        tensor_of(pooling.spread(values(&grad)), features_shape)
     }
+}
+
+fn pooled<N: Number>(features: FlexTensor, boxes: &[ImageBox], options: &RoiAlignOptions) -> FlexTensor {
+    let shape: [usize; 4] = features.shape().dims();
+    let rois = sample_boxes(boxes, shape, options);
+    let pooling = Pooling::new(shape, rois, options.output_size);
+    let features = contiguous(features);
+    let [rows, columns] = options.output_size;
+    tensor_of(pooling.pool::<N>(values(&features)), [pooling.rois.len(), shape[1], rows, columns])
+}
+
+fn features_gradient<N: Number>(
+    grad: FlexTensor,
+    boxes: &[ImageBox],
+    features_shape: [usize; 4],
+    options: &RoiAlignOptions,
+) -> FlexTensor {
+    let rois = sample_boxes(boxes, features_shape, options);
+    let pooling = Pooling::new(features_shape, rois, options.output_size);
+    let grad = contiguous(grad);
+    tensor_of(pooling.spread::<N>(values(&grad)), features_shape)
 }
 
 /// The weights of a box.
@@ -145,9 +161,9 @@ impl Pooling {
     }
 
     /// The pooled boxes, `[rois, channels, PH, PW]`, of `features`.
-    fn pool(&self, features: &[f32]) -> Vec<f32> {
+    fn pool<N: Number>(&self, features: &[N]) -> Vec<N> {
         let (pixels, cells) = (self.pixels(), self.cells());
-        let task = |output: DisjointMut<'_>,
+        let task = |output: DisjointMut<'_, N>,
                     image: &Image,
                     index: usize,
                     channels: Range<usize>,
@@ -195,9 +211,9 @@ impl Pooling {
     }
 
     /// The gradient of the features, `[images, channels, H, W]`, from that of the pooled boxes.
-    fn spread(&self, gradient: &[f32]) -> Vec<f32> {
+    fn spread<N: Number>(&self, gradient: &[N]) -> Vec<N> {
         let (pixels, cells) = (self.pixels(), self.cells());
-        let task = |output: DisjointMut<'_>,
+        let task = |output: DisjointMut<'_, N>,
                     image: &Image,
                     index: usize,
                     channels: Range<usize>,
@@ -214,7 +230,7 @@ impl Pooling {
             let target = unsafe { output.unwritten_part(self.part(index, &channels, pixels)) };
             for range in untouched(&image.touched, pixels) {
                 for plane in target.chunks_exact_mut(pixels.max(1)) {
-                    plane[range.clone()].fill(MaybeUninit::new(0.0));
+                    plane[range.clone()].fill(MaybeUninit::new(N::default()));
                 }
             }
             for touched in &image.touched {

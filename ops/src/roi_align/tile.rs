@@ -2,6 +2,8 @@
 
 use std::{mem::MaybeUninit, ops::Range};
 
+use crate::cpu::Number;
+
 /// Channels that are computed together.
 pub(super) const LANES: usize = 32;
 
@@ -23,12 +25,12 @@ pub(super) fn add_scaled(target: &mut Pixel, source: &Pixel, weight: f32) {
 ///
 /// Only the pixels of `range` are read. Lanes beyond the channels keep what they hold.
 #[inline(always)]
-pub(super) fn interleave(planes: &[f32], pixels: usize, range: Range<usize>, tile: &mut [Pixel]) {
+pub(super) fn interleave<N: Number>(planes: &[N], pixels: usize, range: Range<usize>, tile: &mut [Pixel]) {
     for start in range.clone().step_by(RUN) {
         let run = start..range.end.min(start + RUN);
         for (channel, plane) in planes.chunks_exact(pixels).enumerate() {
             for (pixel, value) in tile[run.clone()].iter_mut().zip(&plane[run.clone()]) {
-                pixel[channel] = *value;
+                pixel[channel] = value.widened();
             }
         }
     }
@@ -36,12 +38,17 @@ pub(super) fn interleave(planes: &[f32], pixels: usize, range: Range<usize>, til
 
 /// [`interleave`] backwards: the pixels of `range` are written to `planes`.
 #[inline(always)]
-pub(super) fn separate(tile: &[Pixel], pixels: usize, range: Range<usize>, planes: &mut [MaybeUninit<f32>]) {
+pub(super) fn separate<N: Number>(
+    tile: &[Pixel],
+    pixels: usize,
+    range: Range<usize>,
+    planes: &mut [MaybeUninit<N>],
+) {
     for start in range.clone().step_by(RUN) {
         let run = start..range.end.min(start + RUN);
         for (channel, plane) in planes.chunks_exact_mut(pixels).enumerate() {
             for (pixel, value) in tile[run.clone()].iter().zip(&mut plane[run.clone()]) {
-                value.write(pixel[channel]);
+                value.write(N::rounded(pixel[channel]));
             }
         }
     }

@@ -4,7 +4,7 @@ use super::{
     GradientStepOptions, TrustRatio,
     backend::{UpdateOps, plain, weighted_mean, with_momentum},
 };
-use crate::cpu::{DisjointMut, all_f32, contiguous, tensor_of, values};
+use crate::cpu::{DisjointMut, all_of, contiguous, tensor_of, values};
 use crate::vectorized;
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
@@ -144,7 +144,7 @@ impl UpdateOps for Flex {
         gradient: FlexTensor,
         options: GradientStepOptions,
     ) -> (FlexTensor, FlexTensor) {
-        if !all_f32(&[&weight, &gradient]) {
+        if !all_of::<f32>(&[&weight, &gradient]) {
             return plain::<Self>(weight, gradient, options);
         }
         let (mut weight, gradient) = (exclusive(weight), contiguous(gradient));
@@ -171,7 +171,7 @@ impl UpdateOps for Flex {
         buffer: FlexTensor,
         options: GradientStepOptions,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        if !all_f32(&[&weight, &gradient, &buffer]) {
+        if !all_of::<f32>(&[&weight, &gradient, &buffer]) {
             return with_momentum::<Self>(weight, gradient, buffer, options);
         }
         let (mut weight, mut buffer, gradient) = (exclusive(weight), exclusive(buffer), contiguous(gradient));
@@ -194,13 +194,13 @@ impl UpdateOps for Flex {
     }
 
     fn average(average: FlexTensor, value: FlexTensor, momentum: f64) -> FlexTensor {
-        if !all_f32(&[&average, &value]) {
+        if !all_of::<f32>(&[&average, &value]) {
             return weighted_mean::<Self>(average, value, momentum);
         }
         let (mut average, value) = (exclusive(average), contiguous(value));
-        let source = values(&value);
+        let source = values::<f32>(&value);
         let (kept, taken) = (momentum as f32, (1.0 - momentum) as f32);
-        let target = DisjointMut::new(average.storage_mut());
+        let target = DisjointMut::<f32>::new(average.storage_mut());
         for_each_block(
             source.len(),
             #[inline(always)]

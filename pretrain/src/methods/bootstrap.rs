@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::parameters::{TensorMap, collect, load};
-use scrl_core::models::{Backbone, Level};
+use scrl_core::models::{Backbone, Level, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
@@ -67,13 +67,13 @@ impl Bootstrap {
         let (hidden, output) = (config.heads.hidden, config.heads.output);
         let channels = config.level_channels();
         let online = OnlineNetwork {
-            encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)),
+            encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)).compute_in(config.precision),
             projector: Mlp::init(channels, hidden, output, rng, device),
             predictor: Mlp::init(output, hidden, output, rng, device),
         };
         // A clone would share the running statistics, so the target is always built anew.
         let mut target = TargetNetwork {
-            encoder: config.model.init(rng, device),
+            encoder: config.model.init(rng, device).compute_in(config.precision),
             projector: Mlp::init(channels, hidden, output, rng, device),
         };
         if config.target_init() == TargetInit::Copy {
@@ -104,7 +104,7 @@ impl Bootstrap {
         tap(Activation::Vectors("projection", &projection));
         let prediction = online.predictor.forward(projection);
         tap(Activation::Vectors("prediction", &prediction));
-        loss::symmetric_loss(prediction, target)
+        loss::symmetric_loss(in_f32(prediction), in_f32(target))
     }
 }
 
@@ -216,6 +216,7 @@ mod tests {
             seed: 1,
             init: None,
             compat: Default::default(),
+            precision: Default::default(),
             model: ResNetConfig { arch: Arch::ResNet18, width: 0.125 },
             data: Default::default(),
             augment: Default::default(),

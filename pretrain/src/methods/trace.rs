@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor, TensorData};
-use scrl_core::models::Features;
+use scrl_core::models::{Features, in_f32};
 
 /// Path segments that name a layer: those of a block of the backbone, for example `encoder.layer1.0`.
 const LAYER_SEGMENTS: usize = 3;
@@ -32,6 +32,7 @@ impl Extent {
         if count == 0 {
             return Self::default();
         }
+        let tensor = in_f32(tensor);
         let finite = tensor.clone().is_finite();
         let largest = tensor.abs().mask_fill(finite.clone().bool_not(), 0.0).max();
         let finite = finite.int().sum();

@@ -42,6 +42,7 @@ fn config(size: u32) -> PretrainConfig {
         method: MethodKind::Byol,
         seed: SEED,
         compat: Default::default(),
+        precision: Default::default(),
         init: None,
         model: ResNetConfig::new(Arch::ResNet50),
         data: Default::default(),

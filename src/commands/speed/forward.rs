@@ -12,7 +12,7 @@ pub fn run(args: &BenchForwardArgs) -> Result<Value> {
     // Without autodiff, batch norms use their running statistics.
     let device = set_up(&args.run)?;
     let mut rng = random_stream();
-    let model = ResNetConfig::new(args.arch).init(&mut rng, &device);
+    let model = ResNetConfig::new(args.arch).init(&mut rng, &device).compute_in(args.run.precision);
     let side = args.size as usize;
     let shape = [args.batch, 3, side, side];
     let images = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
@@ -26,6 +26,7 @@ pub fn run(args: &BenchForwardArgs) -> Result<Value> {
         "arch": args.arch.name(),
         "batch": args.batch,
         "size": args.size,
+        "precision": args.run.precision,
         "threads": args.run.threads,
         "steps": args.run.steps,
         "median_step_seconds": seconds,

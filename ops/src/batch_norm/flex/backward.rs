@@ -6,7 +6,7 @@ use super::{
     channel::{Affine, ParameterSums, Slope},
     elements::Elements,
     functions::{Floor, InputGradient, ParameterTerms},
-    lanes::{Lanes, Work, run},
+    lanes::{InLanes, Lanes, Work, run},
     layout::Layout,
     loops::{map, sums},
 };
@@ -35,10 +35,10 @@ impl BackwardPlan<'_> {
     ///
     /// # Panics
     /// If the gradient is missing.
-    pub(super) unsafe fn run(
+    pub(super) unsafe fn run<N: InLanes>(
         &self,
-        [input, gradient, output]: [Option<Elements<'_>>; 3],
-        results: Option<Results<'_>>,
+        [input, gradient, output]: [Option<Elements<'_, N>>; 3],
+        results: Option<Results<'_, N>>,
     ) -> Vec<ParameterSums> {
         let gradient = gradient.expect("the gradient of the output");
         // A slope of zero leaves out the input; the gradient stands in for it.
@@ -59,26 +59,32 @@ impl BackwardPlan<'_> {
 }
 
 /// What a backward pass reads.
-#[derive(Clone, Copy)]
-pub(super) struct Backward<'a> {
+pub(super) struct Backward<'a, N> {
     pub(super) layout: Layout,
-    pub(super) input: Elements<'a>,
+    pub(super) input: Elements<'a, N>,
     /// Gradient of the output.
-    pub(super) gradient: Elements<'a>,
+    pub(super) gradient: Elements<'a, N>,
     /// Output of the forward pass; without it the activation's mask follows from the input.
-    pub(super) output: Option<Elements<'a>>,
+    pub(super) output: Option<Elements<'a, N>>,
     pub(super) floor: Floor,
 }
 
 /// Where the gradients go.
-#[derive(Clone, Copy)]
-pub(super) struct Results<'a> {
-    pub(super) input: DisjointMut<'a>,
+pub(super) struct Results<'a, N> {
+    pub(super) input: DisjointMut<'a, N>,
     /// Of the residual: the gradient before the activation. It takes an output.
-    pub(super) residual: Option<DisjointMut<'a>>,
+    pub(super) residual: Option<DisjointMut<'a, N>>,
 }
 
-impl Backward<'_> {
+impl<N> Clone for Results<'_, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N> Copy for Results<'_, N> {}
+
+impl<N: InLanes> Backward<'_, N> {
     /// `Σ g · (x − centre)` and `Σ g` of a group of channels, g being the gradient before the activation.
     ///
     /// # Safety
@@ -98,9 +104,9 @@ impl Backward<'_> {
                 let [g, x] = unsafe { [self.gradient.values(&range), self.input.values(&range)] };
                 let [weight, bias] = match self.output {
                     // SAFETY: the caller's promise.
-                    None => unsafe { sums::<L, 2, 2>([g, x], terms) },
+                    None => unsafe { sums::<L, N, 2, 2>([g, x], terms) },
                     // SAFETY: as above.
-                    Some(output) => unsafe { sums::<L, 3, 2>([g, x, output.values(&range)], terms) },
+                    Some(output) => unsafe { sums::<L, N, 3, 2>([g, x, output.values(&range)], terms) },
                 };
                 result.weight += weight;
                 result.bias += bias;
@@ -118,22 +124,22 @@ impl Backward<'_> {
         channels: &Range<usize>,
         affines: &[Affine],
         slopes: &[Slope],
-        results: Results<'_>,
+        results: Results<'_, N>,
     ) {
         for image in 0..self.layout.images {
             for ((channel, affine), slope) in channels.clone().zip(affines).zip(slopes) {
                 let range = self.layout.plane(image, channel);
                 let length = range.len();
                 let (g, x) = (self.gradient.pointer(&range), self.input.pointer(&range));
-                let place = |result: DisjointMut<'_>| result.pointer(range.start, length);
+                let place = |result: DisjointMut<'_, N>| result.pointer(range.start, length);
                 let (input, residual) = (place(results.input), results.residual.map(place));
                 let gradient = InputGradient(*affine, *slope, self.floor);
                 // SAFETY: the ranges are in bounds; the rest is the caller's promise.
                 unsafe {
                     match (self.output.map(|output| output.pointer(&range)), residual) {
-                        (None, _) => map::<L, 2, 1>(length, [g, x], [input], gradient),
-                        (Some(y), None) => map::<L, 3, 1>(length, [g, x, y], [input], gradient),
-                        (Some(y), Some(r)) => map::<L, 3, 2>(length, [g, x, y], [input, r], gradient),
+                        (None, _) => map::<L, N, 2, 1>(length, [g, x], [input], gradient),
+                        (Some(y), None) => map::<L, N, 3, 1>(length, [g, x, y], [input], gradient),
+                        (Some(y), Some(r)) => map::<L, N, 3, 2>(length, [g, x, y], [input, r], gradient),
                     }
                 }
             }
@@ -142,15 +148,15 @@ impl Backward<'_> {
 }
 
 /// The part of a plan that is a group of channels.
-struct Group<'a> {
+struct Group<'a, N> {
     plan: &'a BackwardPlan<'a>,
-    pass: &'a Backward<'a>,
+    pass: &'a Backward<'a, N>,
     channels: Range<usize>,
     sums: &'a mut [ParameterSums],
-    results: Option<Results<'a>>,
+    results: Option<Results<'a, N>>,
 }
 
-impl Work for Group<'_> {
+impl<N: InLanes> Work for Group<'_, N> {
     type Output = ();
 
     #[inline(always)]

@@ -3,21 +3,28 @@
 use burn_flex::FlexTensor;
 use std::{array::from_fn, ops::Range, slice};
 
-use crate::cpu::{DisjointMut, contiguous, tensor_of, values};
+use crate::cpu::{DisjointMut, Number, contiguous, tensor_of, values};
 
 /// The elements of a tensor.
-#[derive(Clone, Copy)]
-pub(super) enum Elements<'a> {
+pub(super) enum Elements<'a, N> {
     /// Somebody else may read them, too.
-    Shared(&'a [f32]),
+    Shared(&'a [N]),
     /// A result may take their place.
-    Owned(DisjointMut<'a>),
+    Owned(DisjointMut<'a, N>),
 }
 
-impl<'a> Elements<'a> {
+impl<N> Clone for Elements<'_, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N> Copy for Elements<'_, N> {}
+
+impl<'a, N: Number> Elements<'a, N> {
     fn of(tensor: &'a mut FlexTensor) -> Self {
         let length = tensor.layout().num_elements();
-        let whole = tensor.layout().start_offset() == 0 && tensor.storage::<f32>().len() == length;
+        let whole = tensor.layout().start_offset() == 0 && tensor.storage::<N>().len() == length;
         if whole && tensor.is_unique() {
             Elements::Owned(DisjointMut::new(tensor.storage_mut()))
         } else {
@@ -27,7 +34,7 @@ impl<'a> Elements<'a> {
 
     /// The first element of `range`; the others follow it.
     #[inline(always)]
-    pub(super) fn pointer(self, range: &Range<usize>) -> *const f32 {
+    pub(super) fn pointer(self, range: &Range<usize>) -> *const N {
         match self {
             Elements::Shared(values) => values[range.clone()].as_ptr(),
             Elements::Owned(values) => values.pointer(range.start, range.len()),
@@ -39,7 +46,7 @@ impl<'a> Elements<'a> {
     /// # Safety
     /// While the slice lives, nobody writes these elements.
     #[inline(always)]
-    pub(super) unsafe fn values(self, range: &Range<usize>) -> &'a [f32] {
+    pub(super) unsafe fn values(self, range: &Range<usize>) -> &'a [N] {
         match self {
             Elements::Shared(values) => &values[range.clone()],
             // SAFETY: the elements are in bounds and initialised; the rest is the caller's promise.
@@ -61,9 +68,9 @@ impl<'a> Elements<'a> {
 ///
 /// # Panics
 /// If no tensor is given or they differ in shape.
-pub(super) unsafe fn replaced<const K: usize, const M: usize>(
+pub(super) unsafe fn replaced<N: Number, const K: usize, const M: usize>(
     tensors: [Option<FlexTensor>; K],
-    fill: impl FnOnce([Option<Elements<'_>>; K], [DisjointMut<'_>; M]),
+    fill: impl FnOnce([Option<Elements<'_, N>>; K], [DisjointMut<'_, N>; M]),
 ) -> [FlexTensor; M] {
     let mut tensors = tensors.map(|tensor| tensor.map(contiguous));
     let shape = tensors.iter().flatten().next().expect("a tensor").layout().shape().clone();

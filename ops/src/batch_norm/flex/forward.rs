@@ -6,7 +6,7 @@ use super::{
     channel::Affine,
     elements::Elements,
     functions::{Floor, Output},
-    lanes::{Lanes, Work, run},
+    lanes::{InLanes, Lanes, Work, run},
     layout::Layout,
     loops::map,
     moments::Moments,
@@ -17,16 +17,15 @@ use crate::cpu::DisjointMut;
 pub(super) type Statistics = (f32, f32);
 
 /// What a forward pass reads and writes.
-#[derive(Clone, Copy)]
-pub(super) struct Forward<'a> {
+pub(super) struct Forward<'a, N> {
     pub(super) layout: Layout,
-    pub(super) input: Elements<'a>,
-    pub(super) residual: Option<Elements<'a>>,
-    pub(super) output: DisjointMut<'a>,
+    pub(super) input: Elements<'a, N>,
+    pub(super) residual: Option<Elements<'a, N>>,
+    pub(super) output: DisjointMut<'a, N>,
     pub(super) floor: Floor,
 }
 
-impl Forward<'_> {
+impl<N: InLanes> Forward<'_, N> {
     /// Normalises by the statistics of the batch, which it returns; `affine` takes a channel and its statistics.
     ///
     /// # Safety
@@ -60,7 +59,7 @@ impl Forward<'_> {
         for image in 0..self.layout.images {
             for (channel, moments) in channels.clone().zip(&mut moments) {
                 // SAFETY: the caller's promise.
-                unsafe { moments.add::<L>(self.input.values(&self.layout.plane(image, channel))) };
+                unsafe { moments.add::<L, N>(self.input.values(&self.layout.plane(image, channel))) };
             }
         }
         for (statistics, moments) in statistics.iter_mut().zip(&moments) {
@@ -83,8 +82,8 @@ impl Forward<'_> {
                 // SAFETY: the ranges are in bounds; the rest is the caller's promise.
                 unsafe {
                     match self.residual.map(|residual| residual.pointer(&range)) {
-                        None => map::<L, 1, 1>(length, [x], [y], output),
-                        Some(r) => map::<L, 2, 1>(length, [x, r], [y], output),
+                        None => map::<L, N, 1, 1>(length, [x], [y], output),
+                        Some(r) => map::<L, N, 2, 1>(length, [x, r], [y], output),
                     }
                 }
             }
@@ -92,14 +91,14 @@ impl Forward<'_> {
     }
 }
 
-struct ByBatch<'a, F> {
-    pass: &'a Forward<'a>,
+struct ByBatch<'a, N, F> {
+    pass: &'a Forward<'a, N>,
     channels: Range<usize>,
     statistics: &'a mut [Statistics],
     affine: &'a F,
 }
 
-impl<F: Fn(usize, Statistics) -> Affine> Work for ByBatch<'_, F> {
+impl<N: InLanes, F: Fn(usize, Statistics) -> Affine> Work for ByBatch<'_, N, F> {
     type Output = ();
 
     #[inline(always)]
@@ -125,13 +124,13 @@ impl<F: Fn(usize, Statistics) -> Affine> Work for ByBatch<'_, F> {
     }
 }
 
-struct ByStatistics<'a> {
-    pass: &'a Forward<'a>,
+struct ByStatistics<'a, N> {
+    pass: &'a Forward<'a, N>,
     channels: Range<usize>,
     affines: &'a [Affine],
 }
 
-impl Work for ByStatistics<'_> {
+impl<N: InLanes> Work for ByStatistics<'_, N> {
     type Output = ();
 
     #[inline(always)]

@@ -2,8 +2,11 @@
 //!
 //! Every width computes the same bits.
 
+use burn::tensor::bf16;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+
+use crate::cpu::Number;
 
 /// Values in [`Lanes`], except for the single one of `f32`.
 pub(super) const WIDTH: usize = 16;
@@ -29,6 +32,18 @@ pub(super) trait Lanes: Copy {
     /// The values may be written.
     unsafe fn store(self, place: *mut f32);
 
+    /// The bfloat16 numbers from `place` on.
+    ///
+    /// # Safety
+    /// As for [`load`](Self::load).
+    unsafe fn load_widened(place: *const bf16) -> Self;
+
+    /// Writes the values, rounded, from `place` on.
+    ///
+    /// # Safety
+    /// As for [`store`](Self::store).
+    unsafe fn store_rounded(self, place: *mut bf16);
+
     /// `value` in every lane of another one of this kind.
     #[inline(always)]
     fn filled(self, value: f32) -> Self {
@@ -49,6 +64,49 @@ pub(super) trait Lanes: Copy {
     fn pass(self, output: Self, floor: Self) -> Self;
 }
 
+/// A number that lanes load and store.
+pub(super) trait InLanes: Number {
+    /// The numbers from `place` on.
+    ///
+    /// # Safety
+    /// As for [`Lanes::load`].
+    unsafe fn load<L: Lanes>(place: *const Self) -> L;
+
+    /// Writes the values, rounded to such numbers, from `place` on.
+    ///
+    /// # Safety
+    /// As for [`Lanes::store`].
+    unsafe fn store<L: Lanes>(values: L, place: *mut Self);
+}
+
+impl InLanes for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(place: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(place) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(values: L, place: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { values.store(place) }
+    }
+}
+
+impl InLanes for bf16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(place: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_widened(place) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(values: L, place: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { values.store_rounded(place) }
+    }
+}
+
 impl Lanes for f32 {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -65,6 +123,18 @@ impl Lanes for f32 {
     unsafe fn store(self, place: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { place.write(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_widened(place: *const bf16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { place.read() }.widened()
+    }
+
+    #[inline(always)]
+    unsafe fn store_rounded(self, place: *mut bf16) {
+        // SAFETY: the caller's promise.
+        unsafe { place.write(Number::rounded(self)) }
     }
 
     #[inline(always)]
@@ -126,6 +196,18 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_widened(place: *const bf16) -> Self {
+        // SAFETY: the caller's promise; an array is aligned as its elements are.
+        Self(unsafe { place.cast::<[bf16; WIDTH]>().read() }.map(Number::widened))
+    }
+
+    #[inline(always)]
+    unsafe fn store_rounded(self, place: *mut bf16) {
+        // SAFETY: as above.
+        unsafe { place.cast::<[bf16; WIDTH]>().write(self.0.map(Number::rounded)) }
+    }
+
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         self.with(other, f32::add)
     }
@@ -178,6 +260,36 @@ impl Lanes for Avx2 {
         unsafe {
             _mm256_storeu_ps(place, self.0);
             _mm256_storeu_ps(place.add(8), self.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_widened(place: *const bf16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let widened = |place: *const bf16| {
+                let numbers = _mm256_cvtepu16_epi32(_mm_loadu_si128(place.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(numbers))
+            };
+            Self(widened(place), widened(place.add(8)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_rounded(self, place: *mut bf16) {
+        // SAFETY: `self` exists, so the processor has the instructions; the rest is the caller's promise.
+        unsafe {
+            let rounded = |values: __m256| {
+                let bits = _mm256_castps_si256(values);
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let raised = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+                let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+                let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
+                _mm256_srli_epi32::<16>(_mm256_blendv_epi8(raised, quiet, nan))
+            };
+            // Packing goes by halves of registers; the quarters are put back in order.
+            let packed = _mm256_packus_epi32(rounded(self.0), rounded(self.1));
+            _mm256_storeu_si256(place.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
         }
     }
 
@@ -240,6 +352,29 @@ impl Lanes for Avx512 {
     unsafe fn store(self, place: *mut f32) {
         // SAFETY: `self` exists, so the processor has the instructions; the rest is the caller's promise.
         unsafe { _mm512_storeu_ps(place, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_widened(place: *const bf16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let numbers = _mm512_cvtepu16_epi32(_mm256_loadu_si256(place.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(numbers)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_rounded(self, place: *mut bf16) {
+        // SAFETY: `self` exists, so the processor has the instructions; the rest is the caller's promise.
+        unsafe {
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let raised = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let kept = _mm512_mask_or_epi32(raised, nan, bits, _mm512_set1_epi32(0x0040_0000));
+            let numbers = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(kept));
+            _mm256_storeu_si256(place.cast(), numbers);
+        }
     }
 
     #[inline(always)]
@@ -352,6 +487,16 @@ mod tests {
                     // SAFETY: there is as much room.
                     unsafe { result.store(written.as_mut_ptr()) };
                     // The bits of a NaN are the processor's affair.
+                    results
+                        .extend(written.map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }));
+                    let mut numbers = [bf16::ZERO; WIDTH];
+                    // SAFETY: there is as much room, and as many values.
+                    let widened = unsafe {
+                        result.store_rounded(numbers.as_mut_ptr());
+                        L::load_widened(numbers.as_ptr())
+                    };
+                    // SAFETY: there is as much room.
+                    unsafe { widened.store(written.as_mut_ptr()) };
                     results
                         .extend(written.map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }));
                 }

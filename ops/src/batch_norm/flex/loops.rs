@@ -3,7 +3,7 @@
 //!
 //! Sums are taken in an order that depends only on the number of values.
 
-use super::lanes::{Lanes, WIDTH};
+use super::lanes::{InLanes, Lanes, WIDTH};
 
 /// A function of `K` values with `M` results, for any number of lanes.
 pub(super) trait Function<const K: usize, const M: usize> {
@@ -19,12 +19,12 @@ pub(super) const BLOCK: usize = 128 * WIDTH;
 /// # Safety
 /// The processor has the instructions of the lanes, and the sources have values for them from the place on.
 #[inline(always)]
-unsafe fn load<L: Lanes, const K: usize>(sources: &[*const f32; K], place: usize) -> [L; K] {
+unsafe fn load<L: Lanes, N: InLanes, const K: usize>(sources: &[*const N; K], place: usize) -> [L; K] {
     // SAFETY: the caller's promise.
     let mut values = [unsafe { L::splat(0.0) }; K];
     for (value, source) in values.iter_mut().zip(sources) {
         // SAFETY: as above.
-        *value = unsafe { L::load(source.add(place)) };
+        *value = unsafe { N::load(source.add(place)) };
     }
     values
 }
@@ -34,10 +34,10 @@ unsafe fn load<L: Lanes, const K: usize>(sources: &[*const f32; K], place: usize
 /// # Safety
 /// The targets have room for the values from the place on, and nobody else accesses it.
 #[inline(always)]
-unsafe fn store<L: Lanes, const M: usize>(targets: &[*mut f32; M], place: usize, values: [L; M]) {
+unsafe fn store<L: Lanes, N: InLanes, const M: usize>(targets: &[*mut N; M], place: usize, values: [L; M]) {
     for (value, target) in values.into_iter().zip(targets) {
         // SAFETY: the caller's promise.
-        unsafe { value.store(target.add(place)) };
+        unsafe { N::store(value, target.add(place)) };
     }
 }
 
@@ -54,10 +54,10 @@ fn add<L: Lanes, const M: usize>(sums: &mut [L; M], terms: [L; M]) {
 /// The processor has the instructions of the lanes. Sources and targets are `length` values long; a target may be
 /// a source, but does not overlap one otherwise, and nobody else accesses the targets.
 #[inline(always)]
-pub(super) unsafe fn map<L: Lanes, const K: usize, const M: usize>(
+pub(super) unsafe fn map<L: Lanes, N: InLanes, const K: usize, const M: usize>(
     length: usize,
-    sources: [*const f32; K],
-    targets: [*mut f32; M],
+    sources: [*const N; K],
+    targets: [*mut N; M],
     function: impl Function<K, M>,
 ) {
     let whole = length - length % WIDTH;
@@ -65,10 +65,10 @@ pub(super) unsafe fn map<L: Lanes, const K: usize, const M: usize>(
     // the caller's promise.
     unsafe {
         for place in (0..whole).step_by(WIDTH) {
-            store(&targets, place, function.apply(load::<L, K>(&sources, place)));
+            store(&targets, place, function.apply(load::<L, N, K>(&sources, place)));
         }
         for place in whole..length {
-            store(&targets, place, function.apply(load::<f32, K>(&sources, place)));
+            store(&targets, place, function.apply(load::<f32, N, K>(&sources, place)));
         }
     }
 }
@@ -81,8 +81,8 @@ pub(super) unsafe fn map<L: Lanes, const K: usize, const M: usize>(
 /// # Panics
 /// If the sources differ in length.
 #[inline(always)]
-pub(super) unsafe fn sums<L: Lanes, const K: usize, const M: usize>(
-    sources: [&[f32]; K],
+pub(super) unsafe fn sums<L: Lanes, N: InLanes, const K: usize, const M: usize>(
+    sources: [&[N]; K],
     function: impl Function<K, M>,
 ) -> [f64; M] {
     let length = sources[0].len();
@@ -91,7 +91,7 @@ pub(super) unsafe fn sums<L: Lanes, const K: usize, const M: usize>(
     for start in (0..length).step_by(BLOCK) {
         let block = sources.map(|source| source[start..].as_ptr());
         // SAFETY: the block ends inside the sources; the rest is the caller's promise.
-        let sums = unsafe { block_sums::<L, K, M>(BLOCK.min(length - start), block, &function) };
+        let sums = unsafe { block_sums::<L, N, K, M>(BLOCK.min(length - start), block, &function) };
         for (total, sum) in totals.iter_mut().zip(sums) {
             *total += sum;
         }
@@ -104,9 +104,9 @@ pub(super) unsafe fn sums<L: Lanes, const K: usize, const M: usize>(
 /// # Safety
 /// The processor has the instructions of the lanes, and sources are `length` values long.
 #[inline(always)]
-unsafe fn block_sums<L: Lanes, const K: usize, const M: usize>(
+unsafe fn block_sums<L: Lanes, N: InLanes, const K: usize, const M: usize>(
     length: usize,
-    sources: [*const f32; K],
+    sources: [*const N; K],
     function: &impl Function<K, M>,
 ) -> [f64; M] {
     let (whole, pairs) = (length - length % WIDTH, length - length % (2 * WIDTH));

@@ -2,7 +2,7 @@
 
 use super::{
     functions::{Difference, Itself},
-    lanes::Lanes,
+    lanes::{InLanes, Lanes},
     loops::{BLOCK, sums},
 };
 
@@ -24,16 +24,16 @@ impl Moments {
     /// # Safety
     /// The processor has the instructions of the lanes.
     #[inline(always)]
-    pub(super) unsafe fn add<L: Lanes>(&mut self, values: &[f32]) {
+    pub(super) unsafe fn add<L: Lanes, N: InLanes>(&mut self, values: &[N]) {
         for block in values.chunks(BLOCK) {
             if self.count == 0.0 {
                 // SAFETY: the caller's promise.
-                let [sum] = unsafe { sums::<L, 1, 1>([block], Itself) };
+                let [sum] = unsafe { sums::<L, N, 1, 1>([block], Itself) };
                 self.mean = sum / block.len() as f64;
             }
             let shift = self.mean as f32;
             // SAFETY: as above.
-            let sums = unsafe { sums::<L, 1, 2>([block], Difference(shift)) };
+            let sums = unsafe { sums::<L, N, 1, 2>([block], Difference(shift)) };
             self.combine(block.len() as f64, self.mean - f64::from(shift), sums);
         }
     }

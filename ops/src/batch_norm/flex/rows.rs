@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::{
     backward::{Backward, Results},
     channel::{Affine, ParameterSums, Slope},
+    elements::Elements,
     forward::{Forward, Statistics},
     functions::{RowInputGradient, RowMasked, RowOutput, RowParameterTerms, RowSquares},
-    lanes::Lanes,
+    lanes::{InLanes, Lanes},
     loops::map,
 };
 
@@ -32,7 +33,30 @@ fn flush(totals: &mut [f64], sums: &mut [f32]) {
     }
 }
 
-impl Forward<'_> {
+/// A row in 32 bits, in place of the row before.
+///
+/// # Safety
+/// Nobody writes the row meanwhile.
+#[inline(always)]
+unsafe fn widen<N: InLanes>(elements: Elements<'_, N>, range: &Range<usize>, row: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    let values = unsafe { elements.values(range) };
+    row.iter_mut().zip(values).for_each(|(target, value)| *target = value.widened());
+}
+
+/// Writes a row, rounded, from `target` on.
+///
+/// # Safety
+/// There is room for it, and nobody else accesses it.
+#[inline(always)]
+unsafe fn narrow<N: InLanes>(row: &[f32], target: *mut N) {
+    for (index, value) in row.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { target.add(index).write(N::rounded(*value)) };
+    }
+}
+
+impl<N: InLanes> Forward<'_, N> {
     /// [`Forward::statistics`] in two passes over a few columns.
     ///
     /// # Safety
@@ -49,16 +73,20 @@ impl Forward<'_> {
             // SAFETY: the caller's promise.
             let row = unsafe { self.input.values(&self.layout.row(image, channels)) };
             for (total, x) in totals.iter_mut().zip(row) {
-                *total += f64::from(*x);
+                *total += f64::from(x.widened());
             }
         }
         let centres: Vec<f32> = totals.iter().map(|total| (total / count) as f32).collect();
         let (mut sums, mut squares) = (vec![0.0; channels.len()], vec![0.0; channels.len()]);
+        let mut x = vec![0.0f32; channels.len()];
         for image in 0..images {
-            let x = self.input.pointer(&self.layout.row(image, channels));
             let sum = sums.as_mut_ptr();
             // SAFETY: the slices have one value for each channel; the rest is the caller's promise.
-            unsafe { map::<L, 3, 1>(channels.len(), [sum, x, centres.as_ptr()], [sum], RowSquares) };
+            unsafe {
+                widen(self.input, &self.layout.row(image, channels), &mut x);
+                let sources = [sum, x.as_ptr(), centres.as_ptr()];
+                map::<L, f32, 3, 1>(channels.len(), sources, [sum], RowSquares);
+            }
             if (image + 1) % BLOCK == 0 || image + 1 == images {
                 flush(&mut squares, &mut sums);
             }
@@ -75,41 +103,72 @@ impl Forward<'_> {
     /// The processor has the instructions of the lanes, and nobody else accesses the group's part of the output.
     #[inline(always)]
     pub(super) unsafe fn write_rows<L: Lanes>(&self, channels: &Range<usize>, affines: &[Affine]) {
-        let columns = columns(affines);
+        let (columns, length) = (columns(affines), channels.len());
         let [c, a, b] = columns.each_ref().map(|column| column.as_ptr());
+        let [mut values, mut residuals] = [(); 2].map(|()| vec![0.0f32; length]);
         for image in 0..self.layout.images {
             let range = self.layout.row(image, channels);
-            let (length, x) = (range.len(), self.input.pointer(&range));
-            let y = self.output.pointer(range.start, length);
+            let target = self.output.pointer(range.start, length);
             let output = RowOutput(self.floor);
             // SAFETY: as in `write`; the columns have one value a channel.
             unsafe {
-                match self.residual.map(|residual| residual.pointer(&range)) {
-                    None => map::<L, 4, 1>(length, [x, c, a, b], [y], output),
-                    Some(r) => map::<L, 5, 1>(length, [x, c, a, b, r], [y], output),
+                widen(self.input, &range, &mut values);
+                let x = values.as_mut_ptr();
+                match self.residual {
+                    None => map::<L, f32, 4, 1>(length, [x, c, a, b], [x], output),
+                    Some(residual) => {
+                        widen(residual, &range, &mut residuals);
+                        map::<L, f32, 5, 1>(length, [x, c, a, b, residuals.as_ptr()], [x], output);
+                    }
                 }
+                narrow(&values, target);
             }
         }
     }
 }
 
-impl Backward<'_> {
-    /// Writes the gradient before the activation of a row.
+/// Memory for the rows of a backward pass, in 32 bits.
+struct RowBuffers {
+    /// Gradient before the activation.
+    masked: Vec<f32>,
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl RowBuffers {
+    fn new(length: usize) -> Self {
+        let [masked, input, output] = [(); 3].map(|()| vec![0.0; length]);
+        Self { masked, input, output }
+    }
+}
+
+impl<N: InLanes> Backward<'_, N> {
+    /// Fills the buffers with a row's input and its gradient before the activation.
     ///
     /// # Safety
-    /// The processor has the instructions of the lanes, `masked` takes one value for each channel, and nobody writes
-    /// the row of the operands meanwhile.
+    /// The processor has the instructions of the lanes, the columns and buffers have one value for each channel, and
+    /// nobody writes the row of the operands meanwhile.
     #[inline(always)]
-    unsafe fn mask_row<L: Lanes>(&self, range: &Range<usize>, columns: &[Vec<f32>; 3], masked: *mut f32) {
-        let g = self.gradient.pointer(range);
+    unsafe fn read_row<L: Lanes>(
+        &self,
+        range: &Range<usize>,
+        columns: &[Vec<f32>; 3],
+        buffers: &mut RowBuffers,
+    ) {
         let [c, a, b] = columns.each_ref().map(|column| column.as_ptr());
+        let masked = RowMasked(self.floor);
         // SAFETY: the caller's promise.
         unsafe {
-            match self.output.map(|output| output.pointer(range)) {
-                Some(y) => map::<L, 2, 1>(range.len(), [g, y], [masked], RowMasked(self.floor)),
+            widen(self.gradient, range, &mut buffers.masked);
+            widen(self.input, range, &mut buffers.input);
+            let g = buffers.masked.as_mut_ptr();
+            match self.output {
+                Some(output) => {
+                    widen(output, range, &mut buffers.output);
+                    map::<L, f32, 2, 1>(range.len(), [g, buffers.output.as_ptr()], [g], masked);
+                }
                 None => {
-                    let x = self.input.pointer(range);
-                    map::<L, 5, 1>(range.len(), [g, x, c, a, b], [masked], RowMasked(self.floor));
+                    map::<L, f32, 5, 1>(range.len(), [g, buffers.input.as_ptr(), c, a, b], [g], masked);
                 }
             }
         }
@@ -128,15 +187,16 @@ impl Backward<'_> {
     ) {
         let (columns, images, length) = (columns(affines), self.layout.images, channels.len());
         let (mut weights, mut biases) = (vec![0.0; length], vec![0.0; length]);
-        let [mut masked, mut weight_sums, mut bias_sums] = [(); 3].map(|()| vec![0.0f32; length]);
+        let [mut weight_sums, mut bias_sums] = [(); 2].map(|()| vec![0.0f32; length]);
+        let mut buffers = RowBuffers::new(length);
         for image in 0..images {
             let range = self.layout.row(image, channels);
-            let (g, x, c) = (masked.as_mut_ptr(), self.input.pointer(&range), columns[0].as_ptr());
             let (weight, bias) = (weight_sums.as_mut_ptr(), bias_sums.as_mut_ptr());
             // SAFETY: the caller's promise; the slices have one value a channel.
             unsafe {
-                self.mask_row::<L>(&range, &columns, g);
-                map::<L, 5, 2>(length, [weight, bias, g, x, c], [weight, bias], RowParameterTerms);
+                self.read_row::<L>(&range, &columns, &mut buffers);
+                let (g, x, c) = (buffers.masked.as_ptr(), buffers.input.as_ptr(), columns[0].as_ptr());
+                map::<L, f32, 5, 2>(length, [weight, bias, g, x, c], [weight, bias], RowParameterTerms);
             }
             if (image + 1) % BLOCK == 0 || image + 1 == images {
                 flush(&mut weights, &mut weight_sums);
@@ -158,24 +218,25 @@ impl Backward<'_> {
         channels: &Range<usize>,
         affines: &[Affine],
         slopes: &[Slope],
-        results: Results<'_>,
+        results: Results<'_, N>,
     ) {
         let (columns, length) = (columns(affines), channels.len());
         let offsets: Vec<f32> = slopes.iter().map(|slope| slope.offset).collect();
         let slopes: Vec<f32> = slopes.iter().map(|slope| slope.slope).collect();
-        let mut masked = vec![0.0f32; length];
+        let mut buffers = RowBuffers::new(length);
         for image in 0..self.layout.images {
             let range = self.layout.row(image, channels);
-            let (g, x) = (masked.as_mut_ptr(), self.input.pointer(&range));
             let target = results.input.pointer(range.start, length);
             let [c, a, s, o] = [&columns[0], &columns[1], &slopes, &offsets].map(|column| column.as_ptr());
             // SAFETY: as in `write`; the slices have one value a channel. The operands' row is read before
-            // the residual's gradient is written, which may take the place of any.
+            // the results, which may take the place of any, are written.
             unsafe {
-                self.mask_row::<L>(&range, &columns, g);
-                map::<L, 6, 1>(length, [g, x, c, a, s, o], [target], RowInputGradient);
+                self.read_row::<L>(&range, &columns, &mut buffers);
+                let (g, x) = (buffers.masked.as_ptr(), buffers.input.as_mut_ptr());
+                map::<L, f32, 6, 1>(length, [g, x, c, a, s, o], [x], RowInputGradient);
+                narrow(&buffers.input, target);
                 if let Some(residual) = results.residual {
-                    residual.pointer(range.start, length).copy_from_nonoverlapping(g, length);
+                    narrow(&buffers.masked, residual.pointer(range.start, length));
                 }
             }
         }

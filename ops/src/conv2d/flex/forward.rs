@@ -3,7 +3,7 @@
 use super::{
     geometry::{Geometry, Tile},
     patches::patches,
-    scratch::{take, with_scratch},
+    scratch::{Scratched, take},
 };
 use crate::cpu::DisjointMut;
 use crate::matrix::{Destination, Left, Matrix, multiply};
@@ -23,12 +23,12 @@ const TINY_IMAGE: usize = 32;
 const MIN_TILES: usize = 32;
 
 /// Writes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`.
-pub(super) fn forward(
+pub(super) fn forward<N: Scratched>(
     geometry: &Geometry,
-    input: &[f32],
+    input: &[N],
     weight: &[f32],
     bias: Option<&[f32]>,
-    output: DisjointMut<'_>,
+    output: DisjointMut<'_, N>,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if super::sliding::pays(geometry) {
@@ -38,17 +38,17 @@ pub(super) fn forward(
 }
 
 /// [`forward`] with the weight as any `[O, C · taps]` matrix.
-pub(super) fn forward_with(
+pub(super) fn forward_with<N: Scratched>(
     geometry: &Geometry,
-    input: &[f32],
+    input: &[N],
     weight: Matrix<'_>,
     bias: Option<&[f32]>,
-    output: DisjointMut<'_>,
+    output: DisjointMut<'_, N>,
 ) {
     let geometry = geometry.flattened();
-    let weight = &Left::prepare(weight, [geometry.channels_out, geometry.depth()]);
+    let weight = &Left::<N>::weight(weight, [geometry.channels_out, geometry.depth()]);
     geometry.tiles(tile_pixels(&geometry)).into_par_iter().for_each(|tile| {
-        with_scratch(|scratch| {
+        N::with_scratch(|scratch| {
             let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);
             if tile.images.len() == 1 {
                 one_image(&geometry, weight, patches, bias, &tile, output);
@@ -76,43 +76,36 @@ fn tile_pixels(geometry: &Geometry) -> usize {
 }
 
 /// Writes the product to its place in the output.
-fn one_image(
+fn one_image<N: Scratched>(
     geometry: &Geometry,
-    weight: &Left<'_>,
-    patches: Matrix<'_>,
+    weight: &Left<'_, N>,
+    patches: Matrix<'_, N>,
     bias: Option<&[f32]>,
     tile: &Tile,
-    output: DisjointMut<'_>,
+    output: DisjointMut<'_, N>,
 ) {
     let (plane, pixels) = (geometry.output_plane(), geometry.pixels(tile));
     let offset = tile.images.start * geometry.channels_out * plane + tile.rows.start * geometry.output[1];
     let sizes = [geometry.channels_out, pixels, geometry.depth()];
+    let destination = Destination { data: output, offset, row_stride: plane, bias };
     // SAFETY: tiles do not overlap, and only this thread handles this one.
-    unsafe {
-        multiply(sizes, weight, patches, Destination { data: output, offset, row_stride: plane }, false);
-    }
-    for (channel, bias) in bias.unwrap_or_default().iter().enumerate() {
-        let start = offset + channel * plane;
-        // SAFETY: as above; the product has written these elements.
-        let row = unsafe { output.part(start..start + pixels) };
-        row.iter_mut().for_each(|value| *value += bias);
-    }
+    unsafe { multiply(sizes, weight, patches, destination, false) };
 }
 
 /// Writes the product of small images side by side to a buffer, then copies each image to its place.
-fn several_images(
+fn several_images<N: Scratched>(
     geometry: &Geometry,
-    weight: &Left<'_>,
-    patches: Matrix<'_>,
+    weight: &Left<'_, N>,
+    patches: Matrix<'_, N>,
     bias: Option<&[f32]>,
     tile: &Tile,
-    output: DisjointMut<'_>,
-    buffer: &mut Vec<f32>,
+    output: DisjointMut<'_, N>,
+    buffer: &mut Vec<N>,
 ) {
     let (plane, pixels) = (geometry.output_plane(), geometry.pixels(tile));
     let panel = take(buffer, geometry.channels_out * pixels);
     let sizes = [geometry.channels_out, pixels, geometry.depth()];
-    let destination = Destination { data: DisjointMut::new(panel), offset: 0, row_stride: pixels };
+    let destination = Destination { data: DisjointMut::new(panel), offset: 0, row_stride: pixels, bias };
     // SAFETY: the buffer belongs to this thread.
     unsafe { multiply(sizes, weight, patches, destination, false) };
     for (index, image) in tile.images.clone().enumerate() {
@@ -121,10 +114,7 @@ fn several_images(
             let start = (image * geometry.channels_out + channel) * plane;
             // SAFETY: tiles do not overlap, and only this thread handles this one.
             let target = unsafe { output.unwritten_part(start..start + plane) };
-            let bias = bias.map_or(0.0, |bias| bias[channel]);
-            for (target, source) in target.iter_mut().zip(source) {
-                target.write(source + bias);
-            }
+            target.write_copy_of_slice(source);
         }
     }
 }

@@ -4,10 +4,11 @@ use super::{
     forward::forward_with,
     geometry::{Geometry, Tile, even_parts},
     patches::{panel, scatter_patches},
-    scratch::{Scratch, take, with_scratch},
+    scratch::{Scratch, Scratched, take},
 };
 use crate::cpu::DisjointMut;
 use crate::matrix::{Destination, Left, Matrix, multiply, wide_products};
+use crate::vectorized;
 use rayon::prelude::*;
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -17,11 +18,11 @@ const PATCH_ELEMENTS: usize = 192 * 1024;
 const MIN_ROWS: usize = 512;
 
 /// Writes the gradient of the input, `[N, C, H, W]`, given that of the output.
-pub(super) fn input_gradient(
+pub(super) fn input_gradient<N: Scratched>(
     geometry: &Geometry,
     weight: &[f32],
-    output_gradient: &[f32],
-    gradient: DisjointMut<'_>,
+    output_gradient: &[N],
+    gradient: DisjointMut<'_, N>,
 ) {
     let padding_fits = (0..2).all(|axis| geometry.padding[axis] <= geometry.reach()[axis]);
     if geometry.stride == [1, 1] && padding_fits {
@@ -94,11 +95,16 @@ fn transposed(matrix: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
 
 /// Any stride: patches of gradients, `Wᵀ · dY`, are added to where the patches were taken from.
 /// A task owns some channels of one image. `weight` is transposed, `[C · taps, O]`.
-fn scatter(geometry: &Geometry, weight: Matrix<'_>, output_gradient: &[f32], gradient: DisjointMut<'_>) {
+fn scatter<N: Scratched>(
+    geometry: &Geometry,
+    weight: Matrix<'_>,
+    output_gradient: &[N],
+    gradient: DisjointMut<'_, N>,
+) {
     let blocks: Vec<_> = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()))
         .map(|channels| {
             let rows = channels.start * geometry.taps()..channels.end * geometry.taps();
-            (channels, Left::prepare(weight.starting_at_row(rows.start), [rows.len(), geometry.channels_out]))
+            (channels, Left::<N>::weight(weight.starting_at_row(rows.start), [rows.len(), geometry.channels_out]))
         })
         .collect();
     let tasks: Vec<_> =
@@ -107,37 +113,44 @@ fn scatter(geometry: &Geometry, weight: Matrix<'_>, output_gradient: &[f32], gra
         let plane = geometry.input_plane();
         let start = (image * geometry.channels_in + channels.start) * plane;
         let range = start..start + channels.len() * plane;
-        // SAFETY: no two tasks have the same channel of the same image; written before it is read.
-        let target = unsafe {
-            gradient.unwritten_part(range.clone()).fill(MaybeUninit::new(0.0));
-            gradient.part(range)
-        };
-        with_scratch(|scratch| {
+        // SAFETY: no two tasks have the same channel of the same image.
+        let target = unsafe { gradient.unwritten_part(range) };
+        N::with_scratch(|scratch| {
             scatter_channels(geometry, weight, output_gradient, image, channels, target, scratch);
         });
     });
 }
 
-fn scatter_channels(
+fn scatter_channels<N: Scratched>(
     geometry: &Geometry,
-    weight: &Left<'_>,
-    output_gradient: &[f32],
+    weight: &Left<'_, N>,
+    output_gradient: &[N],
     image: usize,
     channels: &Range<usize>,
-    target: &mut [f32],
-    scratch: &mut Scratch,
+    target: &mut [MaybeUninit<N>],
+    scratch: &mut Scratch<N>,
 ) {
     let taps = geometry.taps();
     let depth = channels.len() * taps;
+    let sums = take(&mut scratch.sums, target.len());
+    sums.fill(0.0);
     let rows = (PATCH_ELEMENTS / (depth * geometry.output[1])).max(1);
     for rows in even_parts(geometry.output[0], rows) {
         let tile = Tile { images: image..image + 1, rows };
         let pixels = geometry.pixels(&tile);
         let gradients = panel(geometry, output_gradient, &tile, &mut scratch.panel);
-        let patches = take(&mut scratch.patches, depth * pixels);
-        let destination = Destination { data: DisjointMut::new(patches), offset: 0, row_stride: pixels };
+        let patches = take(&mut scratch.products, depth * pixels);
+        let destination = Destination { data: DisjointMut::new(patches), offset: 0, row_stride: pixels, bias: None };
         // SAFETY: the buffer belongs to this thread.
         unsafe { multiply([depth, pixels, geometry.channels_out], weight, gradients, destination, false) };
-        scatter_patches(geometry, patches, &tile.rows, target);
+        scatter_patches(geometry, patches, &tile.rows, sums);
     }
+    vectorized(
+        #[inline(always)]
+        || {
+            target.iter_mut().zip(sums).for_each(|(target, sum)| {
+                target.write(N::rounded(*sum));
+            });
+        },
+    );
 }

@@ -13,19 +13,22 @@ mod sliding;
 mod weight_gradient;
 
 use super::{Conv2dOptions, backend::Conv2dOps};
-use crate::cpu::{all_f32, contiguous, tensor_of, values, written_by};
+use crate::cpu::{Precision, contiguous, rounded, tensor_of, values, widened, written_by};
+use crate::matrix::bf16_products;
 use burn::backend::{
     Flex, TensorMetadata,
     ops::{FloatTensorOps, ModuleOps},
 };
+use burn::tensor::bf16;
 use burn_flex::FlexTensor;
 use geometry::Geometry;
+use scratch::Scratched;
 
 fn geometry(input: &FlexTensor, weight: &FlexTensor, options: Conv2dOptions) -> Geometry {
     Geometry::new(input.shape().dims(), weight.shape().dims(), options)
 }
 
-fn run_forward(
+fn run_forward<N: Scratched>(
     input: FlexTensor,
     weight: FlexTensor,
     bias: Option<FlexTensor>,
@@ -36,18 +39,59 @@ fn run_forward(
     let tensors = (values(&input), values(&weight), bias.as_ref().map(values));
     let length = geometry.output_shape().iter().product();
     // SAFETY: `forward` writes the whole output.
-    let output = unsafe {
+    let output: Vec<N> = unsafe {
         written_by(length, |output| forward::forward(&geometry, tensors.0, tensors.1, tensors.2, output))
     };
     tensor_of(output, geometry.output_shape())
 }
 
+fn run_input_gradient<N: Scratched>(
+    geometry: Geometry,
+    weight: FlexTensor,
+    output_gradient: FlexTensor,
+) -> FlexTensor {
+    let (weight, output_gradient) = (contiguous(weight), contiguous(output_gradient));
+    let (weight, output_gradient) = (values(&weight), values(&output_gradient));
+    let length = geometry.input_shape().iter().product();
+    // SAFETY: `input_gradient` writes the whole gradient.
+    let gradient: Vec<N> = unsafe {
+        written_by(length, |gradient| {
+            input_gradient::input_gradient(&geometry, weight, output_gradient, gradient);
+        })
+    };
+    tensor_of(gradient, geometry.input_shape())
+}
+
+fn run_weight_gradient<N: Scratched>(
+    geometry: Geometry,
+    input: FlexTensor,
+    output_gradient: FlexTensor,
+) -> FlexTensor {
+    let (input, output_gradient) = (contiguous(input), contiguous(output_gradient));
+    let (input, output_gradient) = (values::<N>(&input), values::<N>(&output_gradient));
+    let length = geometry.weight_shape().iter().product();
+    // SAFETY: `weight_gradient` writes the whole gradient.
+    let gradient: Vec<f32> = unsafe {
+        written_by(length, |gradient| {
+            weight_gradient::weight_gradient(&geometry, input, output_gradient, gradient);
+        })
+    };
+    tensor_of(gradient, geometry.weight_shape())
+}
+
+/// Weights rounded to bfloat16, in 32 bits.
+fn of_bf16(weight: FlexTensor) -> FlexTensor {
+    widened(rounded(weight))
+}
+
 impl Conv2dOps for Flex {
     fn convolution(input: FlexTensor, weight: FlexTensor, options: Conv2dOptions) -> FlexTensor {
-        if !all_f32(&[&input, &weight]) {
-            return Self::conv2d(input, weight, None, options.burn());
+        match Precision::of(&[&input], &[&weight]) {
+            Precision::F32 => run_forward::<f32>(input, weight, None, options),
+            Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, None, options),
+            Precision::Bf16 => rounded(Self::convolution(widened(input), of_bf16(weight), options)),
+            Precision::Other => Self::conv2d(input, weight, None, options.burn()),
         }
-        run_forward(input, weight, None, options)
     }
 
     fn biased_convolution(
@@ -56,10 +100,14 @@ impl Conv2dOps for Flex {
         bias: FlexTensor,
         options: Conv2dOptions,
     ) -> FlexTensor {
-        if !all_f32(&[&input, &weight, &bias]) {
-            return Self::conv2d(input, weight, Some(bias), options.burn());
+        match Precision::of(&[&input], &[&weight, &bias]) {
+            Precision::F32 => run_forward::<f32>(input, weight, Some(bias), options),
+            Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, Some(bias), options),
+            Precision::Bf16 => {
+                rounded(Self::biased_convolution(widened(input), of_bf16(weight), bias, options))
+            }
+            Precision::Other => Self::conv2d(input, weight, Some(bias), options.burn()),
         }
-        run_forward(input, weight, Some(bias), options)
     }
 
     fn convolution_input_gradient(
@@ -68,20 +116,19 @@ impl Conv2dOps for Flex {
         output_gradient: FlexTensor,
         options: Conv2dOptions,
     ) -> FlexTensor {
-        if !all_f32(&[&input, &weight, &output_gradient]) {
-            return Self::conv2d_x_backward(input, weight, output_gradient, options.burn());
-        }
         let geometry = geometry(&input, &weight, options);
-        let (weight, output_gradient) = (contiguous(weight), contiguous(output_gradient));
-        let (weight, output_gradient) = (values(&weight), values(&output_gradient));
-        let length = geometry.input_shape().iter().product();
-        // SAFETY: `input_gradient` writes the whole gradient.
-        let gradient = unsafe {
-            written_by(length, |gradient| {
-                input_gradient::input_gradient(&geometry, weight, output_gradient, gradient);
-            })
-        };
-        tensor_of(gradient, geometry.input_shape())
+        match Precision::of(&[&input, &output_gradient], &[&weight]) {
+            Precision::F32 => run_input_gradient::<f32>(geometry, weight, output_gradient),
+            Precision::Bf16 if bf16_products() => {
+                run_input_gradient::<bf16>(geometry, weight, output_gradient)
+            }
+            Precision::Bf16 => rounded(run_input_gradient::<f32>(
+                geometry,
+                of_bf16(weight),
+                widened(output_gradient),
+            )),
+            Precision::Other => Self::conv2d_x_backward(input, weight, output_gradient, options.burn()),
+        }
     }
 
     fn convolution_weight_gradient(
@@ -90,30 +137,29 @@ impl Conv2dOps for Flex {
         output_gradient: FlexTensor,
         options: Conv2dOptions,
     ) -> FlexTensor {
-        if !all_f32(&[&input, &weight, &output_gradient]) {
-            return Self::conv2d_weight_backward(input, weight, output_gradient, options.burn());
-        }
         let geometry = geometry(&input, &weight, options);
-        let (input, output_gradient) = (contiguous(input), contiguous(output_gradient));
-        let (input, output_gradient) = (values(&input), values(&output_gradient));
-        let length = geometry.weight_shape().iter().product();
-        // SAFETY: `weight_gradient` writes the whole gradient.
-        let gradient = unsafe {
-            written_by(length, |gradient| {
-                weight_gradient::weight_gradient(&geometry, input, output_gradient, gradient);
-            })
-        };
-        tensor_of(gradient, geometry.weight_shape())
+        match Precision::of(&[&input, &output_gradient], &[&weight]) {
+            Precision::F32 => run_weight_gradient::<f32>(geometry, input, output_gradient),
+            Precision::Bf16 if bf16_products() => {
+                run_weight_gradient::<bf16>(geometry, input, output_gradient)
+            }
+            Precision::Bf16 => {
+                run_weight_gradient::<f32>(geometry, widened(input), widened(output_gradient))
+            }
+            Precision::Other => Self::conv2d_weight_backward(input, weight, output_gradient, options.burn()),
+        }
     }
 
     fn convolution_bias_gradient(output_gradient: FlexTensor) -> FlexTensor {
         let [batch, channels, height, width] = output_gradient.shape().dims();
-        if !all_f32(&[&output_gradient]) {
-            return Self::float_sum_dims(output_gradient, &[0, 2, 3]).reshape([channels].into());
-        }
-        let output_gradient = contiguous(output_gradient);
-        let sums =
-            weight_gradient::bias_gradient([batch, channels, height * width], values(&output_gradient));
+        let (sizes, gradient) = ([batch, channels, height * width], contiguous(output_gradient));
+        let sums = match Precision::of(&[&gradient], &[]) {
+            Precision::F32 => weight_gradient::bias_gradient::<f32>(sizes, values(&gradient)),
+            Precision::Bf16 => weight_gradient::bias_gradient::<bf16>(sizes, values(&gradient)),
+            Precision::Other => {
+                return Self::float_sum_dims(gradient, &[0, 2, 3]).reshape([channels].into());
+            }
+        };
         tensor_of(sums, [channels])
     }
 }

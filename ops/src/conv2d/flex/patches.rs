@@ -4,6 +4,7 @@ use super::{
     geometry::{Geometry, Tile},
     scratch::take,
 };
+use crate::cpu::Number;
 use crate::matrix::Matrix;
 use crate::vectorized;
 use std::ops::Range;
@@ -11,13 +12,13 @@ use std::ops::Range;
 /// The patches of `channels` at the pixels of a tile, `[channels · taps, pixels]`.
 ///
 /// A pointwise convolution reads the input where it lies, everything else is copied into `buffer`.
-pub(super) fn patches<'a>(
+pub(super) fn patches<'a, N: Number>(
     geometry: &Geometry,
-    input: &'a [f32],
+    input: &'a [N],
     channels: Range<usize>,
     tile: &Tile,
-    buffer: &'a mut Vec<f32>,
-) -> Matrix<'a> {
+    buffer: &'a mut Vec<N>,
+) -> Matrix<'a, N> {
     if geometry.is_pointwise() && tile.images.len() == 1 {
         return panel_in_place(input, geometry.channels_in, geometry.input, channels.start, tile);
     }
@@ -28,12 +29,12 @@ pub(super) fn patches<'a>(
 }
 
 /// The values of all channels at the pixels of a tile, `[channels out, pixels]`, of an output-shaped tensor.
-pub(super) fn panel<'a>(
+pub(super) fn panel<'a, N: Number>(
     geometry: &Geometry,
-    output: &'a [f32],
+    output: &'a [N],
     tile: &Tile,
-    buffer: &'a mut Vec<f32>,
-) -> Matrix<'a> {
+    buffer: &'a mut Vec<N>,
+) -> Matrix<'a, N> {
     if tile.images.len() == 1 {
         return panel_in_place(output, geometry.channels_out, geometry.output, 0, tile);
     }
@@ -49,13 +50,13 @@ pub(super) fn panel<'a>(
     Matrix::rows(buffer, pixels)
 }
 
-fn panel_in_place<'a>(
-    tensor: &'a [f32],
+fn panel_in_place<'a, N>(
+    tensor: &'a [N],
     channels: usize,
     [height, width]: [usize; 2],
     channel: usize,
     tile: &Tile,
-) -> Matrix<'a> {
+) -> Matrix<'a, N> {
     let plane = height * width;
     let start = (tile.images.start * channels + channel) * plane + tile.rows.start * width;
     Matrix::rows(&tensor[start..], plane)
@@ -75,12 +76,12 @@ fn inside(geometry: &Geometry, axis: usize, shift: usize) -> Range<usize> {
     start.min(end)..end
 }
 
-fn gather_patches(
+fn gather_patches<N: Number>(
     geometry: &Geometry,
-    input: &[f32],
+    input: &[N],
     channels: Range<usize>,
     tile: &Tile,
-    patches: &mut [f32],
+    patches: &mut [N],
 ) {
     let pixels = geometry.pixels(tile);
     let plane = geometry.input_plane();
@@ -105,12 +106,12 @@ fn gather_patches(
 }
 
 /// Copies the input pixels under the tap of the kernel that is shifted so far for the output rows `rows` of one image.
-fn gather_tap(
+fn gather_tap<N: Number>(
     geometry: &Geometry,
-    input: &[f32],
+    input: &[N],
     [shift_y, shift_x]: [usize; 2],
     rows: &Range<usize>,
-    output: &mut [f32],
+    output: &mut [N],
 ) {
     let columns = inside(geometry, 1, shift_x);
     let valid = inside(geometry, 0, shift_y);
@@ -119,12 +120,12 @@ fn gather_tap(
     let first = (columns.start * stride_x + shift_x).saturating_sub(geometry.padding[1]);
     for (y, output) in rows.clone().zip(output.chunks_exact_mut(geometry.output[1])) {
         if !valid.contains(&y) || columns.is_empty() {
-            output.fill(0.0);
+            output.fill(N::default());
             continue;
         }
         let start = (y * stride_y + shift_y - geometry.padding[0]) * width + first;
-        output[..columns.start].fill(0.0);
-        output[columns.end..].fill(0.0);
+        output[..columns.start].fill(N::default());
+        output[columns.end..].fill(N::default());
         let output = &mut output[columns.clone()];
         if stride_x == 1 {
             output.copy_from_slice(&input[start..start + output.len()]);

@@ -3,9 +3,9 @@
 use super::{
     geometry::{Geometry, Tile, even_parts},
     patches::{panel, patches},
-    scratch::with_scratch,
+    scratch::Scratched,
 };
-use crate::cpu::{DisjointMut, written_by};
+use crate::cpu::{DisjointMut, Number, written_by};
 use crate::matrix::{Destination, multiply};
 use rayon::prelude::*;
 use std::{mem::MaybeUninit, ops::Range};
@@ -29,10 +29,10 @@ const TASKS: usize = 8;
 ///
 /// A task owns some input channels and a group of tiles; where there are several groups, each writes a
 /// sum of its own and the sums are added in the groups' order.
-pub(super) fn weight_gradient(
+pub(super) fn weight_gradient<N: Scratched>(
     geometry: &Geometry,
-    input: &[f32],
-    output_gradient: &[f32],
+    input: &[N],
+    output_gradient: &[N],
     gradient: DisjointMut<'_>,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -75,10 +75,10 @@ fn tile_pixels(geometry: &Geometry, channels: usize) -> usize {
 }
 
 /// Writes one sum for each group of tiles, `[groups, O, C · taps]`.
-fn sum_groups(
+fn sum_groups<N: Scratched>(
     geometry: &Geometry,
-    input: &[f32],
-    output_gradient: &[f32],
+    input: &[N],
+    output_gradient: &[N],
     blocks: &[Range<usize>],
     groups: &[&[Tile]],
     sums: DisjointMut<'_>,
@@ -92,8 +92,9 @@ fn sum_groups(
             data: sums,
             offset: group * length + channels.start * taps,
             row_stride: geometry.depth(),
+            bias: None,
         };
-        with_scratch(|scratch| {
+        N::with_scratch(|scratch| {
             for (index, tile) in tiles.iter().enumerate() {
                 let rows = panel(geometry, output_gradient, tile, &mut scratch.panel);
                 let patches =
@@ -128,7 +129,10 @@ fn add_in_order(sums: &[f32], total: DisjointMut<'_>) {
 }
 
 /// Sums an output gradient, `[N, O, pixels]`, over images and pixels: `[O]`.
-pub(super) fn bias_gradient([batch, channels, plane]: [usize; 3], output_gradient: &[f32]) -> Vec<f32> {
+pub(super) fn bias_gradient<N: Number>(
+    [batch, channels, plane]: [usize; 3],
+    output_gradient: &[N],
+) -> Vec<f32> {
     let sum = |channel: usize| {
         let planes =
             (0..batch).map(|image| &output_gradient[(image * channels + channel) * plane..][..plane]);
@@ -138,12 +142,12 @@ pub(super) fn bias_gradient([batch, channels, plane]: [usize; 3], output_gradien
 }
 
 /// Sums in double precision, in eight interleaved sums.
-fn sum_plane(plane: &[f32]) -> f64 {
+fn sum_plane<N: Number>(plane: &[N]) -> f64 {
     let mut sums = [0.0f64; 8];
     let chunks = plane.chunks_exact(8);
-    let rest: f64 = chunks.remainder().iter().map(|value| f64::from(*value)).sum();
+    let rest: f64 = chunks.remainder().iter().map(|value| f64::from(value.widened())).sum();
     for chunk in chunks {
-        sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum += f64::from(*value));
+        sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum += f64::from(value.widened()));
     }
     sums.iter().sum::<f64>() + rest
 }

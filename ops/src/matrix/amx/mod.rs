@@ -1,8 +1,8 @@
 //! Products on the tile registers of Intel's AMX.
 //!
-//! Of the nine products of parts, the six largest are summed: high·high, high·middle, middle·high,
+//! Of the nine products of numbers in three parts, the six largest are summed: high·high, high·middle, middle·high,
 //! high·low, middle·middle and low·high. What is left out is below 2⁻²⁴ of a product, less than what one
-//! 32-bit rounding loses. Sums are kept in 32 bits.
+//! 32-bit rounding loses. Numbers in one part have one product. Sums are kept in 32 bits.
 
 /// Assembly that writes tile registers, and says so to the compiler.
 macro_rules! tile_asm {
@@ -17,13 +17,14 @@ macro_rules! tile_asm {
 
 mod kernels;
 
-pub(crate) use kernels::{add_product_of_panel, product_with_panel};
-
 use super::{
-    Left, Matrix,
-    split::{BLOCK, BLOCK_TILES, DEPTH, Operand, TILE, Tile, pack},
+    Destination, Factor, Left, Matrix,
+    cut::Cut,
+    split::{BLOCK, DEPTH, Operand, TILE, Tile, block_tiles, pack},
+    store::store_block,
 };
-use kernels::{product_1x1, product_1x2, product_2x1, product_2x2};
+use crate::cpu::Number;
+use kernels::*;
 use std::{
     arch::asm,
     cell::{Cell, RefCell},
@@ -31,10 +32,10 @@ use std::{
     sync::OnceLock,
 };
 
-/// Steps of the inner dimension that are packed at a time at most.
-const DEPTH_PART: usize = 16 * DEPTH;
-/// Elements of the right operand that are packed at a time: in parts they take 768 KiB of the second-level cache.
-const RIGHT_PART: usize = 128 * 1024;
+/// Steps of the inner dimension that are packed at a time at most, if numbers have one part.
+const DEPTH_PART: usize = 48 * DEPTH;
+/// Parts of elements of the right operand that are packed at a time: they take 768 KiB of the second-level cache.
+const RIGHT_PART: usize = 384 * 1024;
 /// Columns of that part at least, lest the left operand is read too often.
 const MIN_COLUMNS: usize = 256;
 
@@ -140,28 +141,44 @@ pub(crate) fn grow(tiles: &mut Vec<Tile>, length: usize) -> &mut [Tile] {
     &mut tiles[..length]
 }
 
+/// How much of the inner dimension, and how many columns of the right operand, are packed at a time.
+fn parts<C: Cut, O: Number>([_, n, k]: [usize; 3], packed: bool) -> [usize; 2] {
+    let (right, most) = (RIGHT_PART / C::PARTS, DEPTH_PART / C::PARTS);
+    if !O::IS_F32 {
+        // Sums that are to be rounded are taken at once.
+        return [k, (right / k.next_multiple_of(DEPTH) / BLOCK * BLOCK).max(MIN_COLUMNS / 2)];
+    }
+    if packed {
+        return [most, (right / k.min(most) / BLOCK * BLOCK).max(MIN_COLUMNS)];
+    }
+    // A left operand that is not packed yet would be packed again for every part of the columns.
+    [(right / n.next_multiple_of(BLOCK) / DEPTH * DEPTH).clamp(DEPTH, most), n]
+}
+
 /// `destination = lhs · rhs`, or `destination += lhs · rhs`.
 ///
 /// # Safety
 /// AMX is available; the operands hold `[m, k]` and `[k, n]`; the `m × n` elements of the destination are the
 /// caller's alone, and written where they are added to.
-pub(super) unsafe fn multiply(
+///
+/// # Panics
+/// If something is added to a destination that is not of 32 bits.
+pub(super) unsafe fn multiply<N: Factor, O: Number>(
     [m, n, k]: [usize; 3],
-    lhs: &Left<'_>,
-    rhs: Matrix<'_>,
-    destination: *mut f32,
-    row_stride: usize,
+    lhs: &Left<'_, N>,
+    rhs: Matrix<'_, N>,
+    destination: Destination<'_, O>,
     accumulate: bool,
 ) {
     thread_local! {
         static SCRATCH: RefCell<PackedTiles> = RefCell::default();
     }
-    let (left, right) = (Operand::left(lhs.matrix, [m, k]), Operand::right(rhs, [k, n]));
-    // A left operand that is not packed yet would be packed again for every part of the columns.
-    let [depth_part, columns_part] = match &lhs.packed {
-        Some(_) => [DEPTH_PART, (RIGHT_PART / k.min(DEPTH_PART) / BLOCK * BLOCK).max(MIN_COLUMNS)],
-        None => [(RIGHT_PART / n.next_multiple_of(BLOCK) / DEPTH * DEPTH).clamp(DEPTH, DEPTH_PART), n],
-    };
+    assert!(!accumulate || O::IS_F32, "sums are kept in 32 bits");
+    let row_stride = destination.row_stride;
+    let target = destination.data.pointer(destination.offset, (m - 1) * row_stride + n);
+    let left = lhs.matrix.map(|matrix| Operand::left(matrix, [m, k]));
+    let right = Operand::right(rhs, [k, n]);
+    let [depth_part, columns_part] = parts::<N::Cut, O>([m, n, k], lhs.packed.is_some());
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: AMX is available by the caller's promise.
         let _registers = unsafe { Registers::take() };
@@ -170,36 +187,42 @@ pub(super) unsafe fn multiply(
             for from in (0..k).step_by(depth_part) {
                 let depth = (k - from).min(depth_part);
                 let steps = depth.div_ceil(DEPTH);
+                let block_length = steps * block_tiles::<N::Cut>();
                 let right = right.part([column, columns], [from, depth]);
-                let right_tiles = grow(&mut scratch.right, right.tiles());
+                let right_tiles = grow(&mut scratch.right, right.blocks() * block_tiles::<N::Cut>());
                 // SAFETY: parts of operands that are there.
-                unsafe { pack::<false>(&right, right_tiles) };
+                unsafe { pack::<N::Cut, false>(&right, right_tiles) };
                 for row in (0..m).step_by(BLOCK) {
                     let rows = (m - row).min(BLOCK);
-                    let left = match &lhs.packed {
-                        Some(packed) => packed.block(row / BLOCK, from / DEPTH),
-                        None => {
-                            let tiles = grow(&mut scratch.left, steps * BLOCK_TILES);
+                    let left = match (&lhs.packed, left) {
+                        (Some(packed), _) => packed.block(row / BLOCK, from / DEPTH),
+                        (None, Some(left)) => {
+                            let tiles = grow(&mut scratch.left, block_length);
+                            let part = left.part([row, rows], [from, depth]);
                             // SAFETY: as above.
-                            unsafe { pack::<true>(&left.part([row, rows], [from, depth]), tiles) };
+                            unsafe { pack::<N::Cut, true>(&part, tiles) };
                             tiles.as_ptr()
                         }
+                        (None, None) => unreachable!("a left operand is a matrix, packed or not"),
                     };
-                    let blocks = right_tiles.chunks_exact(steps * BLOCK_TILES);
+                    let bias = destination.bias.filter(|_| from + depth == k).map(|bias| &bias[row..][..rows]);
+                    let blocks = right_tiles.chunks_exact(block_length);
                     for (index, (start, right)) in (0..columns).step_by(BLOCK).zip(blocks).enumerate() {
                         // The next block of a packed left operand comes from memory: a part of it for each
                         // block of the right one.
-                        let ahead = left.wrapping_add(steps * BLOCK_TILES + index * steps);
-                        let target = destination.wrapping_add(row * row_stride + column + start);
+                        let ahead = left.wrapping_add(block_length);
+                        let ahead = ahead.wrapping_byte_add(index * steps * ahead_bytes::<N::Cut>());
+                        let target = target.wrapping_add(row * row_stride + column + start);
                         // SAFETY: both blocks have `steps` steps; the target lies inside the destination.
                         unsafe {
-                            block_product(
+                            block_product::<N::Cut, O>(
                                 [rows, (columns - start).min(BLOCK)],
                                 [left, right.as_ptr(), ahead],
                                 steps,
                                 target,
                                 row_stride,
                                 accumulate || from > 0,
+                                bias,
                             );
                         }
                     }
@@ -209,47 +232,89 @@ pub(super) unsafe fn multiply(
     });
 }
 
+/// Bytes of the memory ahead that a step of a product asks for.
+pub(crate) const fn ahead_bytes<C: Cut>() -> usize {
+    if C::PARTS == 1 { 256 } else { 1024 }
+}
+
 /// The product of two blocks, up to 32 × 32 elements; the third operand is what the [`kernels`] ask for ahead.
 ///
 /// # Safety
 /// This thread holds the [`Registers`]; both operands have `steps` steps; the elements of the target are the caller's
 /// alone, and written where they are added to.
 #[inline]
-unsafe fn block_product(
+unsafe fn block_product<C: Cut, O: Number>(
     [rows, columns]: [usize; 2],
     operands: [*const Tile; 3],
     steps: usize,
-    target: *mut f32,
+    target: *mut O,
     row_stride: usize,
     accumulate: bool,
+    bias: Option<&[f32]>,
 ) {
     #[repr(align(64))]
     struct Buffer([f32; BLOCK * BLOCK]);
-    let kernel = match [rows > TILE, columns > TILE] {
-        [true, true] => product_2x2,
-        [true, false] => product_2x1,
-        [false, true] => product_1x2,
-        [false, false] => product_1x1,
+    let kernel = match (C::PARTS, rows > TILE, columns > TILE) {
+        (1, true, true) => product_2x2_of_1,
+        (1, true, false) => product_2x1_of_1,
+        (1, false, true) => product_1x2_of_1,
+        (1, false, false) => product_1x1_of_1,
+        (_, true, true) => product_2x2_of_3,
+        (_, true, false) => product_2x1_of_3,
+        (_, false, true) => product_1x2_of_3,
+        (_, false, false) => product_1x1_of_3,
     };
-    // SAFETY: the caller's promises; edges go through a buffer of whole tiles.
+    let in_32_bits = O::IS_F32;
+    // SAFETY: the caller's promises; edges, and what is to be rounded, go through a buffer of whole tiles.
     unsafe {
-        if rows % TILE == 0 && columns % TILE == 0 {
-            return kernel(operands, steps, target, row_stride, accumulate);
+        if in_32_bits && bias.is_none() && rows % TILE == 0 && columns % TILE == 0 {
+            return kernel(operands, steps, target.cast(), row_stride, accumulate);
         }
         let mut buffer = Buffer([0.0; BLOCK * BLOCK]);
-        let buffer = buffer.0.as_mut_ptr();
         if accumulate {
             for row in 0..rows {
-                let source = target.wrapping_add(row * row_stride);
-                std::ptr::copy_nonoverlapping(source, buffer.add(row * BLOCK), columns);
+                let source = target.cast::<f32>().wrapping_add(row * row_stride);
+                let place = buffer.0[row * BLOCK..][..columns].as_mut_ptr();
+                std::ptr::copy_nonoverlapping(source, place, columns);
             }
         }
-        kernel(operands, steps, buffer, BLOCK, accumulate);
-        for row in 0..rows {
-            let target = target.wrapping_add(row * row_stride);
-            std::ptr::copy_nonoverlapping(buffer.add(row * BLOCK), target, columns);
-        }
+        kernel(operands, steps, buffer.0.as_mut_ptr(), BLOCK, accumulate);
+        store_block([rows, columns], &buffer.0, bias, target, row_stride);
     }
+}
+
+/// The product of a packed left block with right tiles that lie in a panel, 32 × 32 elements; see the [`kernels`].
+///
+/// # Safety
+/// As for the kernels.
+pub(crate) unsafe fn product_with_panel<C: Cut>(
+    operands: [*const Tile; 2],
+    panel: *const u32,
+    strides: [usize; 2],
+    offsets: &[usize],
+    target: *mut f32,
+    row_stride: usize,
+) {
+    let kernel = if C::PARTS == 1 { product_with_panel_of_1 } else { product_with_panel_of_3 };
+    // SAFETY: the caller's promises.
+    unsafe { kernel(operands, panel, strides, offsets, target, row_stride) }
+}
+
+/// Adds the product of left tiles that lie in a panel with packed right tiles to 32 × 32 elements; see the [`kernels`].
+///
+/// # Safety
+/// As for the kernels.
+pub(crate) unsafe fn add_product_of_panel<C: Cut>(
+    panel: *const u16,
+    strides: [usize; 2],
+    right: *const Tile,
+    steps: usize,
+    target: *mut f32,
+    row_stride: usize,
+) {
+    let kernel = if C::PARTS == 1 { add_product_of_panel_of_1 } else { add_product_of_panel_of_3 };
+    // SAFETY: the caller's promises.
+    unsafe { kernel(panel, strides, right, steps, target, row_stride) }
 }
 
 #[cfg(test)]

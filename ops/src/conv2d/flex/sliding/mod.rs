@@ -15,7 +15,7 @@ use super::geometry::{Geometry, even_parts};
 use crate::matrix::{amx, split::TILE};
 use std::ops::Range;
 
-/// Bytes of a panel, three parts of two bytes a number: it shares the second-level cache with weights.
+/// Bytes of a panel, two for each part of a number: it shares the second-level cache with weights.
 const PANEL_BYTES: usize = 896 * 1024;
 /// Pixels of an output row below which lines waste more than im2col costs.
 const MIN_WIDTH: usize = 12;

@@ -3,9 +3,10 @@
 use super::{Geometry, Tile, even_parts, tiles};
 use crate::cpu::DisjointMut;
 use crate::matrix::{
-    Matrix,
+    Factor, Matrix,
     amx::{self, Registers, add_product_of_panel, grow},
-    split::{self, BLOCK, BLOCK_TILES, DEPTH, Operand, PARTS, adjacent, pack},
+    cut::{Cut, mask_32},
+    split::{self, BLOCK, DEPTH, Operand, block_tiles, pack},
 };
 use rayon::prelude::*;
 use std::arch::x86_64::_mm512_mask_storeu_epi16;
@@ -22,10 +23,10 @@ const TASKS: usize = 8;
 /// Memory that a thread keeps from one tile to the next.
 #[derive(Default)]
 struct GradientBuffers {
-    /// Parts of the input, `[3, channels, row]`.
+    /// Parts of the input, `[parts, channels, row]`.
     panel: Vec<u16>,
-    /// Output gradients at their places, `[O, places]`.
-    lines: Vec<f32>,
+    /// The bits of output gradients at their places, `[O, places]`.
+    lines: Vec<u32>,
     /// The same as right operand, `[places, O]`.
     gradient: Vec<split::Tile>,
 }
@@ -36,10 +37,10 @@ struct GradientBuffers {
 ///
 /// # Panics
 /// If AMX is not available.
-pub(in super::super) fn weight_gradient(
+pub(in super::super) fn weight_gradient<N: Factor>(
     geometry: &Geometry,
-    input: &[f32],
-    output_gradient: &[f32],
+    input: &[N],
+    output_gradient: &[N],
     gradient: DisjointMut<'_>,
 ) {
     thread_local! {
@@ -98,10 +99,10 @@ fn padded(length: usize) -> usize {
 }
 
 /// The sum over some tiles, `[taps, channels, O]`, channels and outputs in whole blocks.
-fn sum_tiles(
+fn sum_tiles<N: Factor>(
     geometry: &Geometry,
-    input: &[f32],
-    output_gradient: &[f32],
+    input: &[N],
+    output_gradient: &[N],
     channels: &Range<usize>,
     tiles: &[Tile],
     scratch: &mut GradientBuffers,
@@ -117,20 +118,20 @@ fn sum_tiles(
         let row = (reach.max(tile.lines(geometry) * tile.line(geometry)).div_ceil(DEPTH) | 1) * DEPTH;
         place_gradient(geometry, output_gradient, tile, scratch);
         // SAFETY: AMX is available, and with it AVX-512.
-        unsafe { fill(geometry, input, channels, tile, row, &mut scratch.panel) };
+        unsafe { fill::<N::Cut>(geometry, input, channels, tile, row, &mut scratch.panel) };
         // SAFETY: AMX is available.
         let _registers = unsafe { Registers::take() };
         let strides = [row, rows * row].map(|numbers| numbers * size_of::<u16>());
         for channel in (0..rows).step_by(BLOCK) {
             for (tap, offset) in taps.iter().enumerate() {
                 let panel = scratch.panel[channel * row + offset..].as_ptr();
-                let blocks = scratch.gradient.chunks_exact(steps * BLOCK_TILES);
+                let blocks = scratch.gradient.chunks_exact(steps * block_tiles::<N::Cut>());
                 for (column, right) in (0..columns).step_by(BLOCK).zip(blocks) {
                     let target = &mut sums[(tap * rows + channel) * columns + column..];
                     // SAFETY: the registers are taken, rows of the panel reach to the end of the last step, and
                     // the sums hold a block from here on.
                     unsafe {
-                        add_product_of_panel(
+                        add_product_of_panel::<N::Cut>(
                             panel,
                             strides,
                             right.as_ptr(),
@@ -147,27 +148,33 @@ fn sum_tiles(
 }
 
 /// Puts the output gradients of a tile at their places, zeros between them, and packs them.
-fn place_gradient(geometry: &Geometry, output_gradient: &[f32], tile: &Tile, scratch: &mut GradientBuffers) {
+fn place_gradient<N: Factor>(
+    geometry: &Geometry,
+    output_gradient: &[N],
+    tile: &Tile,
+    scratch: &mut GradientBuffers,
+) {
     amx::require();
     let (line, places) = (tile.line(geometry), tile.places(geometry));
     let length = geometry.channels_out * places;
     if scratch.lines.len() < length {
-        scratch.lines.resize(length, 0.0);
+        scratch.lines.resize(length, 0);
     }
-    let lines = &mut scratch.lines[..length];
+    let lines = &mut bytemuck::cast_slice_mut::<u32, N>(&mut scratch.lines)[..length];
     for (channel, target) in lines.chunks_exact_mut(places).enumerate() {
         let plane = (tile.image * geometry.channels_out + channel) * geometry.output_plane();
         for (y, target) in tile.rows.clone().zip(target.chunks_mut(line)) {
             let start = plane + y * geometry.output[1] + tile.columns.start;
             let (pixels, rest) = target.split_at_mut(tile.columns.len());
             pixels.copy_from_slice(&output_gradient[start..start + pixels.len()]);
-            rest.fill(0.0);
+            rest.fill(N::default());
         }
     }
     let matrix = Matrix::rows(lines, places).transposed();
     let operand = Operand::right(matrix, [places, geometry.channels_out]);
+    let tiles = grow(&mut scratch.gradient, operand.blocks() * block_tiles::<N::Cut>());
     // SAFETY: AMX is available, and with it AVX-512; the lines hold `[O, places]`.
-    unsafe { pack::<false>(&operand, grow(&mut scratch.gradient, operand.tiles())) };
+    unsafe { pack::<N::Cut, false>(&operand, tiles) };
 }
 
 /// Writes the parts of a tile's input, zeros where it is padded, channels in whole blocks.
@@ -175,9 +182,9 @@ fn place_gradient(geometry: &Geometry, output_gradient: &[f32], tile: &Tile, scr
 /// # Safety
 /// The processor has AVX-512 (F and BW).
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn fill(
+unsafe fn fill<C: Cut>(
     geometry: &Geometry,
-    input: &[f32],
+    input: &[C::Number],
     channels: &Range<usize>,
     tile: &Tile,
     row: usize,
@@ -185,11 +192,11 @@ unsafe fn fill(
 ) {
     let (plane, line, rows) = (geometry.input_plane(), tile.line(geometry), padded(channels.len()));
     // Zeros wherever nothing is written: what a product multiplies by zero must be a number.
-    if panel.len() < PARTS * rows * row {
-        panel.resize(PARTS * rows * row, 0);
+    if panel.len() < C::PARTS * rows * row {
+        panel.resize(C::PARTS * rows * row, 0);
     }
     let mut clear = |index: usize, places: Range<usize>| {
-        for part in 0..PARTS {
+        for part in 0..C::PARTS {
             let start = (part * rows + index) * row;
             panel[start + places.start..start + places.end].fill(0);
         }
@@ -212,17 +219,12 @@ unsafe fn fill(
                 let length = (count - from).min(DEPTH);
                 let source = &image[start + from..][..length];
                 let target = index * row + y * line + before + from;
-                // SAFETY: the source has `length` numbers, and so has the target.
-                unsafe {
-                    let parts = adjacent(source.as_ptr(), length);
-                    let mask = ((1u64 << length) - 1) as u32;
-                    let mut store = |part: usize, values| {
-                        let target = &mut panel[part * rows * row + target..][..length];
-                        _mm512_mask_storeu_epi16(target.as_mut_ptr().cast(), mask, values);
-                    };
-                    store(0, parts[0]);
-                    store(1, parts[1]);
-                    store(2, parts[2]);
+                // SAFETY: the source has `length` numbers.
+                let parts = unsafe { C::adjacent(source.as_ptr(), length) };
+                for (part, values) in parts.as_ref().iter().enumerate() {
+                    let target = &mut panel[part * rows * row + target..][..length];
+                    // SAFETY: the target has room for as many.
+                    unsafe { _mm512_mask_storeu_epi16(target.as_mut_ptr().cast(), mask_32(length), *values) };
                 }
             }
         }
