@@ -30,7 +30,7 @@ mod update;
 mod vectorized;
 
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
-pub use conv2d::{Conv2dOptions, conv2d};
+pub use conv2d::{Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu};
 pub use linear::linear;
 #[cfg(feature = "flex")]
 pub use matrix::cpu_products;

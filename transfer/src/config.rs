@@ -4,6 +4,7 @@ use std::path::Path;
 
 use scrl_core::config::{self, SettingError, at_least_one, not_negative, positive, require, share};
 use scrl_core::data::error::DataError;
+use scrl_core::models::Precision;
 use scrl_core::solver::{OptimizerConfig, OptimizerKind, WarmupMultiStep};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub struct TransferConfig {
     pub protocol: Protocol,
     /// Of weights, order and augmentation.
     pub seed: u64,
+    /// The numbers that the detector computes with.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// Optimizer steps.
     pub iterations: u64,
     /// Images a step.
@@ -176,6 +180,7 @@ impl Default for TransferConfig {
         Self {
             protocol: Protocol::Coco1x,
             seed: 0,
+            precision: Precision::default(),
             iterations: 90_000,
             batch_size: 16,
             aspect_ratio_grouping: true,

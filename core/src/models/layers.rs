@@ -3,8 +3,12 @@
 //! N images in the batch, C channels, H and W in pixels.
 
 use burn::module::{Flag, Module, Param, RunningState};
+use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
-use scrl_ops::{BatchNormOptions, Conv2dOptions, batch_norm_inference, batch_norm_train, conv2d, linear};
+use scrl_ops::{
+    BatchNormOptions, Conv2dOptions, Normalization, batch_norm_inference, batch_norm_train, conv2d,
+    conv2d_batch_norm, conv2d_relu, linear,
+};
 
 use crate::random::{Rng, RngExt, standard_normal};
 
@@ -158,10 +162,58 @@ pub struct Conv2d {
 impl Conv2d {
     /// `[N, channels_in, H, W]` to `[N, channels_out, H', W']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let options =
-            Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2], ..Default::default() };
-        conv2d(input, self.weight.val(), self.bias.as_ref().map(Param::val), options)
+        conv2d(input, self.weight.val(), self.bias.as_ref().map(Param::val), self.options())
     }
+
+    /// [`forward`](Self::forward), then ReLU; with a bias in one operator.
+    pub fn forward_relu(&self, input: Tensor<4>) -> Tensor<4> {
+        match &self.bias {
+            Some(bias) => conv2d_relu(input, self.weight.val(), bias.val(), self.options()),
+            None => relu(self.forward(input)),
+        }
+    }
+
+    fn options(&self) -> Conv2dOptions {
+        Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2], ..Default::default() }
+    }
+}
+
+/// What follows convolution and batch norm.
+pub enum Ending {
+    /// Nothing.
+    None,
+    /// ReLU.
+    Relu,
+    /// The sum with a tensor of the output's shape, then ReLU.
+    AddRelu(Tensor<4>),
+}
+
+impl Ending {
+    fn options(self, epsilon: f64) -> BatchNormOptions<4> {
+        let options = BatchNormOptions::new(epsilon);
+        match self {
+            Ending::None => options,
+            Ending::Relu => options.relu(),
+            Ending::AddRelu(residual) => options.add_residual(residual).relu(),
+        }
+    }
+}
+
+/// A convolution without bias and its batch norm, as one operator where neither gradients nor statistics are wanted.
+///
+/// `[N, channels_in, H, W]` to `[N, channels_out, H', W']`.
+pub fn conv_norm(conv: &Conv2d, norm: &BatchNorm, input: Tensor<4>, ending: Ending) -> Tensor<4> {
+    let ending = ending.options(norm.epsilon);
+    if conv.bias.is_some() || input.device().is_autodiff() {
+        return norm.normalize(conv.forward(input), ending);
+    }
+    let normalization = Normalization {
+        weight: norm.weight.val(),
+        bias: norm.bias.val(),
+        mean: norm.running_mean.value_sync(),
+        variance: norm.running_var.value_sync(),
+    };
+    conv2d_batch_norm(input, conv.weight.val(), conv.options(), normalization, ending)
 }
 
 /// Batch normalisation of `[N, C]` or `[N, C, H, W]`.

@@ -13,7 +13,7 @@ use layout::{BODY, SHORTCUT};
 pub use layout::{BlockLayout, ConvLayout, ResNetLayout};
 
 use super::features::{Features, Level};
-use super::layers::{BatchNorm, Conv2d, Conv2dConfig};
+use super::layers::{BatchNorm, Conv2d, Conv2dConfig, Ending, conv_norm};
 use super::precision::Precision;
 use crate::random::Rng;
 
@@ -151,7 +151,7 @@ impl ResNet {
     /// As [`forward`](Self::forward), without the stages behind `last`: their layers compute nothing, and their batch norms
     /// see no batch.
     pub fn forward_to(&self, last: Level, images: Tensor<4>) -> Features {
-        let stem = self.bn1.forward_relu(self.conv1.forward(self.precision.of(images)));
+        let stem = conv_norm(&self.conv1, &self.bn1, self.precision.of(images), Ending::Relu);
         let stem = max_pool2d(stem, MaxPool2dOptions { kernel: [3; 2], stride: [2; 2], padding: [1; 2] });
         let stages = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         let stages = stages.into_iter().take(last.index() + 1);
@@ -248,15 +248,17 @@ impl Block {
 
     fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let identity = match &self.downsample {
-            Some((conv, norm)) => norm.forward(conv.forward(input.clone())),
+            Some((conv, norm)) => conv_norm(conv, norm, input.clone(), Ending::None),
             None => input.clone(),
         };
-        let x = self.conv2.forward(self.bn1.forward_relu(self.conv1.forward(input)));
+        let x = conv_norm(&self.conv1, &self.bn1, input, Ending::Relu);
+        let last = Ending::AddRelu(identity);
         match (&self.conv3, &self.bn3) {
             (Some(conv), Some(norm)) => {
-                norm.forward_add_relu(conv.forward(self.bn2.forward_relu(x)), identity)
+                let x = conv_norm(&self.conv2, &self.bn2, x, Ending::Relu);
+                conv_norm(conv, norm, x, last)
             }
-            _ => self.bn2.forward_add_relu(x, identity),
+            _ => conv_norm(&self.conv2, &self.bn2, x, last),
         }
     }
 

@@ -15,7 +15,7 @@ pub(crate) enum Residual<B: Backend> {
 
 #[cfg(feature = "flex")]
 impl<B: Backend> Residual<B> {
-    pub(super) fn into_tensor(self) -> Option<FloatTensor<B>> {
+    pub(crate) fn into_tensor(self) -> Option<FloatTensor<B>> {
         match self {
             Residual::Absent => None,
             Residual::Added(tensor) => Some(tensor),
@@ -124,7 +124,7 @@ pub(super) fn composed_by_batch<B: Backend>(
 }
 
 /// [`BatchNormOps::normalize_by_statistics`] of Burn's operators.
-pub(super) fn composed_by_statistics<B: Backend>(
+pub(crate) fn composed_by_statistics<B: Backend>(
     input: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,

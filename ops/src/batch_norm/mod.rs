@@ -5,7 +5,10 @@ mod backend;
 #[cfg(feature = "flex")]
 mod flex;
 
-use backend::{BatchNormOps, Residual};
+use backend::BatchNormOps;
+pub(crate) use backend::{Residual, composed_by_statistics};
+#[cfg(feature = "flex")]
+pub(crate) use flex::normalizations;
 use burn::{backend::Dispatch, tensor::Tensor};
 
 /// Epsilon of a batch normalisation and what is done to the normalised values before they are written.
@@ -72,7 +75,7 @@ pub fn batch_norm_train<const D: usize>(
     options: impl Into<BatchNormOptions<D>>,
 ) -> BatchNormOutput<D> {
     let options = options.into();
-    check(&input, &[("weight", &weight), ("bias", &bias)], options.residual.as_ref());
+    check(input.dims(), &[("weight", &weight), ("bias", &bias)], options.residual.as_ref());
     let (output, mean, variance) = Dispatch::normalize_by_batch(
         input.into_dispatch(),
         weight.into_dispatch(),
@@ -111,7 +114,7 @@ pub fn batch_norm_inference<const D: usize>(
         ("running mean", &running_mean),
         ("running variance", &running_var),
     ];
-    check(&input, &per_channel, options.residual.as_ref());
+    check(input.dims(), &per_channel, options.residual.as_ref());
     Tensor::from_dispatch(Dispatch::normalize_by_statistics(
         input.into_dispatch(),
         weight.into_dispatch(),
@@ -124,13 +127,13 @@ pub fn batch_norm_inference<const D: usize>(
     ))
 }
 
-fn check<const D: usize>(
-    input: &Tensor<D>,
+/// Checks what is given beside values of this shape.
+pub(crate) fn check<const D: usize>(
+    shape: [usize; D],
     per_channel: &[(&str, &Tensor<1>)],
     residual: Option<&Tensor<D>>,
 ) {
     assert!(D >= 2, "batch_norm: the input has {D} axes, it needs batch and channels");
-    let shape = input.dims();
     for (name, tensor) in per_channel {
         let ([length], channels) = (tensor.dims(), shape[1]);
         assert_eq!(length, channels, "batch_norm: the {name} has {length} values for {channels} channels");

@@ -12,26 +12,28 @@ use burn_autodiff::{
 /// Input and weight as the checkpointer knows them, and the options.
 type State = (NodeId, NodeId, Conv2dOptions);
 
-/// Registers the gradients of those of `[input, weight]` that are tracked; returns the output's gradient.
-fn register_gradients<B: Backend + Conv2dOps, const P: usize>(
-    ops: &Ops<State, P>,
+/// Registers the gradients of those of `[input, weight, bias]` that are tracked.
+fn register_gradients<B: Backend + Conv2dOps>(
+    (input, weight, options): State,
+    parents: &[Option<NodeId>],
+    output_gradient: FloatTensor<B>,
     gradients: &mut Gradients,
     checkpointer: &mut Checkpointer,
-) -> FloatTensor<B> {
-    let (input, weight, options) = ops.state;
+) {
     let input = checkpointer.retrieve_node_output::<FloatTensor<B>>(input);
     let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
-    let output_gradient = gradients.consume::<B>(&ops.node);
-    if let Some(node) = &ops.parents[1] {
+    if let Some(Some(node)) = parents.get(1).copied() {
         let gradient =
             B::convolution_weight_gradient(input.clone(), weight.clone(), output_gradient.clone(), options);
-        gradients.register::<B>(node.id, gradient);
+        gradients.register::<B>(node, gradient);
     }
-    if let Some(node) = &ops.parents[0] {
+    if let Some(Some(node)) = parents.first().copied() {
         let gradient = B::convolution_input_gradient(input, weight, output_gradient.clone(), options);
-        gradients.register::<B>(node.id, gradient);
+        gradients.register::<B>(node, gradient);
     }
-    output_gradient
+    if let Some(Some(node)) = parents.get(2).copied() {
+        gradients.register::<B>(node, B::convolution_bias_gradient(output_gradient));
+    }
 }
 
 #[derive(Debug)]
@@ -41,7 +43,8 @@ impl<B: Backend + Conv2dOps> Backward<B, 2> for Convolution {
     type State = State;
 
     fn backward(self, ops: Ops<State, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        register_gradients::<B, 2>(&ops, gradients, checkpointer);
+        let gradient = gradients.consume::<B>(&ops.node);
+        register_gradients::<B>(ops.state, &ops.parents.map(|parent| parent.map(|node| node.id)), gradient, gradients, checkpointer);
     }
 }
 
@@ -52,10 +55,22 @@ impl<B: Backend + Conv2dOps> Backward<B, 3> for BiasedConvolution {
     type State = State;
 
     fn backward(self, ops: Ops<State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let output_gradient = register_gradients::<B, 3>(&ops, gradients, checkpointer);
-        if let Some(node) = &ops.parents[2] {
-            gradients.register::<B>(node.id, B::convolution_bias_gradient(output_gradient));
-        }
+        let gradient = gradients.consume::<B>(&ops.node);
+        register_gradients::<B>(ops.state, &ops.parents.map(|parent| parent.map(|node| node.id)), gradient, gradients, checkpointer);
+    }
+}
+
+#[derive(Debug)]
+struct RectifiedConvolution;
+
+impl<B: Backend + Conv2dOps> Backward<B, 3> for RectifiedConvolution {
+    /// With the output, which the next layer keeps anyway.
+    type State = (State, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let (state, output) = ops.state;
+        let gradient = B::rectified_gradient(output, gradients.consume::<B>(&ops.node));
+        register_gradients::<B>(state, &ops.parents.map(|parent| parent.map(|node| node.id)), gradient, gradients, checkpointer);
     }
 }
 
@@ -96,6 +111,31 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
                 prep.finish(state, forward(input, weight))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(forward(input, weight)),
+        }
+    }
+
+    fn rectified_convolution(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        let nodes = [input.node(), weight.node(), bias.node()];
+        let forward = |input: FloatTensor<Self>, weight: FloatTensor<Self>| {
+            B::rectified_convolution(
+                input.into_primitive(),
+                weight.into_primitive(),
+                bias.into_primitive(),
+                options,
+            )
+        };
+        match RectifiedConvolution.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
+                let output = forward(input, weight);
+                prep.finish((state, output.clone()), output)
             }
             OpsKind::UnTracked(prep) => prep.finish(forward(input, weight)),
         }

@@ -1,6 +1,7 @@
 //! The convolution as a backend extension.
 
 use super::Conv2dOptions;
+use crate::batch_norm::{Residual, composed_by_statistics};
 use burn::{
     backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor},
     tensor::Shape,
@@ -31,6 +32,38 @@ pub(crate) trait Conv2dOps: Backend {
         options: Conv2dOptions,
     ) -> FloatTensor<Self> {
         Self::conv2d(input, weight, Some(bias), options.burn())
+    }
+
+    /// The same through ReLU.
+    fn rectified_convolution(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::relu(Self::biased_convolution(input, weight, bias, options))
+    }
+
+    /// A convolution without bias, then batch normalisation by given statistics, all `[O]`, then a residual, then ReLU.
+    fn normalized_convolution(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        #[extension_type] residual: Residual<Self>,
+        options: Conv2dOptions,
+        epsilon: f64,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        let output = Self::convolution(input, weight, options);
+        composed_by_statistics::<Self>(output, scale, shift, mean, variance, residual, epsilon, relu)
+    }
+
+    /// The gradient before ReLU, given its output and the gradient behind it.
+    fn rectified_gradient(output: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu_backward(output, gradient)
     }
 
     /// Gradient of the input, `[N, C, H, W]`; the values of `input` are not read.

@@ -7,6 +7,7 @@ mod backend;
 #[cfg(feature = "flex")]
 mod flex;
 
+use crate::batch_norm::{self, BatchNormOptions, Residual};
 use backend::Conv2dOps;
 use burn::{
     backend::Dispatch,
@@ -32,6 +33,15 @@ impl Default for Conv2dOptions {
 }
 
 impl Conv2dOptions {
+    /// Shape of the output, for those of input and weight.
+    fn output(self, input: [usize; 4], weight: [usize; 4]) -> [usize; 4] {
+        let size = |axis: usize| {
+            let reach = self.dilation[axis] * (weight[2 + axis] - 1);
+            (input[2 + axis] + 2 * self.padding[axis] - reach - 1) / self.stride[axis] + 1
+        };
+        [input[0], weight[0], size(0), size(1)]
+    }
+
     /// The same in Burn's terms: one group.
     fn burn(self) -> ConvOptions<2> {
         ConvOptions::new(self.stride, self.padding, self.dilation, 1)
@@ -39,6 +49,9 @@ impl Conv2dOptions {
 }
 
 /// Convolves `input` with `weight` (cross-correlation, as every deep-learning library does).
+///
+/// An input in bfloat16 is multiplied with the weight rounded to bfloat16, summed in 32 bits, and the output is
+/// rounded; weight, bias and their gradients stay in 32 bits. Every operator of this module does so.
 ///
 /// # Shapes
 /// - `input`: `[batch, channels_in, height, width]`
@@ -61,6 +74,66 @@ pub fn conv2d(
         Some(bias) => Dispatch::biased_convolution(input, weight, bias.into_dispatch(), options),
         None => Dispatch::convolution(input, weight, options),
     })
+}
+
+/// [`conv2d`] with a bias, then ReLU, in one operator.
+///
+/// # Panics
+/// As [`conv2d`].
+pub fn conv2d_relu(
+    input: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    options: Conv2dOptions,
+) -> Tensor<4> {
+    check(input.dims(), weight.dims(), Some(bias.dims()), options);
+    let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::rectified_convolution(input, weight, bias.into_dispatch(), options))
+}
+
+/// The running statistics of a batch normalisation and what it scales and shifts by, all `[channels]`.
+pub struct Normalization {
+    /// Scale.
+    pub weight: Tensor<1>,
+    /// Shift.
+    pub bias: Tensor<1>,
+    /// Mean.
+    pub mean: Tensor<1>,
+    /// Variance.
+    pub variance: Tensor<1>,
+}
+
+/// [`conv2d`] without bias and [`batch_norm_inference`](crate::batch_norm_inference), with what its options ask for, in one
+/// operator: nothing is written in between.
+///
+/// # Panics
+/// As the two.
+pub fn conv2d_batch_norm(
+    input: Tensor<4>,
+    weight: Tensor<4>,
+    options: Conv2dOptions,
+    norm: Normalization,
+    ending: impl Into<BatchNormOptions<4>>,
+) -> Tensor<4> {
+    let BatchNormOptions { epsilon, residual, relu } = ending.into();
+    check(input.dims(), weight.dims(), None, options);
+    let Normalization { weight: scale, bias: shift, mean, variance } = norm;
+    let per_channel =
+        [("weight", &scale), ("bias", &shift), ("running mean", &mean), ("running variance", &variance)];
+    batch_norm::check(options.output(input.dims(), weight.dims()), &per_channel, residual.as_ref());
+    let [scale, shift, mean, variance] = [scale, shift, mean, variance].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::normalized_convolution(
+        input.into_dispatch(),
+        weight.into_dispatch(),
+        scale,
+        shift,
+        mean,
+        variance,
+        Residual::from(residual.map(Tensor::into_dispatch)),
+        options,
+        epsilon,
+        relu,
+    ))
 }
 
 fn check(input: [usize; 4], weight: [usize; 4], bias: Option<[usize; 1]>, options: Conv2dOptions) {

@@ -1,9 +1,11 @@
 //! What the CPU kernels share: numbers, tensors as slices and slices written by several threads.
 
+mod affine;
 mod disjoint;
 mod number;
 mod tensor;
 
+pub(crate) use affine::{Affine, inverse_deviation};
 pub(crate) use disjoint::DisjointMut;
 pub(crate) use number::Number;
 pub(crate) use tensor::{Precision, all_of, contiguous, rounded, tensor_of, values, widened, written_by};

@@ -4,7 +4,7 @@
 
 use super::backend::LinearOps;
 use crate::cpu::{Number, Precision, contiguous, rounded, tensor_of, values, widened, written_by};
-use crate::matrix::{Destination, Factor, Left, Matrix, bf16_products, multiply};
+use crate::matrix::{Destination, Epilogue, Factor, Left, Matrix, bf16_products, multiply};
 use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps};
 use burn::tensor::bf16;
 use burn_flex::FlexTensor;
@@ -39,7 +39,7 @@ fn product<N: Factor, O: Number>(
         written_by(m * n, |data| {
             parts.into_par_iter().for_each(|[row, column]| {
                 let sizes = [(m - row).min(rows), (n - column).min(columns), k];
-                let destination = Destination { data, offset: row * n + column, row_stride: n, bias: None };
+                let destination = Destination { data, offset: row * n + column, row_stride: n, epilogue: Epilogue::NONE };
                 let lhs = Left::from(lhs.starting_at_row(row));
                 let rhs = rhs.transposed().starting_at_row(column).transposed();
                 // No two parts overlap, and each is computed by one thread.

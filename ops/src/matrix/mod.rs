@@ -15,8 +15,12 @@ pub(crate) mod split;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod store;
 
+mod epilogue;
+
 use crate::cpu::{DisjointMut, Number};
+use crate::vectorized;
 use burn::tensor::bf16;
+pub(crate) use epilogue::Epilogue;
 
 /// A matrix inside a slice.
 #[derive(Clone, Copy)]
@@ -156,11 +160,11 @@ pub(crate) struct Destination<'a, O = f32> {
     pub data: DisjointMut<'a, O>,
     pub offset: usize,
     pub row_stride: usize,
-    /// Added to the rows, one value each.
-    pub bias: Option<&'a [f32]>,
+    /// What is done to the values first.
+    pub epilogue: Epilogue<'a, O>,
 }
 
-/// `destination = lhs · rhs + bias`, or `destination += lhs · rhs + bias`; `[m, k] · [k, n]`.
+/// `destination = lhs · rhs`, or `destination += lhs · rhs`; `[m, k] · [k, n]`. An epilogue comes last.
 ///
 /// # Safety
 /// No other thread may access the `m × n` elements of the destination meanwhile; where they are added to,
@@ -219,9 +223,22 @@ pub(crate) unsafe fn multiply<N: Factor, O: Number>(
             gemm::Parallelism::None,
         );
     }
-    for (row, bias) in destination.bias.unwrap_or_default().iter().enumerate().take(m) {
-        // SAFETY: the product has written these elements; the rest is the caller's promise.
-        let row = unsafe { std::slice::from_raw_parts_mut(pointer.cast::<f32>().add(row * destination.row_stride), n) };
-        row.iter_mut().for_each(|value| *value += bias);
+    if destination.epilogue.is_none() {
+        return;
+    }
+    let Destination { data, offset, row_stride, epilogue } = destination;
+    let mut values = vec![0.0; n];
+    for row in 0..m {
+        let offset = offset + row * row_stride;
+        // SAFETY: the product has written these elements, which are numbers of 32 bits, and the caller promises that
+        // nobody else accesses them.
+        let target = unsafe {
+            std::ptr::copy_nonoverlapping(data.pointer(offset, n).cast(), values.as_mut_ptr(), n);
+            data.unwritten_part(offset..offset + n)
+        };
+        vectorized(
+            #[inline(always)]
+            || epilogue.write(row, offset, &values, target),
+        );
     }
 }

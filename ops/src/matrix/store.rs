@@ -1,51 +1,99 @@
 //! From a block of sums to the rows of a result.
 
 use super::{
+    Epilogue,
     cut::{mask, mask_32, nearest},
     split::{BLOCK, TILE},
 };
-use crate::cpu::Number;
+use crate::cpu::{Affine, Number};
 use std::arch::x86_64::*;
 
-/// Writes the first `rows` rows and `columns` columns of a block of 32 × 32 sums, plus a bias for each row.
+/// Where a block of a product goes: its first row, its place in the destination and how far rows are apart there.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) row: usize,
+    pub(crate) offset: usize,
+    pub(crate) row_stride: usize,
+}
+
+/// Writes the first `rows` rows and `columns` columns of a block of 32 × 32 sums; `target` is its place.
 ///
 /// # Safety
 /// The processor has AVX-512 (F and BW), and the rows of the target are the caller's alone.
+///
+/// # Panics
+/// If the residual ends before the place's rows.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) unsafe fn store_block<O: Number>(
     [rows, columns]: [usize; 2],
     sums: &[f32; BLOCK * BLOCK],
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, O>,
+    place: Place,
     target: *mut O,
-    row_stride: usize,
 ) {
     for (row, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
-        let bias = bias.map_or(0.0, |bias| bias[row]);
+        let residual = epilogue.residual(place.offset + row * place.row_stride, columns);
+        let target = target.wrapping_add(row * place.row_stride);
+        let affine = epilogue.affine(place.row + row);
         // SAFETY: the caller's promise.
-        unsafe { store_row(&sums[..columns], bias, target.wrapping_add(row * row_stride)) };
+        unsafe { store_row(&sums[..columns], affine, residual, epilogue.floor, target) };
     }
 }
 
-/// Writes sums plus a bias as numbers of the target.
+/// Writes sums through an epilogue as numbers of the target.
 ///
 /// # Safety
-/// The processor has AVX-512 (F and BW), and as many elements of the target are the caller's alone.
+/// The processor has AVX-512 (F and BW), as many elements of the target are the caller's alone, and the residual has as
+/// many.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(crate) unsafe fn store_row<O: Number>(sums: &[f32], bias: f32, target: *mut O) {
-    let bias = _mm512_set1_ps(bias);
+pub(crate) unsafe fn store_row<O: Number>(
+    sums: &[f32],
+    affine: Affine,
+    residual: Option<&[O]>,
+    floor: f32,
+    target: *mut O,
+) {
+    let (centre, scale) = (_mm512_set1_ps(affine.centre), _mm512_set1_ps(affine.scale));
+    let shift = _mm512_set1_ps(affine.shift);
+    let floor = _mm512_set1_ps(floor);
     for (start, sums) in (0..).step_by(TILE).zip(sums.chunks(TILE)) {
-        let target = target.wrapping_add(start);
+        let (target, lanes) = (target.wrapping_add(start), mask(sums.len()));
         // SAFETY: masked elements are neither read nor written, the others are there by the caller's promise.
         unsafe {
-            let values = _mm512_add_ps(_mm512_maskz_loadu_ps(mask(sums.len()), sums.as_ptr()), bias);
+            let values = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, sums.as_ptr()), centre);
+            // As elsewhere, product and sum are rounded one after the other.
+            let mut values = _mm512_add_ps(_mm512_mul_ps(values, scale), shift);
+            if let Some(residual) = residual {
+                values = _mm512_add_ps(values, load_row(residual.as_ptr().wrapping_add(start), sums.len()));
+            }
+            // The instruction returns its second operand if either is NaN.
+            let values = _mm512_max_ps(floor, values);
             if O::IS_F32 {
-                _mm512_mask_storeu_ps(target.cast(), mask(sums.len()), values);
+                _mm512_mask_storeu_ps(target.cast(), lanes, values);
             } else {
                 let numbers = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(nearest(values)));
                 let numbers = _mm512_castsi256_si512(numbers);
                 _mm512_mask_storeu_epi16(target.cast(), mask_32(sums.len()), numbers);
             }
         }
+    }
+}
+
+/// Up to 16 numbers in 32 bits; zeros behind the last of them.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW), and `count` numbers are there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn load_row<O: Number>(source: *const O, count: usize) -> __m512 {
+    // SAFETY: masked elements are not read, the others are there by the caller's promise.
+    unsafe {
+        if O::IS_F32 {
+            return _mm512_maskz_loadu_ps(mask(count), source.cast());
+        }
+        let numbers = _mm512_maskz_loadu_epi16(mask_32(count), source.cast());
+        let numbers = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(numbers));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(numbers))
     }
 }

@@ -55,6 +55,7 @@ pub fn run(args: &BenchDetectorArgs) -> Result<Value> {
         "width": args.width,
         "classes": args.classes,
         "boxes": args.boxes,
+        "precision": args.run.precision,
         "threads": args.run.threads,
         "steps": args.run.steps,
         "train_step_seconds": train,
@@ -71,6 +72,7 @@ pub fn run(args: &BenchDetectorArgs) -> Result<Value> {
 fn config(args: &BenchDetectorArgs) -> TransferConfig {
     TransferConfig {
         seed: SEED,
+        precision: args.run.precision,
         batch_size: args.batch,
         solver: SolverConfig { lr: 0.001, ..Default::default() },
         model: DetectorConfig {

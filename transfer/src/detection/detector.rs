@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::Backbone;
+use scrl_core::models::{Backbone, Precision};
 use scrl_core::random::Rng;
 use scrl_core::structures::Size;
 
@@ -81,6 +81,16 @@ impl Detector {
             Detector::FasterRcnn(model) => &model.backbone,
             Detector::RetinaNet(model) => &model.backbone,
         }
+    }
+
+    /// The detector with feature maps of these numbers.
+    pub fn compute_in(mut self, precision: Precision) -> Self {
+        let backbone = match &mut self {
+            Detector::FasterRcnn(model) => &mut model.backbone,
+            Detector::RetinaNet(model) => &mut model.backbone,
+        };
+        backbone.body.precision = precision;
+        self
     }
 
     /// The detector with this backbone, for example a pretrained one, frozen as the config says.

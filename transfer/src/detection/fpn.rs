@@ -5,7 +5,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::module::{interpolate, max_pool2d};
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::layers::{Conv2dConfig, Init};
+use scrl_core::models::layers::{self, Conv2dConfig, Ending, Init};
 use scrl_core::models::{BatchNorm, Conv2d, Features, Level};
 use scrl_core::random::Rng;
 
@@ -118,10 +118,9 @@ impl P6P7 {
 }
 
 fn conv_norm((conv, norm): &ConvNorm, input: Tensor<4>) -> Tensor<4> {
-    let output = conv.forward(input);
     match norm {
-        Some(norm) => norm.forward(output),
-        None => output,
+        Some(norm) => layers::conv_norm(conv, norm, input, Ending::None),
+        None => conv.forward(input),
     }
 }
 

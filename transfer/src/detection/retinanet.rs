@@ -118,7 +118,7 @@ impl RetinaNetHead {
 }
 
 fn through(tower: &[Vec<Conv2d>], map: Tensor<4>) -> Tensor<4> {
-    tower.iter().flatten().fold(map, |x, conv| relu(conv.forward(x)))
+    tower.iter().flatten().fold(map, |x, conv| conv.forward_relu(x))
 }
 
 impl RetinaNet {

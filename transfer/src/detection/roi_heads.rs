@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use scrl_core::models::Linear;
+use scrl_core::models::{Linear, in_f32};
 use scrl_core::models::layers::Init;
 use scrl_core::random::Rng;
 use scrl_core::structures::BoxXyxy;
@@ -83,8 +83,8 @@ impl RoiHeads {
         let pooled = pooler.forward(features, rois).flatten(1, 3);
         let hidden = relu(self.box_head.fc7.forward(relu(self.box_head.fc6.forward(pooled))));
         BoxPredictions {
-            logits: self.box_predictor.cls_score.forward(hidden.clone()),
-            deltas: self.box_predictor.bbox_pred.forward(hidden),
+            logits: in_f32(self.box_predictor.cls_score.forward(hidden.clone())),
+            deltas: in_f32(self.box_predictor.bbox_pred.forward(hidden)),
         }
     }
 

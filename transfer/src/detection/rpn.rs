@@ -1,10 +1,9 @@
 //! The region proposal network and its losses.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use scrl_core::models::Conv2d;
+use scrl_core::models::{Conv2d, in_f32};
 use scrl_core::models::layers::{Conv2dConfig, Init};
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
@@ -82,7 +81,7 @@ impl Rpn {
         let (mut objectness, mut deltas, mut grids) = (Vec::new(), Vec::new(), Vec::new());
         for map in features {
             let [_, _, height, width] = map.dims();
-            let hidden = self.head.conv[0].iter().fold(map.clone(), |x, conv| relu(conv.forward(x)));
+            let hidden = self.head.conv[0].iter().fold(map.clone(), |x, conv| conv.forward_relu(x));
             objectness.push(by_anchor(self.head.cls_logits.forward(hidden.clone()), 1));
             deltas.push(by_anchor(self.head.bbox_pred.forward(hidden), 4));
             grids.push([height, width]);
@@ -93,11 +92,11 @@ impl Rpn {
     }
 }
 
-/// `[N, anchors of a cell · values, H, W]` to `[N, H · W · anchors of a cell, values]`.
+/// `[N, anchors of a cell · values, H, W]` to `[N, H · W · anchors of a cell, values]`, in 32 bits.
 pub(super) fn by_anchor(map: Tensor<4>, values: usize) -> Tensor<3> {
     let [images, channels, height, width] = map.dims();
     let anchors = channels / values;
-    map.reshape([images, anchors, values, height, width]).permute([0, 3, 4, 1, 2]).reshape([
+    in_f32(map).reshape([images, anchors, values, height, width]).permute([0, 3, 4, 1, 2]).reshape([
         images,
         height * width * anchors,
         values,

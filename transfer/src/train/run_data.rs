@@ -96,6 +96,7 @@ impl TransferData {
         let training_device = device.clone().autodiff();
         let copy = self.config.model.init(&mut stream(self.config.seed, &[]), &training_device);
         let copy = parameters::load(copy, &parameters::collect(&model.valid())).0;
+        let copy = copy.compute_in(self.config.precision);
         let images = self
             .batches(0)
             .take(batches)

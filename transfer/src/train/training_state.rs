@@ -61,7 +61,7 @@ impl Training {
         init: &InitWeights,
         device: &Device,
     ) -> Result<Self, TransferError> {
-        let model = init_detector(config, init, device)?;
+        let model = init_detector(config, init, device)?.compute_in(config.precision);
         let optimizer = Optimizer::new(config.optimizer());
         Ok(Self { model, optimizer, init: init.describe(), iteration: 0, evaluated: 0, data_hash: None })
     }
@@ -95,7 +95,7 @@ impl Training {
         // The values drawn here are all replaced.
         let model = config.model.init(&mut stream(config.seed, &[]), device);
         let wrong = |reason| TransferError::Detector { path: checkpoint.to_path_buf(), reason };
-        let model = weights::restore(model, &take("model")?).map_err(wrong)?;
+        let model = weights::restore(model, &take("model")?).map_err(wrong)?.compute_in(config.precision);
         let mut optimizer = Optimizer::new(config.optimizer());
         optimizer.load_state(take("optimizer")?, device);
         let Progress { iteration, evaluated, init, data_hash, .. } = progress;

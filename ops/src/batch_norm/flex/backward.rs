@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use super::{
-    channel::{Affine, ParameterSums, Slope},
+    channel::{ParameterSums, Slope},
     elements::Elements,
     functions::{Floor, InputGradient, ParameterTerms},
     lanes::{InLanes, Lanes, Work, run},
     layout::Layout,
     loops::{map, sums},
 };
-use crate::cpu::DisjointMut;
+use crate::cpu::{Affine, DisjointMut};
 
 /// What a backward pass computes, of `x`, `g` and `y`: input, gradient of the output, and output.
 pub(super) struct BackwardPlan<'a> {

@@ -1,26 +1,6 @@
 //! Coefficients of a channel.
 
-/// A channel's normalisation: `(x − centre) · scale + shift`.
-///
-/// It is made of the single-precision statistics that the backward pass sees, so that both passes agree
-/// on the sign of every output.
-#[derive(Clone, Copy)]
-pub(super) struct Affine {
-    pub(super) centre: f32,
-    pub(super) scale: f32,
-    pub(super) shift: f32,
-}
-
-impl Affine {
-    pub(super) fn new([weight, bias, mean, variance]: [f32; 4], epsilon: f64) -> Self {
-        let scale = (f64::from(weight) * inverse_deviation(variance, epsilon)) as f32;
-        Self { centre: mean, scale, shift: bias }
-    }
-}
-
-pub(super) fn inverse_deviation(variance: f32, epsilon: f64) -> f64 {
-    1.0 / (f64::from(variance) + epsilon).sqrt()
-}
+use crate::cpu::Affine;
 
 /// How the gradient of a channel's input follows from that of its normalised values:
 /// `g · scale − (x − centre) · slope − offset`, with scale and centre of the [`Affine`].

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::{
-    channel::Affine,
     elements::Elements,
     functions::{Floor, Output},
     lanes::{InLanes, Lanes, Work, run},
@@ -11,7 +10,7 @@ use super::{
     loops::map,
     moments::Moments,
 };
-use crate::cpu::DisjointMut;
+use crate::cpu::{Affine, DisjointMut};
 
 /// Mean and biased variance of a channel.
 pub(super) type Statistics = (f32, f32);

@@ -6,10 +6,11 @@
 //! offset.
 
 use super::{
-    channel::{Affine, Slope},
+    channel::Slope,
     lanes::Lanes,
     loops::Function,
 };
+use crate::cpu::Affine;
 
 /// The least value that passes the activation: 0 for ReLU, −∞ for none.
 #[derive(Clone, Copy)]
@@ -42,12 +43,10 @@ fn input_gradient<L: Lanes>(g: L, x: L, [c, a, s, o]: [L; 4]) -> L {
     g.mul(a).sub(x.sub(c).mul(s)).sub(o)
 }
 
-impl Affine {
-    /// Centre, scale and shift in lanes of a kind.
-    #[inline(always)]
-    fn like<L: Lanes>(self, lanes: L) -> [L; 3] {
-        [lanes.filled(self.centre), lanes.filled(self.scale), lanes.filled(self.shift)]
-    }
+/// Centre, scale and shift in lanes of a kind.
+#[inline(always)]
+fn like<L: Lanes>(affine: Affine, lanes: L) -> [L; 3] {
+    [lanes.filled(affine.centre), lanes.filled(affine.scale), lanes.filled(affine.shift)]
 }
 
 impl Slope {
@@ -89,14 +88,14 @@ pub(super) struct Output(pub(super) Affine, pub(super) Floor);
 impl Function<1, 1> for Output {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [x]: [L; 1]) -> [L; 1] {
-        [self.1.raise(normalized(x, self.0.like(x)))]
+        [self.1.raise(normalized(x, like(self.0, x)))]
     }
 }
 
 impl Function<2, 1> for Output {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [x, r]: [L; 2]) -> [L; 1] {
-        [self.1.raise(normalized(x, self.0.like(x)).add(r))]
+        [self.1.raise(normalized(x, like(self.0, x)).add(r))]
     }
 }
 
@@ -106,7 +105,7 @@ pub(super) struct ParameterTerms(pub(super) Affine, pub(super) Floor);
 impl Function<2, 2> for ParameterTerms {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [g, x]: [L; 2]) -> [L; 2] {
-        self.apply([g, x, normalized(x, self.0.like(x))])
+        self.apply([g, x, normalized(x, like(self.0, x))])
     }
 }
 
@@ -124,7 +123,7 @@ pub(super) struct InputGradient(pub(super) Affine, pub(super) Slope, pub(super) 
 impl Function<2, 1> for InputGradient {
     #[inline(always)]
     fn apply<L: Lanes>(&self, [g, x]: [L; 2]) -> [L; 1] {
-        self.apply([g, x, normalized(x, self.0.like(x))])
+        self.apply([g, x, normalized(x, like(self.0, x))])
     }
 }
 

@@ -22,9 +22,8 @@ use super::backend::{
     BatchNormGradients, BatchNormOps, Gradients, Residual, Saved, Wanted, composed_by_batch,
     composed_by_statistics, composed_gradients,
 };
-use crate::cpu::{Precision, contiguous, tensor_of, values};
+use crate::cpu::{Affine, Precision, inverse_deviation, contiguous, tensor_of, values};
 use backward::{BackwardPlan, Results};
-use channel::{Affine, inverse_deviation};
 use elements::replaced;
 use forward::Forward;
 use functions::Floor;
@@ -136,7 +135,7 @@ fn by_statistics<N: InLanes>(
     relu: bool,
 ) -> FlexTensor {
     let layout = Layout::of(&input);
-    let affines = affines(parameters, epsilon);
+    let affines = normalizations(parameters, epsilon);
     // SAFETY: a task reads and writes only its own channels, each output after the values it is made of.
     let [output] = unsafe {
         replaced::<N, 2, 1>([Some(input), residual], |[input, residual], [output]| {
@@ -159,7 +158,7 @@ fn gradients<N: InLanes>(
         values::<f32>(&variance).iter().map(|v| inverse_deviation(*v, epsilon)).collect();
     let plan = BackwardPlan {
         layout: Layout::of(&gradient),
-        affines: &affines([weight, bias, mean, variance], epsilon),
+        affines: &normalizations([weight, bias, mean, variance], epsilon),
         inverses: &inverses,
         floor: Floor::of(relu),
         by_batch,
@@ -194,7 +193,7 @@ fn gradients<N: InLanes>(
 }
 
 /// The normalisation of each channel by weight, bias, mean and variance.
-fn affines(tensors: [FlexTensor; 4], epsilon: f64) -> Vec<Affine> {
+pub(crate) fn normalizations(tensors: [FlexTensor; 4], epsilon: f64) -> Vec<Affine> {
     let tensors = tensors.map(contiguous);
     let values = tensors.each_ref().map(values::<f32>);
     (0..values[0].len()).map(|channel| Affine::new(values.map(|values| values[channel]), epsilon)).collect()

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use super::{
     backward::{Backward, Results},
-    channel::{Affine, ParameterSums, Slope},
+    channel::{ParameterSums, Slope},
     elements::Elements,
     forward::{Forward, Statistics},
     functions::{RowInputGradient, RowMasked, RowOutput, RowParameterTerms, RowSquares},
     lanes::{InLanes, Lanes},
     loops::map,
 };
+use crate::cpu::Affine;
 
 /// Rows whose sums are taken in single precision before the sums go on in double precision.
 const BLOCK: usize = 64;

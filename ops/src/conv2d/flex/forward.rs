@@ -6,7 +6,8 @@ use super::{
     scratch::{Scratched, take},
 };
 use crate::cpu::DisjointMut;
-use crate::matrix::{Destination, Left, Matrix, multiply};
+use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply};
+use crate::vectorized;
 use rayon::prelude::*;
 
 /// Elements of a tile of patches: 3/4 MiB, so that it stays in the second-level cache.
@@ -27,14 +28,14 @@ pub(super) fn forward<N: Scratched>(
     geometry: &Geometry,
     input: &[N],
     weight: &[f32],
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if super::sliding::pays(geometry) {
-        return super::sliding::forward(geometry, input, weight, bias, output);
+        return super::sliding::forward(geometry, input, weight, epilogue, output);
     }
-    forward_with(geometry, input, Matrix::rows(weight, geometry.depth()), bias, output);
+    forward_with(geometry, input, Matrix::rows(weight, geometry.depth()), epilogue, output);
 }
 
 /// [`forward`] with the weight as any `[O, C · taps]` matrix.
@@ -42,7 +43,7 @@ pub(super) fn forward_with<N: Scratched>(
     geometry: &Geometry,
     input: &[N],
     weight: Matrix<'_>,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
     let geometry = geometry.flattened();
@@ -51,9 +52,10 @@ pub(super) fn forward_with<N: Scratched>(
         N::with_scratch(|scratch| {
             let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);
             if tile.images.len() == 1 {
-                one_image(&geometry, weight, patches, bias, &tile, output);
+                one_image(&geometry, weight, patches, epilogue, &tile, output);
             } else {
-                several_images(&geometry, weight, patches, bias, &tile, output, &mut scratch.panel);
+                let panel = &mut scratch.products;
+                several_images(&geometry, weight, patches, epilogue, &tile, output, panel);
             }
         });
     });
@@ -80,14 +82,14 @@ fn one_image<N: Scratched>(
     geometry: &Geometry,
     weight: &Left<'_, N>,
     patches: Matrix<'_, N>,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, N>,
     tile: &Tile,
     output: DisjointMut<'_, N>,
 ) {
     let (plane, pixels) = (geometry.output_plane(), geometry.pixels(tile));
     let offset = tile.images.start * geometry.channels_out * plane + tile.rows.start * geometry.output[1];
     let sizes = [geometry.channels_out, pixels, geometry.depth()];
-    let destination = Destination { data: output, offset, row_stride: plane, bias };
+    let destination = Destination { data: output, offset, row_stride: plane, epilogue: *epilogue };
     // SAFETY: tiles do not overlap, and only this thread handles this one.
     unsafe { multiply(sizes, weight, patches, destination, false) };
 }
@@ -97,15 +99,20 @@ fn several_images<N: Scratched>(
     geometry: &Geometry,
     weight: &Left<'_, N>,
     patches: Matrix<'_, N>,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, N>,
     tile: &Tile,
     output: DisjointMut<'_, N>,
-    buffer: &mut Vec<N>,
+    buffer: &mut Vec<f32>,
 ) {
     let (plane, pixels) = (geometry.output_plane(), geometry.pixels(tile));
     let panel = take(buffer, geometry.channels_out * pixels);
     let sizes = [geometry.channels_out, pixels, geometry.depth()];
-    let destination = Destination { data: DisjointMut::new(panel), offset: 0, row_stride: pixels, bias };
+    let destination = Destination {
+        data: DisjointMut::new(panel),
+        offset: 0,
+        row_stride: pixels,
+        epilogue: Epilogue::NONE,
+    };
     // SAFETY: the buffer belongs to this thread.
     unsafe { multiply(sizes, weight, patches, destination, false) };
     for (index, image) in tile.images.clone().enumerate() {
@@ -114,7 +121,10 @@ fn several_images<N: Scratched>(
             let start = (image * geometry.channels_out + channel) * plane;
             // SAFETY: tiles do not overlap, and only this thread handles this one.
             let target = unsafe { output.unwritten_part(start..start + plane) };
-            target.write_copy_of_slice(source);
+            vectorized(
+                #[inline(always)]
+                || epilogue.write(channel, start, source, target),
+            );
         }
     }
 }

@@ -28,18 +28,14 @@ pub(super) struct Tile {
 impl Geometry {
     pub(super) fn new(input: [usize; 4], weight: [usize; 4], options: Conv2dOptions) -> Self {
         let Conv2dOptions { stride, padding, dilation } = options;
-        let kernel = [weight[2], weight[3]];
-        let size = |axis: usize| {
-            let reach = dilation[axis] * (kernel[axis] - 1);
-            (input[2 + axis] + 2 * padding[axis] - reach - 1) / stride[axis] + 1
-        };
+        let [.., height, width] = options.output(input, weight);
         Self {
             batch: input[0],
             channels_in: input[1],
             channels_out: weight[0],
             input: [input[2], input[3]],
-            output: [size(0), size(1)],
-            kernel,
+            output: [height, width],
+            kernel: [weight[2], weight[3]],
             stride,
             padding,
             dilation,

@@ -7,7 +7,7 @@ use super::{
     scratch::{Scratch, Scratched, take},
 };
 use crate::cpu::DisjointMut;
-use crate::matrix::{Destination, Left, Matrix, multiply, wide_products};
+use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply, wide_products};
 use crate::vectorized;
 use rayon::prelude::*;
 use std::{mem::MaybeUninit, ops::Range};
@@ -38,7 +38,7 @@ pub(super) fn input_gradient<N: Scratched>(
             turned = self::turned(geometry, weight);
             Matrix::rows(&turned, geometry.channels_out * geometry.taps())
         };
-        forward_with(&mirrored, output_gradient, weight, None, gradient);
+        forward_with(&mirrored, output_gradient, weight, &Epilogue::NONE, gradient);
     } else if wide_products() {
         let weight = Matrix::rows(weight, geometry.depth()).transposed();
         scatter(geometry, weight, output_gradient, gradient);
@@ -140,7 +140,7 @@ fn scatter_channels<N: Scratched>(
         let pixels = geometry.pixels(&tile);
         let gradients = panel(geometry, output_gradient, &tile, &mut scratch.panel);
         let patches = take(&mut scratch.products, depth * pixels);
-        let destination = Destination { data: DisjointMut::new(patches), offset: 0, row_stride: pixels, bias: None };
+        let destination = Destination { data: DisjointMut::new(patches), offset: 0, row_stride: pixels, epilogue: Epilogue::NONE };
         // SAFETY: the buffer belongs to this thread.
         unsafe { multiply([depth, pixels, geometry.channels_out], weight, gradients, destination, false) };
         scatter_patches(geometry, patches, &tile.rows, sums);

@@ -13,34 +13,61 @@ mod sliding;
 mod weight_gradient;
 
 use super::{Conv2dOptions, backend::Conv2dOps};
-use crate::cpu::{Precision, contiguous, rounded, tensor_of, values, widened, written_by};
-use crate::matrix::bf16_products;
+use crate::batch_norm::{Residual, composed_by_statistics, normalizations};
+use crate::cpu::{
+    Affine, Number, Precision, contiguous, rounded, tensor_of, values, widened, written_by,
+};
+use crate::matrix::{Epilogue, bf16_products};
+use crate::vectorized;
 use burn::backend::{
     Flex, TensorMetadata,
-    ops::{FloatTensorOps, ModuleOps},
+    ops::{ActivationOps, FloatTensorOps, ModuleOps},
 };
 use burn::tensor::bf16;
 use burn_flex::FlexTensor;
 use geometry::Geometry;
+use rayon::prelude::*;
 use scratch::Scratched;
 
 fn geometry(input: &FlexTensor, weight: &FlexTensor, options: Conv2dOptions) -> Geometry {
     Geometry::new(input.shape().dims(), weight.shape().dims(), options)
 }
 
+/// What follows a convolution.
+struct Ending {
+    affines: Vec<Affine>,
+    residual: Option<FlexTensor>,
+    relu: bool,
+}
+
+impl Ending {
+    const NONE: Self = Self { affines: Vec::new(), residual: None, relu: false };
+
+    fn bias(bias: FlexTensor, relu: bool) -> Self {
+        let bias = contiguous(bias);
+        let affines = values(&bias).iter().map(|bias| Affine::bias(*bias)).collect();
+        Self { affines, residual: None, relu }
+    }
+}
+
 fn run_forward<N: Scratched>(
     input: FlexTensor,
     weight: FlexTensor,
-    bias: Option<FlexTensor>,
+    ending: Ending,
     options: Conv2dOptions,
 ) -> FlexTensor {
     let geometry = geometry(&input, &weight, options);
-    let (input, weight, bias) = (contiguous(input), contiguous(weight), bias.map(contiguous));
-    let tensors = (values(&input), values(&weight), bias.as_ref().map(values));
+    let (input, weight, residual) = (contiguous(input), contiguous(weight), ending.residual.map(contiguous));
+    let (input, weight) = (values(&input), values(&weight));
+    let epilogue = Epilogue {
+        affines: &ending.affines,
+        residual: residual.as_ref().map(values::<N>),
+        floor: if ending.relu { 0.0 } else { f32::NEG_INFINITY },
+    };
     let length = geometry.output_shape().iter().product();
     // SAFETY: `forward` writes the whole output.
     let output: Vec<N> = unsafe {
-        written_by(length, |output| forward::forward(&geometry, tensors.0, tensors.1, tensors.2, output))
+        written_by(length, |output| forward::forward(&geometry, input, weight, &epilogue, output))
     };
     tensor_of(output, geometry.output_shape())
 }
@@ -84,13 +111,51 @@ fn of_bf16(weight: FlexTensor) -> FlexTensor {
     widened(rounded(weight))
 }
 
+/// A convolution and what follows it, in a precision that there are kernels for.
+fn ended(
+    input: FlexTensor,
+    weight: FlexTensor,
+    ending: Ending,
+    options: Conv2dOptions,
+    precision: Precision,
+) -> FlexTensor {
+    match precision {
+        Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, ending, options),
+        Precision::Bf16 => {
+            let ending = Ending { residual: ending.residual.map(widened), ..ending };
+            rounded(run_forward::<f32>(widened(input), of_bf16(weight), ending, options))
+        }
+        _ => run_forward::<f32>(input, weight, ending, options),
+    }
+}
+
+/// Zeroes the gradient where the output of ReLU is zero.
+fn passed<N: Number>(output: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+    const CHUNK: usize = 64 * 1024;
+    let (output, mut gradient) = (contiguous(output), contiguous(gradient));
+    let shape = gradient.shape();
+    if values::<N>(&gradient).len() != gradient.storage::<N>().len() {
+        gradient = tensor_of(values::<N>(&gradient).to_vec(), shape);
+    }
+    let outputs = values::<N>(&output).par_chunks(CHUNK);
+    gradient.storage_mut::<N>().par_chunks_mut(CHUNK).zip(outputs).for_each(|(gradient, output)| {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (gradient, output) in gradient.iter_mut().zip(output) {
+                    *gradient = if output.widened() <= 0.0 { N::default() } else { *gradient };
+                }
+            },
+        );
+    });
+    gradient
+}
+
 impl Conv2dOps for Flex {
     fn convolution(input: FlexTensor, weight: FlexTensor, options: Conv2dOptions) -> FlexTensor {
         match Precision::of(&[&input], &[&weight]) {
-            Precision::F32 => run_forward::<f32>(input, weight, None, options),
-            Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, None, options),
-            Precision::Bf16 => rounded(Self::convolution(widened(input), of_bf16(weight), options)),
             Precision::Other => Self::conv2d(input, weight, None, options.burn()),
+            known => ended(input, weight, Ending::NONE, options, known),
         }
     }
 
@@ -101,12 +166,55 @@ impl Conv2dOps for Flex {
         options: Conv2dOptions,
     ) -> FlexTensor {
         match Precision::of(&[&input], &[&weight, &bias]) {
-            Precision::F32 => run_forward::<f32>(input, weight, Some(bias), options),
-            Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, Some(bias), options),
-            Precision::Bf16 => {
-                rounded(Self::biased_convolution(widened(input), of_bf16(weight), bias, options))
-            }
             Precision::Other => Self::conv2d(input, weight, Some(bias), options.burn()),
+            known => ended(input, weight, Ending::bias(bias, false), options, known),
+        }
+    }
+
+    fn rectified_convolution(
+        input: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        options: Conv2dOptions,
+    ) -> FlexTensor {
+        match Precision::of(&[&input], &[&weight, &bias]) {
+            Precision::Other => Self::relu(Self::conv2d(input, weight, Some(bias), options.burn())),
+            known => ended(input, weight, Ending::bias(bias, true), options, known),
+        }
+    }
+
+    fn normalized_convolution(
+        input: FlexTensor,
+        weight: FlexTensor,
+        scale: FlexTensor,
+        shift: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        residual: Residual<Self>,
+        options: Conv2dOptions,
+        epsilon: f64,
+        relu: bool,
+    ) -> FlexTensor {
+        let residual = residual.into_tensor();
+        let activations: Vec<_> = [Some(&input), residual.as_ref()].into_iter().flatten().collect();
+        match Precision::of(&activations, &[&weight, &scale, &shift, &mean, &variance]) {
+            Precision::Other => {
+                let (output, residual) = (Self::convolution(input, weight, options), residual.into());
+                composed_by_statistics::<Self>(output, scale, shift, mean, variance, residual, epsilon, relu)
+            }
+            known => {
+                let parameters = [scale, shift, mean, variance];
+                let affines = normalizations(parameters, epsilon);
+                ended(input, weight, Ending { affines, residual, relu }, options, known)
+            }
+        }
+    }
+
+    fn rectified_gradient(output: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        match Precision::of(&[&output, &gradient], &[]) {
+            Precision::F32 => passed::<f32>(output, gradient),
+            Precision::Bf16 => passed::<bf16>(output, gradient),
+            Precision::Other => Self::relu_backward(output, gradient),
         }
     }
 

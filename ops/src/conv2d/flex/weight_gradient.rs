@@ -6,7 +6,7 @@ use super::{
     scratch::Scratched,
 };
 use crate::cpu::{DisjointMut, Number, written_by};
-use crate::matrix::{Destination, multiply};
+use crate::matrix::{Destination, Epilogue, multiply};
 use rayon::prelude::*;
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -92,7 +92,7 @@ fn sum_groups<N: Scratched>(
             data: sums,
             offset: group * length + channels.start * taps,
             row_stride: geometry.depth(),
-            bias: None,
+            epilogue: Epilogue::NONE,
         };
         N::with_scratch(|scratch| {
             for (index, tile) in tiles.iter().enumerate() {

@@ -18,10 +18,10 @@ macro_rules! tile_asm {
 mod kernels;
 
 use super::{
-    Destination, Factor, Left, Matrix,
+    Destination, Epilogue, Factor, Left, Matrix,
     cut::Cut,
     split::{BLOCK, DEPTH, Operand, TILE, Tile, block_tiles, pack},
-    store::store_block,
+    store::{Place, store_block},
 };
 use crate::cpu::Number;
 use kernels::*;
@@ -205,24 +205,26 @@ pub(super) unsafe fn multiply<N: Factor, O: Number>(
                         }
                         (None, None) => unreachable!("a left operand is a matrix, packed or not"),
                     };
-                    let bias = destination.bias.filter(|_| from + depth == k).map(|bias| &bias[row..][..rows]);
+                    let last = from + depth == k;
+                    let epilogue = if last { &destination.epilogue } else { &Epilogue::NONE };
                     let blocks = right_tiles.chunks_exact(block_length);
                     for (index, (start, right)) in (0..columns).step_by(BLOCK).zip(blocks).enumerate() {
                         // The next block of a packed left operand comes from memory: a part of it for each
                         // block of the right one.
                         let ahead = left.wrapping_add(block_length);
                         let ahead = ahead.wrapping_byte_add(index * steps * ahead_bytes::<N::Cut>());
-                        let target = target.wrapping_add(row * row_stride + column + start);
+                        let offset = row * row_stride + column + start;
+                        let target = target.wrapping_add(offset);
+                        let place = Place { row, offset: destination.offset + offset, row_stride };
                         // SAFETY: both blocks have `steps` steps; the target lies inside the destination.
                         unsafe {
                             block_product::<N::Cut, O>(
                                 [rows, (columns - start).min(BLOCK)],
                                 [left, right.as_ptr(), ahead],
                                 steps,
-                                target,
-                                row_stride,
+                                (target, place),
                                 accumulate || from > 0,
-                                bias,
+                                epilogue,
                             );
                         }
                     }
@@ -247,10 +249,9 @@ unsafe fn block_product<C: Cut, O: Number>(
     [rows, columns]: [usize; 2],
     operands: [*const Tile; 3],
     steps: usize,
-    target: *mut O,
-    row_stride: usize,
+    (target, place): (*mut O, Place),
     accumulate: bool,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, O>,
 ) {
     #[repr(align(64))]
     struct Buffer([f32; BLOCK * BLOCK]);
@@ -264,10 +265,10 @@ unsafe fn block_product<C: Cut, O: Number>(
         (_, false, true) => product_1x2_of_3,
         (_, false, false) => product_1x1_of_3,
     };
-    let in_32_bits = O::IS_F32;
+    let row_stride = place.row_stride;
     // SAFETY: the caller's promises; edges, and what is to be rounded, go through a buffer of whole tiles.
     unsafe {
-        if in_32_bits && bias.is_none() && rows % TILE == 0 && columns % TILE == 0 {
+        if O::IS_F32 && epilogue.is_none() && rows % TILE == 0 && columns % TILE == 0 {
             return kernel(operands, steps, target.cast(), row_stride, accumulate);
         }
         let mut buffer = Buffer([0.0; BLOCK * BLOCK]);
@@ -279,7 +280,7 @@ unsafe fn block_product<C: Cut, O: Number>(
             }
         }
         kernel(operands, steps, buffer.0.as_mut_ptr(), BLOCK, accumulate);
-        store_block([rows, columns], &buffer.0, bias, target, row_stride);
+        store_block([rows, columns], &buffer.0, epilogue, place, target);
     }
 }
 

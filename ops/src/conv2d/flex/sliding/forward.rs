@@ -3,7 +3,7 @@
 use super::{Geometry, PANEL_BYTES, Tile, tiles};
 use crate::cpu::DisjointMut;
 use crate::matrix::{
-    Factor, Matrix,
+    Epilogue, Factor, Matrix,
     amx::{self, Registers, ahead_bytes, product_with_panel},
     cut::{Cut, mask},
     packed::Packed,
@@ -54,7 +54,7 @@ pub(in super::super) fn forward<N: Factor>(
     geometry: &Geometry,
     input: &[N],
     weight: &[f32],
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
     let offsets: Vec<usize> = (0..geometry.taps()).collect();
@@ -63,7 +63,7 @@ pub(in super::super) fn forward<N: Factor>(
         geometry,
         input,
         Packed::sum_of::<N::WeightCut>(matrix, [geometry.channels_out, geometry.channels_in], &offsets),
-        bias,
+        epilogue,
         output,
     );
 }
@@ -84,7 +84,7 @@ pub(in super::super) fn input_gradient<N: Factor>(
     let offsets: Vec<usize> = (0..taps).rev().collect();
     let matrix = Matrix { data: weight, row_stride: taps, column_stride: mirrored.channels_out * taps };
     let weight = Packed::sum_of::<N::WeightCut>(matrix, [mirrored.channels_out, mirrored.channels_in], &offsets);
-    run(mirrored, output_gradient, weight, None, gradient);
+    run(mirrored, output_gradient, weight, &Epilogue::NONE, gradient);
 }
 
 /// The weight has as many steps for 32 channels as there are taps.
@@ -92,7 +92,7 @@ fn run<N: Factor>(
     geometry: &Geometry,
     input: &[N],
     weight: Packed,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
     thread_local! {
@@ -101,7 +101,7 @@ fn run<N: Factor>(
     let places = PANEL_BYTES / (2 * N::Cut::PARTS * steps(geometry) * DEPTH);
     tiles(geometry, places).into_par_iter().for_each(|tile| {
         SCRATCH.with_borrow_mut(|scratch| {
-            one_tile(geometry, input, &weight, bias, &tile, output, scratch);
+            one_tile(geometry, input, &weight, epilogue, &tile, output, scratch);
         });
     });
 }
@@ -115,7 +115,7 @@ fn one_tile<N: Factor>(
     geometry: &Geometry,
     input: &[N],
     weight: &Packed,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue<'_, N>,
     tile: &Tile,
     output: DisjointMut<'_, N>,
     scratch: &mut ForwardBuffers,
@@ -162,9 +162,8 @@ fn one_tile<N: Factor>(
         for (channel, line) in
             (start..geometry.channels_out.min(start + BLOCK)).zip(scratch.output.chunks_exact(width))
         {
-            let bias = bias.map_or(0.0, |bias| bias[channel]);
             // SAFETY: AMX is available, and with it AVX-512.
-            unsafe { write_rows(geometry, tile, channel, line, bias, output) };
+            unsafe { write_rows(geometry, tile, channel, line, epilogue, output) };
         }
     }
 }
@@ -179,15 +178,17 @@ unsafe fn write_rows<N: Factor>(
     tile: &Tile,
     channel: usize,
     line: &[f32],
-    bias: f32,
+    epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
     let plane = (tile.image * geometry.channels_out + channel) * geometry.output_plane();
     for (y, source) in tile.rows.clone().zip(line.chunks(tile.line(geometry))) {
         let start = plane + y * geometry.output[1] + tile.columns.start;
         let pixels = &source[..tile.columns.len()];
+        let residual = epilogue.residual(start, pixels.len());
+        let target = output.pointer(start, pixels.len());
         // SAFETY: tiles do not overlap, and only this thread handles this one.
-        unsafe { store_row(pixels, bias, output.pointer(start, pixels.len())) };
+        unsafe { store_row(pixels, epilogue.affine(channel), residual, epilogue.floor, target) };
     }
 }
 
