@@ -33,7 +33,7 @@ pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, ba
 pub use conv2d::{Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu};
 pub use linear::linear;
 #[cfg(feature = "flex")]
-pub use matrix::cpu_products;
+pub use matrix::{KeptWeights, bf16_products, cpu_products, keep_weights};
 pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
 pub use roi_align::{ImageBox, RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};

@@ -9,6 +9,8 @@ pub(crate) mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod cut;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod kept;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod packed;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod split;
@@ -20,7 +22,12 @@ mod epilogue;
 use crate::cpu::{DisjointMut, Number};
 use crate::vectorized;
 use burn::tensor::bf16;
+use burn_flex::FlexTensor;
 pub(crate) use epilogue::Epilogue;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use kept::KeptWeights;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use std::sync::Arc;
 
 /// A matrix inside a slice.
 #[derive(Clone, Copy)]
@@ -68,6 +75,12 @@ pub(crate) trait Factor: Number {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     type WeightCut: cut::Cut<Number = f32>;
 
+    /// Parts of a number.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn parts() -> usize {
+        <Self::WeightCut as cut::Cut>::PARTS
+    }
+
     /// Whether products of such numbers are computed by the kernels for tiles, whatever their sizes.
     fn only_tiles() -> bool {
         !Self::IS_F32
@@ -93,6 +106,25 @@ pub fn cpu_products() -> &'static str {
     if wide_products() { "amx" } else { "gemm" }
 }
 
+/// Lets convolutions keep their weights packed, from one inference to the next, until the result is dropped.
+///
+/// Weights that are trained meanwhile are copied at their next change, and packed anew.
+pub fn keep_weights() -> KeptWeights {
+    KeptWeights::new()
+}
+
+/// Keeps weights packed while it lives.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[must_use = "weights are kept as long as it lives"]
+pub struct KeptWeights(());
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+impl KeptWeights {
+    fn new() -> Self {
+        Self(())
+    }
+}
+
 /// Whether products want their operands large: packing costs as much as many a small product.
 pub(crate) fn wide_products() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -101,8 +133,8 @@ pub(crate) fn wide_products() -> bool {
     return false;
 }
 
-/// Whether there are products of bfloat16 numbers.
-pub(crate) fn bf16_products() -> bool {
+/// Whether this processor multiplies bfloat16 numbers faster than those of 32 bits.
+pub fn bf16_products() -> bool {
     wide_products()
 }
 
@@ -111,16 +143,25 @@ pub(crate) struct Left<'a, N: Factor = f32> {
     /// Missing where the operand is only there packed.
     matrix: Option<Matrix<'a, N>>,
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    packed: Option<packed::Packed>,
+    packed: Option<Arc<packed::Packed>>,
 }
 
 impl<'a, N: Factor> Left<'a, N> {
-    /// Prepares a weight with all threads for products with wide right operands of numbers of this type.
-    pub(crate) fn weight(matrix: Matrix<'a>, [rows, depth]: [usize; 2]) -> Self {
+    /// Prepares a weight with all threads for products with wide right operands of numbers of this type. Where the matrix
+    /// is the `whole` of a tensor, its rows one after the other, the packed weight may be [kept](kept).
+    pub(crate) fn weight(
+        matrix: Matrix<'a>,
+        [rows, depth]: [usize; 2],
+        whole: Option<&FlexTensor>,
+    ) -> Self {
         assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if N::only_tiles() || amx::pays([rows, usize::MAX, depth]) {
-            let packed = packed::Packed::new::<N::WeightCut>(matrix, [rows, depth]);
+            let pack = || packed::Packed::new::<N::WeightCut>(matrix, [rows, depth]);
+            let packed = match whole {
+                Some(tensor) => kept::packed(tensor, N::parts(), kept::Layout::Rows, pack),
+                None => Arc::new(pack()),
+            };
             return Self { matrix: None, packed: Some(packed) };
         }
         Self {

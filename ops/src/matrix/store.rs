@@ -40,6 +40,34 @@ pub(crate) unsafe fn store_block<O: Number>(
     }
 }
 
+/// Asks for the memory that [`store_block`] will read and write: rows of it are far apart, which no prefetcher of a processor
+/// foresees. It need not be there.
+///
+/// # Safety
+/// The processor has AVX-512 (F and BW).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) unsafe fn prefetch_block<O: Number>(
+    rows: usize,
+    epilogue: &Epilogue<'_, O>,
+    place: Place,
+    target: *const O,
+) {
+    let residual = epilogue.residual.map(|residual| residual.as_ptr().wrapping_add(place.offset));
+    for row in 0..rows {
+        let start = row * place.row_stride;
+        let target = target.wrapping_add(start);
+        // Rows of a block are one or two cache lines.
+        _mm_prefetch::<_MM_HINT_ET0>(target.cast());
+        _mm_prefetch::<_MM_HINT_ET0>(target.wrapping_add(BLOCK - 1).cast());
+        if let Some(residual) = residual {
+            let residual = residual.wrapping_add(start);
+            _mm_prefetch::<_MM_HINT_T0>(residual.cast());
+            _mm_prefetch::<_MM_HINT_T0>(residual.wrapping_add(BLOCK - 1).cast());
+        }
+    }
+}
+
 /// Writes sums through an epilogue as numbers of the target.
 ///
 /// # Safety

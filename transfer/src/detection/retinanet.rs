@@ -4,7 +4,7 @@
 //! K classes have K logits; none is the background. An anchor of an image is a row of the predictions.
 
 use burn::module::Module;
-use burn::tensor::activation::{log_sigmoid, relu, sigmoid};
+use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use scrl_core::models::layers::{Conv2dConfig, Init, constant_parameter};

@@ -5,9 +5,10 @@ use super::{
     patches::patches,
     scratch::{Scratched, take},
 };
-use crate::cpu::DisjointMut;
+use crate::cpu::{DisjointMut, values};
 use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply};
 use crate::vectorized;
+use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 /// Elements of a tile of patches: 3/4 MiB, so that it stays in the second-level cache.
@@ -23,11 +24,11 @@ const TINY_IMAGE: usize = 32;
 /// Tiles that are wanted at least for the sake of threads, where the image has so many pixels.
 const MIN_TILES: usize = 32;
 
-/// Writes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`.
+/// Writes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`, and a contiguous weight, `[O, C, KH, KW]`.
 pub(super) fn forward<N: Scratched>(
     geometry: &Geometry,
     input: &[N],
-    weight: &[f32],
+    weight: &FlexTensor,
     epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
@@ -35,19 +36,20 @@ pub(super) fn forward<N: Scratched>(
     if super::sliding::pays(geometry) {
         return super::sliding::forward(geometry, input, weight, epilogue, output);
     }
-    forward_with(geometry, input, Matrix::rows(weight, geometry.depth()), epilogue, output);
+    let matrix = Matrix::rows(values(weight), geometry.depth());
+    forward_with(geometry, input, (matrix, Some(weight)), epilogue, output);
 }
 
-/// [`forward`] with the weight as any `[O, C · taps]` matrix.
+/// [`forward`] with the weight as any `[O, C · taps]` matrix, and the tensor that it is the whole of.
 pub(super) fn forward_with<N: Scratched>(
     geometry: &Geometry,
     input: &[N],
-    weight: Matrix<'_>,
+    (weight, whole): (Matrix<'_>, Option<&FlexTensor>),
     epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
     let geometry = geometry.flattened();
-    let weight = &Left::<N>::weight(weight, [geometry.channels_out, geometry.depth()]);
+    let weight = &Left::<N>::weight(weight, [geometry.channels_out, geometry.depth()], whole);
     geometry.tiles(tile_pixels(&geometry)).into_par_iter().for_each(|tile| {
         N::with_scratch(|scratch| {
             let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);

@@ -38,7 +38,7 @@ pub(super) fn input_gradient<N: Scratched>(
             turned = self::turned(geometry, weight);
             Matrix::rows(&turned, geometry.channels_out * geometry.taps())
         };
-        forward_with(&mirrored, output_gradient, weight, &Epilogue::NONE, gradient);
+        forward_with(&mirrored, output_gradient, (weight, None), &Epilogue::NONE, gradient);
     } else if wide_products() {
         let weight = Matrix::rows(weight, geometry.depth()).transposed();
         scatter(geometry, weight, output_gradient, gradient);
@@ -104,7 +104,7 @@ fn scatter<N: Scratched>(
     let blocks: Vec<_> = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()))
         .map(|channels| {
             let rows = channels.start * geometry.taps()..channels.end * geometry.taps();
-            (channels, Left::<N>::weight(weight.starting_at_row(rows.start), [rows.len(), geometry.channels_out]))
+            (channels, Left::<N>::weight(weight.starting_at_row(rows.start), [rows.len(), geometry.channels_out], None))
         })
         .collect();
     let tasks: Vec<_> =

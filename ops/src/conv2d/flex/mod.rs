@@ -58,7 +58,7 @@ fn run_forward<N: Scratched>(
 ) -> FlexTensor {
     let geometry = geometry(&input, &weight, options);
     let (input, weight, residual) = (contiguous(input), contiguous(weight), ending.residual.map(contiguous));
-    let (input, weight) = (values(&input), values(&weight));
+    let input = values(&input);
     let epilogue = Epilogue {
         affines: &ending.affines,
         residual: residual.as_ref().map(values::<N>),
@@ -67,7 +67,7 @@ fn run_forward<N: Scratched>(
     let length = geometry.output_shape().iter().product();
     // SAFETY: `forward` writes the whole output.
     let output: Vec<N> = unsafe {
-        written_by(length, |output| forward::forward(&geometry, input, weight, &epilogue, output))
+        written_by(length, |output| forward::forward(&geometry, input, &weight, &epilogue, output))
     };
     tensor_of(output, geometry.output_shape())
 }

@@ -128,7 +128,7 @@ fn gather_tap<N: Number>(
         output[columns.end..].fill(N::default());
         let output = &mut output[columns.clone()];
         if stride_x == 1 {
-            output.copy_from_slice(&input[start..start + output.len()]);
+            copy(&input[start..start + output.len()], output);
         } else if stride_x == 2 {
             // Pairs of known length are what the compiler can shuffle in registers.
             let (last, pairs) = output.split_last_mut().expect("some columns");
@@ -142,6 +142,23 @@ fn gather_tap<N: Number>(
             let source = input[start..].iter().step_by(stride_x);
             output.iter_mut().zip(source).for_each(|(output, input)| *output = *input);
         }
+    }
+}
+
+/// Copies a row. Short ones go as two halves that overlap, of lengths that the compiler knows.
+#[inline(always)]
+fn copy<N: Number>(source: &[N], target: &mut [N]) {
+    let length = source.len();
+    match length {
+        4..8 => {
+            target[..4].copy_from_slice(&source[..4]);
+            target[length - 4..].copy_from_slice(&source[length - 4..]);
+        }
+        8..=16 => {
+            target[..8].copy_from_slice(&source[..8]);
+            target[length - 8..].copy_from_slice(&source[length - 8..]);
+        }
+        _ => target.copy_from_slice(source),
     }
 }
 

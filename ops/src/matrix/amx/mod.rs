@@ -21,7 +21,7 @@ use super::{
     Destination, Epilogue, Factor, Left, Matrix,
     cut::Cut,
     split::{BLOCK, DEPTH, Operand, TILE, Tile, block_tiles, pack},
-    store::{Place, store_block},
+    store::{Place, prefetch_block, store_block},
 };
 use crate::cpu::Number;
 use kernels::*;
@@ -271,6 +271,7 @@ unsafe fn block_product<C: Cut, O: Number>(
         if O::IS_F32 && epilogue.is_none() && rows % TILE == 0 && columns % TILE == 0 {
             return kernel(operands, steps, target.cast(), row_stride, accumulate);
         }
+        prefetch_block(rows, epilogue, place, target);
         let mut buffer = Buffer([0.0; BLOCK * BLOCK]);
         if accumulate {
             for row in 0..rows {

@@ -1,15 +1,17 @@
 //! `Y = W * X + b`.
 
 use super::{Geometry, PANEL_BYTES, Tile, tiles};
-use crate::cpu::DisjointMut;
+use crate::cpu::{DisjointMut, values};
 use crate::matrix::{
     Epilogue, Factor, Matrix,
     amx::{self, Registers, ahead_bytes, product_with_panel},
     cut::{Cut, mask},
+    kept::{self, Layout},
     packed::Packed,
     split::{BLOCK, DEPTH, TILE, block_tiles},
     store::store_row,
 };
+use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use std::arch::x86_64::_mm512_mask_storeu_epi32;
 use std::cell::RefCell;
@@ -53,19 +55,18 @@ struct ForwardBuffers {
 pub(in super::super) fn forward<N: Factor>(
     geometry: &Geometry,
     input: &[N],
-    weight: &[f32],
+    weight: &FlexTensor,
     epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
-    let offsets: Vec<usize> = (0..geometry.taps()).collect();
-    let matrix = Matrix { data: weight, row_stride: geometry.depth(), column_stride: geometry.taps() };
-    run(
-        geometry,
-        input,
-        Packed::sum_of::<N::WeightCut>(matrix, [geometry.channels_out, geometry.channels_in], &offsets),
-        epilogue,
-        output,
-    );
+    let taps = geometry.taps();
+    let offsets: Vec<usize> = (0..taps).collect();
+    let matrix = Matrix { data: values(weight), row_stride: geometry.depth(), column_stride: taps };
+    let pack = || {
+        Packed::sum_of::<N::WeightCut>(matrix, [geometry.channels_out, geometry.channels_in], &offsets)
+    };
+    let packed = kept::packed(weight, N::parts(), Layout::Taps(taps), pack);
+    run(geometry, input, &packed, epilogue, output);
 }
 
 /// Writes the gradient of the input, `[N, C, H, W]`, given that of the output and the weight, `[O, C, KH, KW]`.
@@ -84,14 +85,14 @@ pub(in super::super) fn input_gradient<N: Factor>(
     let offsets: Vec<usize> = (0..taps).rev().collect();
     let matrix = Matrix { data: weight, row_stride: taps, column_stride: mirrored.channels_out * taps };
     let weight = Packed::sum_of::<N::WeightCut>(matrix, [mirrored.channels_out, mirrored.channels_in], &offsets);
-    run(mirrored, output_gradient, weight, &Epilogue::NONE, gradient);
+    run(mirrored, output_gradient, &weight, &Epilogue::NONE, gradient);
 }
 
 /// The weight has as many steps for 32 channels as there are taps.
 fn run<N: Factor>(
     geometry: &Geometry,
     input: &[N],
-    weight: Packed,
+    weight: &Packed,
     epilogue: &Epilogue<'_, N>,
     output: DisjointMut<'_, N>,
 ) {
@@ -101,7 +102,7 @@ fn run<N: Factor>(
     let places = PANEL_BYTES / (2 * N::Cut::PARTS * steps(geometry) * DEPTH);
     tiles(geometry, places).into_par_iter().for_each(|tile| {
         SCRATCH.with_borrow_mut(|scratch| {
-            one_tile(geometry, input, &weight, epilogue, &tile, output, scratch);
+            one_tile(geometry, input, weight, epilogue, &tile, output, scratch);
         });
     });
 }
