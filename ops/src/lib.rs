@@ -17,6 +17,7 @@
 //! ```
 
 mod batch_norm;
+mod cast;
 mod conv2d;
 #[cfg(feature = "flex")]
 mod cpu;
@@ -27,10 +28,14 @@ mod max_pool;
 mod nms;
 mod roi_align;
 mod update;
+mod upsample;
 mod vectorized;
 
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
-pub use conv2d::{Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu};
+pub use cast::cast;
+pub use conv2d::{
+    Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared,
+};
 pub use linear::linear;
 #[cfg(feature = "flex")]
 pub use matrix::{KeptWeights, bf16_products, cpu_products, keep_weights};
@@ -38,5 +43,6 @@ pub use max_pool::{MaxPool2dOptions, max_pool2d};
 pub use nms::{batched_nms, nms};
 pub use roi_align::{ImageBox, RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};
 pub use update::{GradientStep, GradientStepOptions, TrustRatio, gradient_step, moving_average};
+pub use upsample::add_upsampled;
 #[doc(hidden)]
 pub use vectorized::vectorized;

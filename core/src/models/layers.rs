@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{
     BatchNormOptions, Conv2dOptions, Normalization, batch_norm_inference, batch_norm_train, conv2d,
-    conv2d_batch_norm, conv2d_relu, linear,
+    conv2d_batch_norm, conv2d_relu, conv2d_shared, linear,
 };
 
 use crate::random::{Rng, RngExt, standard_normal};
@@ -307,6 +307,15 @@ impl BatchNorm {
         // A record reads the value without synchronising; the second read stores the update now.
         running.value_sync();
     }
+}
+
+/// [`conv_norm`] with ReLU, and the input for another use; both must be part of what is differentiated.
+pub fn conv_norm_shared(conv: &Conv2d, norm: &BatchNorm, input: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    if conv.bias.is_some() || !input.device().is_autodiff() {
+        return (conv_norm(conv, norm, input.clone(), Ending::Relu), input);
+    }
+    let (output, input) = conv2d_shared(input, conv.weight.val(), conv.options());
+    (norm.forward_relu(output), input)
 }
 
 /// Fully connected layer.

@@ -1,6 +1,7 @@
 //! The numbers that a network computes with.
 
 use burn::tensor::{FloatDType, Tensor};
+use scrl_ops::cast;
 use serde::{Deserialize, Serialize};
 
 /// In which numbers a network computes.
@@ -37,7 +38,7 @@ impl Precision {
     pub fn of<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
         match self {
             Precision::F32 => input,
-            Precision::Bf16 => input.cast(FloatDType::BF16),
+            Precision::Bf16 => cast(input, FloatDType::BF16),
         }
     }
 }
@@ -59,5 +60,5 @@ impl std::str::FromStr for Precision {
 
 /// What a network has computed, in 32 bits: for losses and for whatever is read from it.
 pub fn in_f32<const D: usize>(output: Tensor<D>) -> Tensor<D> {
-    output.cast(FloatDType::F32)
+    cast(output, FloatDType::F32)
 }

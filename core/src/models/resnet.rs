@@ -13,7 +13,7 @@ use layout::{BODY, SHORTCUT};
 pub use layout::{BlockLayout, ConvLayout, ResNetLayout};
 
 use super::features::{Features, Level};
-use super::layers::{BatchNorm, Conv2d, Conv2dConfig, Ending, conv_norm};
+use super::layers::{BatchNorm, Conv2d, Conv2dConfig, Ending, conv_norm, conv_norm_shared};
 use super::precision::Precision;
 use crate::random::Rng;
 
@@ -247,11 +247,11 @@ impl Block {
     }
 
     fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let (x, input) = conv_norm_shared(&self.conv1, &self.bn1, input);
         let identity = match &self.downsample {
-            Some((conv, norm)) => conv_norm(conv, norm, input.clone(), Ending::None),
-            None => input.clone(),
+            Some((conv, norm)) => conv_norm(conv, norm, input, Ending::None),
+            None => input,
         };
-        let x = conv_norm(&self.conv1, &self.bn1, input, Ending::Relu);
         let last = Ending::AddRelu(identity);
         match (&self.conv3, &self.bn3) {
             (Some(conv), Some(norm)) => {

@@ -34,6 +34,18 @@ pub(crate) trait Conv2dOps: Backend {
         Self::conv2d(input, weight, Some(bias), options.burn())
     }
 
+    /// The convolution without bias, and its input for other use.
+    ///
+    /// The gradient of the input is that of the convolution and that of the other use; the two are summed as the former
+    /// is written.
+    fn shared_convolution(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        (Self::convolution(input.clone(), weight, options), input)
+    }
+
     /// The same through ReLU.
     fn rectified_convolution(
         input: FloatTensor<Self>,
@@ -74,6 +86,17 @@ pub(crate) trait Conv2dOps: Backend {
         options: Conv2dOptions,
     ) -> FloatTensor<Self> {
         Self::conv2d_x_backward(input, weight, output_gradient, options.burn())
+    }
+
+    /// The sum of the gradient of the input and another one.
+    fn convolution_input_gradient_sum(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        output_gradient: FloatTensor<Self>,
+        other: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::float_add(other, Self::convolution_input_gradient(input, weight, output_gradient, options))
     }
 
     /// Gradient of the weight, `[O, C, KH, KW]`; the values of `weight` are not read.

@@ -76,6 +76,20 @@ pub fn conv2d(
     })
 }
 
+/// [`conv2d`] without bias, and the input for another use, for example as the residual of a block.
+///
+/// The gradient of the other use is added to the convolution's as that is written, which saves a pass over both. Both results
+/// must be part of what is differentiated, or the gradient of the other use is lost.
+///
+/// # Panics
+/// As [`conv2d`].
+pub fn conv2d_shared(input: Tensor<4>, weight: Tensor<4>, options: Conv2dOptions) -> (Tensor<4>, Tensor<4>) {
+    check(input.dims(), weight.dims(), None, options);
+    let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
+    let (output, input) = Dispatch::shared_convolution(input, weight, options);
+    (Tensor::from_dispatch(output), Tensor::from_dispatch(input))
+}
+
 /// [`conv2d`] with a bias, then ReLU, in one operator.
 ///
 /// # Panics

@@ -2,12 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::activation::relu;
-use burn::tensor::module::{interpolate, max_pool2d};
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
+use burn::tensor::module::max_pool2d;
+use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::layers::{self, Conv2dConfig, Ending, Init};
 use scrl_core::models::{BatchNorm, Conv2d, Features, Level};
 use scrl_core::random::Rng;
+use scrl_ops::add_upsampled;
 
 /// A convolution and, if the pyramid is normalised, its batch norm.
 pub type ConvNorm = (Conv2d, Option<BatchNorm>);
@@ -82,7 +83,7 @@ impl Fpn {
         for (block, &level) in Level::ALL[first..].iter().enumerate().rev() {
             let lateral = conv_norm(&self.inner_blocks[block], features.at(level));
             let sum = match merged {
-                Some(top) => lateral.clone() + upsample(top, &lateral),
+                Some(top) => add_upsampled(lateral, top),
                 None => lateral,
             };
             maps.push(conv_norm(&self.layer_blocks[block], sum.clone()));
@@ -122,12 +123,6 @@ fn conv_norm((conv, norm): &ConvNorm, input: Tensor<4>) -> Tensor<4> {
         Some(norm) => layers::conv_norm(conv, norm, input, Ending::None),
         None => conv.forward(input),
     }
-}
-
-/// Nearest neighbours, to the height and width of `like`.
-fn upsample(input: Tensor<4>, like: &Tensor<4>) -> Tensor<4> {
-    let [_, _, height, width] = like.dims();
-    interpolate(input, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([height, width]))
 }
 
 /// Every second row and column.

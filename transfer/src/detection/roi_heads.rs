@@ -11,7 +11,7 @@ use scrl_core::structures::BoxXyxy;
 
 use super::box_coder::BoxCoder;
 use super::config::DetectorConfig;
-use super::losses::{box_loss, classification_loss};
+use super::losses::{box_loss, classification_loss, select_rows};
 use super::matcher::{Match, Matcher};
 use super::pooler::{POOLED, Pooler, Roi};
 use super::sampling::{Sampler, image_streams};
@@ -80,11 +80,12 @@ impl RoiHeads {
 
     /// `features` from P2 on; `rois` must not be empty.
     pub fn predict(&self, features: &[Tensor<4>], rois: &[Roi], pooler: Pooler) -> BoxPredictions {
-        let pooled = pooler.forward(features, rois).flatten(1, 3);
+        let (pooled, rows) = pooler.forward(features, rois);
+        let pooled = pooled.flatten(1, 3);
         let hidden = relu(self.box_head.fc7.forward(relu(self.box_head.fc6.forward(pooled))));
         BoxPredictions {
-            logits: in_f32(self.box_predictor.cls_score.forward(hidden.clone())),
-            deltas: in_f32(self.box_predictor.bbox_pred.forward(hidden)),
+            logits: select_rows(in_f32(self.box_predictor.cls_score.forward(hidden.clone())), &rows),
+            deltas: select_rows(in_f32(self.box_predictor.bbox_pred.forward(hidden)), &rows),
         }
     }
 

@@ -10,26 +10,28 @@ use crate::cpu::DisjointMut;
 use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply, wide_products};
 use crate::vectorized;
 use rayon::prelude::*;
-use std::{mem::MaybeUninit, ops::Range};
+use std::ops::Range;
 
 /// Elements of a tile of patches.
 const PATCH_ELEMENTS: usize = 192 * 1024;
 /// Rows of a product below which it is not worth its packing.
 const MIN_ROWS: usize = 512;
 
-/// Writes the gradient of the input, `[N, C, H, W]`, given that of the output.
+/// Writes the gradient of the input, `[N, C, H, W]`, given that of the output, plus `other` if there is one.
 pub(super) fn input_gradient<N: Scratched>(
     geometry: &Geometry,
     weight: &[f32],
     output_gradient: &[N],
+    other: Option<&[N]>,
     gradient: DisjointMut<'_, N>,
 ) {
+    let epilogue = Epilogue { residual: other, ..Epilogue::NONE };
     let padding_fits = (0..2).all(|axis| geometry.padding[axis] <= geometry.reach()[axis]);
     if geometry.stride == [1, 1] && padding_fits {
         let mirrored = mirrored(geometry);
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if super::sliding::pays(&mirrored) {
-            return super::sliding::input_gradient(&mirrored, output_gradient, weight, gradient);
+            return super::sliding::input_gradient(&mirrored, output_gradient, weight, &epilogue, gradient);
         }
         let turned;
         let weight = if geometry.taps() == 1 && wide_products() {
@@ -38,13 +40,14 @@ pub(super) fn input_gradient<N: Scratched>(
             turned = self::turned(geometry, weight);
             Matrix::rows(&turned, geometry.channels_out * geometry.taps())
         };
-        forward_with(&mirrored, output_gradient, (weight, None), &Epilogue::NONE, gradient);
+        forward_with(&mirrored, output_gradient, (weight, None), &epilogue, gradient);
     } else if wide_products() {
         let weight = Matrix::rows(weight, geometry.depth()).transposed();
-        scatter(geometry, weight, output_gradient, gradient);
+        scatter(geometry, weight, output_gradient, &epilogue, gradient);
     } else {
         let weight = transposed(weight, [geometry.channels_out, geometry.depth()]);
-        scatter(geometry, Matrix::rows(&weight, geometry.channels_out), output_gradient, gradient);
+        let weight = Matrix::rows(&weight, geometry.channels_out);
+        scatter(geometry, weight, output_gradient, &epilogue, gradient);
     }
 }
 
@@ -99,6 +102,7 @@ fn scatter<N: Scratched>(
     geometry: &Geometry,
     weight: Matrix<'_>,
     output_gradient: &[N],
+    epilogue: &Epilogue<'_, N>,
     gradient: DisjointMut<'_, N>,
 ) {
     let blocks: Vec<_> = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()))
@@ -114,25 +118,30 @@ fn scatter<N: Scratched>(
         let start = (image * geometry.channels_in + channels.start) * plane;
         let range = start..start + channels.len() * plane;
         // SAFETY: no two tasks have the same channel of the same image.
-        let target = unsafe { gradient.unwritten_part(range) };
+        let target = unsafe { gradient.unwritten_part(range.clone()) };
         N::with_scratch(|scratch| {
-            scatter_channels(geometry, weight, output_gradient, image, channels, target, scratch);
+            scatter_channels(geometry, weight, output_gradient, image, channels, scratch);
+            let sums = &scratch.sums[..target.len()];
+            vectorized(
+                #[inline(always)]
+                || epilogue.write(0, range.start, sums, target),
+            );
         });
     });
 }
 
+/// Sums up the gradient of some channels of an image in the scratch memory.
 fn scatter_channels<N: Scratched>(
     geometry: &Geometry,
     weight: &Left<'_, N>,
     output_gradient: &[N],
     image: usize,
     channels: &Range<usize>,
-    target: &mut [MaybeUninit<N>],
     scratch: &mut Scratch<N>,
 ) {
     let taps = geometry.taps();
     let depth = channels.len() * taps;
-    let sums = take(&mut scratch.sums, target.len());
+    let sums = take(&mut scratch.sums, channels.len() * geometry.input_plane());
     sums.fill(0.0);
     let rows = (PATCH_ELEMENTS / (depth * geometry.output[1])).max(1);
     for rows in even_parts(geometry.output[0], rows) {
@@ -145,12 +154,4 @@ fn scatter_channels<N: Scratched>(
         unsafe { multiply([depth, pixels, geometry.channels_out], weight, gradients, destination, false) };
         scatter_patches(geometry, patches, &tile.rows, sums);
     }
-    vectorized(
-        #[inline(always)]
-        || {
-            target.iter_mut().zip(sums).for_each(|(target, sum)| {
-                target.write(N::rounded(*sum));
-            });
-        },
-    );
 }

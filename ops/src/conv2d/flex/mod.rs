@@ -72,18 +72,22 @@ fn run_forward<N: Scratched>(
     tensor_of(output, geometry.output_shape())
 }
 
+/// The gradient of the input, plus `other` if there is one.
 fn run_input_gradient<N: Scratched>(
     geometry: Geometry,
     weight: FlexTensor,
     output_gradient: FlexTensor,
+    other: Option<FlexTensor>,
 ) -> FlexTensor {
     let (weight, output_gradient) = (contiguous(weight), contiguous(output_gradient));
     let (weight, output_gradient) = (values(&weight), values(&output_gradient));
+    let other = other.map(contiguous);
+    let other = other.as_ref().map(values);
     let length = geometry.input_shape().iter().product();
     // SAFETY: `input_gradient` writes the whole gradient.
     let gradient: Vec<N> = unsafe {
         written_by(length, |gradient| {
-            input_gradient::input_gradient(&geometry, weight, output_gradient, gradient);
+            input_gradient::input_gradient(&geometry, weight, output_gradient, other, gradient);
         })
     };
     tensor_of(gradient, geometry.input_shape())
@@ -126,6 +130,26 @@ fn ended(
             rounded(run_forward::<f32>(widened(input), of_bf16(weight), ending, options))
         }
         _ => run_forward::<f32>(input, weight, ending, options),
+    }
+}
+
+/// The gradient of the input plus another one, in a precision that there are kernels for.
+fn known_input_gradient(
+    geometry: Geometry,
+    weight: FlexTensor,
+    output_gradient: FlexTensor,
+    other: Option<FlexTensor>,
+    precision: Precision,
+) -> FlexTensor {
+    match precision {
+        Precision::Bf16 if bf16_products() => {
+            run_input_gradient::<bf16>(geometry, weight, output_gradient, other)
+        }
+        Precision::Bf16 => {
+            let (weight, other) = (of_bf16(weight), other.map(widened));
+            rounded(run_input_gradient::<f32>(geometry, weight, widened(output_gradient), other))
+        }
+        _ => run_input_gradient::<f32>(geometry, weight, output_gradient, other),
     }
 }
 
@@ -224,18 +248,31 @@ impl Conv2dOps for Flex {
         output_gradient: FlexTensor,
         options: Conv2dOptions,
     ) -> FlexTensor {
-        let geometry = geometry(&input, &weight, options);
         match Precision::of(&[&input, &output_gradient], &[&weight]) {
-            Precision::F32 => run_input_gradient::<f32>(geometry, weight, output_gradient),
-            Precision::Bf16 if bf16_products() => {
-                run_input_gradient::<bf16>(geometry, weight, output_gradient)
-            }
-            Precision::Bf16 => rounded(run_input_gradient::<f32>(
-                geometry,
-                of_bf16(weight),
-                widened(output_gradient),
-            )),
             Precision::Other => Self::conv2d_x_backward(input, weight, output_gradient, options.burn()),
+            known => {
+                let geometry = geometry(&input, &weight, options);
+                known_input_gradient(geometry, weight, output_gradient, None, known)
+            }
+        }
+    }
+
+    fn convolution_input_gradient_sum(
+        input: FlexTensor,
+        weight: FlexTensor,
+        output_gradient: FlexTensor,
+        other: FlexTensor,
+        options: Conv2dOptions,
+    ) -> FlexTensor {
+        match Precision::of(&[&input, &output_gradient, &other], &[&weight]) {
+            Precision::Other => {
+                let gradient = Self::conv2d_x_backward(input, weight, output_gradient, options.burn());
+                Self::float_add(other, gradient)
+            }
+            known => {
+                let geometry = geometry(&input, &weight, options);
+                known_input_gradient(geometry, weight, output_gradient, Some(other), known)
+            }
         }
     }
 

@@ -79,13 +79,14 @@ pub(in super::super) fn input_gradient<N: Factor>(
     mirrored: &Geometry,
     output_gradient: &[N],
     weight: &[f32],
+    epilogue: &Epilogue<'_, N>,
     gradient: DisjointMut<'_, N>,
 ) {
     let taps = mirrored.taps();
     let offsets: Vec<usize> = (0..taps).rev().collect();
     let matrix = Matrix { data: weight, row_stride: taps, column_stride: mirrored.channels_out * taps };
     let weight = Packed::sum_of::<N::WeightCut>(matrix, [mirrored.channels_out, mirrored.channels_in], &offsets);
-    run(mirrored, output_gradient, &weight, &Epilogue::NONE, gradient);
+    run(mirrored, output_gradient, &weight, epilogue, gradient);
 }
 
 /// The weight has as many steps for 32 channels as there are taps.

@@ -1,0 +1,35 @@
+//! The sum with a coarser map as a backend extension.
+
+use burn::backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+
+/// The sum and the gradient of the coarser map. The default bodies are Burn's operators.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Capture,
+    Autodiff,
+)]
+pub(crate) trait UpsampleOps: Backend {
+    /// `[N, C, H, W]` and `[N, C, h, w]` to `[N, C, H, W]`.
+    fn sum_with_upsampled(fine: FloatTensor<Self>, coarse: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, _, height, width] = fine.shape().dims();
+        Self::float_add(fine, Self::interpolate(coarse, [height, width], nearest()))
+    }
+
+    /// Gradient of the coarser map, `[N, C, h, w]`, whose values are not read, given that of the sum.
+    fn coarse_gradient(coarse: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [_, _, height, width] = gradient.shape().dims();
+        Self::interpolate_backward(coarse, gradient, [height, width], nearest())
+    }
+}
+
+fn nearest() -> InterpolateOptions {
+    InterpolateOptions::new(InterpolateMode::Nearest)
+}
+
+// Graph capture records the standard operators, which is what an exporter knows.
+impl UpsampleOps for burn::backend::Capture {}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl UpsampleOps for burn::backend::Cube {}
