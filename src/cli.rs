@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use scrl_core::models::Precision;
 
 mod bench;
 mod benchmark;
@@ -94,6 +95,9 @@ pub struct RunArgs {
     /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// Numbers that networks compute with, in place of the configuration's: `f32`, or `bf16` on processors with AMX.
+    #[arg(long)]
+    pub precision: Option<Precision>,
 }
 
 /// Pretrain a backbone on a folder of images with SCRL, BYOL, DenseCL or supervised classification.

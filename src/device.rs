@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use burn::tensor::Device;
 use scrl_core::config::SettingError;
+use scrl_core::models::Precision;
 
 /// Parses `cpu`, `cuda`, `cuda:N` or `wgpu`.
 pub fn parse(name: &str) -> Result<Device> {
@@ -20,6 +21,36 @@ pub fn parse(name: &str) -> Result<Device> {
         ("wgpu", "0") => wgpu(),
         _ => Err(unknown("cpu, cuda:N or wgpu").into()),
     }
+}
+
+/// The precision to compute with on a device, given the one that is asked for.
+///
+/// bfloat16 is of use on processors that multiply such numbers; elsewhere this warns. There a run that begins computes
+/// in 32 bits, and one that goes on (`begun`) keeps to what it has begun with, at the price of its speed.
+///
+/// # Errors
+/// On a device for which there is no such precision.
+pub fn usable(precision: Precision, device: &str, begun: bool) -> Result<Precision> {
+    if precision.is_f32() {
+        return Ok(precision);
+    }
+    if device != "cpu" {
+        return Err(SettingError {
+            key: "precision".into(),
+            value: precision.to_string(),
+            expected: format!("f32 with --device {device}: other precisions are for the CPU"),
+        }
+        .into());
+    }
+    if scrl_ops::bf16_products() {
+        return Ok(precision);
+    }
+    if begun {
+        tracing::warn!("this processor has no AMX: {precision} is slower than f32 on it");
+        return Ok(precision);
+    }
+    tracing::warn!("this processor has no AMX, so {precision} would bring nothing: computing in f32");
+    Ok(Precision::F32)
 }
 
 #[cfg(feature = "flex")]

@@ -6,6 +6,7 @@ mod recipe;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use scrl_core::models::Precision;
 use scrl_synth::SynthConfig;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct BenchmarkPlan {
     /// Several data sets or protocols, in place of `transfer`.
     #[serde(default)]
     pub transfers: BTreeMap<String, TransferPlan>,
+    /// The numbers that all networks compute with; by default each goes by its recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// What all pretrainings have in common; by default each goes by its recipe.
     #[serde(default)]
     pub budget: Option<Budget>,

@@ -113,7 +113,8 @@ fn with_spread_scores(mut model: FasterRcnn) -> FasterRcnn {
     let features = model.backbone.forward(images.clone());
     let proposals = model.proposals(images, &[Size { width: 128, height: 96 }]);
     let rois: Vec<Roi> = proposals[0].iter().map(|&bbox| Roi { image: 0, bbox }).collect();
-    let pooled = Pooler::new(&model.config).forward(&features, &rois).flatten(1, 3);
+    let (pooled, _) = Pooler::new(&model.config).forward(&features, &rois);
+    let pooled = pooled.flatten(1, 3);
     let BoxHead { fc6, fc7 } = &model.roi_heads.box_head;
     let predictor = &mut model.roi_heads.box_predictor;
     let logits = predictor.cls_score.forward(relu(fc7.forward(relu(fc6.forward(pooled)))));

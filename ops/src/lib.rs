@@ -30,6 +30,8 @@ mod roi_align;
 mod update;
 mod upsample;
 mod vectorized;
+#[cfg(not(feature = "flex"))]
+mod without_kernels;
 
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use cast::cast;
@@ -46,3 +48,5 @@ pub use update::{GradientStep, GradientStepOptions, TrustRatio, gradient_step, m
 pub use upsample::add_upsampled;
 #[doc(hidden)]
 pub use vectorized::vectorized;
+#[cfg(not(feature = "flex"))]
+pub use without_kernels::{KeptWeights, bf16_products, keep_weights};

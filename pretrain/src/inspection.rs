@@ -3,6 +3,7 @@
 //! N images, D feature dimensions, R regions over all images: matched boxes, or whole views.
 
 use burn::tensor::Tensor;
+use scrl_core::models::in_f32;
 
 /// Vectors of one length, row by row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,7 +18,7 @@ impl Rows {
     /// The host copy of a `[rows, dims]` tensor.
     pub fn from_tensor(tensor: Tensor<2>) -> Self {
         let [_, dims] = tensor.dims();
-        Self { values: tensor.into_data().iter::<f32>().collect(), dims }
+        Self { values: in_f32(tensor).into_data().iter::<f32>().collect(), dims }
     }
 
     /// Number of rows.

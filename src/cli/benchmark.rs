@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
+use scrl_core::models::Precision;
 
 /// Run a plan of inits, label fractions and seeds: pretrain, transfer, evaluate, export, report.
 #[derive(Debug, Args)]
@@ -32,6 +33,9 @@ pub struct BenchmarkArgs {
     /// Where to compute: `cpu` or `cuda:N`, or several that cells take in turn, such as `cuda:0,cuda:1`.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub device: Vec<String>,
+    /// Numbers that all networks compute with, in place of the plan's: `f32`, or `bf16` on processors with AMX.
+    #[arg(long)]
+    pub precision: Option<Precision>,
 }
 
 /// One cell of a benchmark, as `scrl benchmark` starts it.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
+use scrl_core::models::Precision;
 use clap::{ArgGroup, Args};
 
 /// A trained detector, by Burn or by ONNX Runtime.
@@ -52,4 +53,7 @@ pub struct PredictArgs {
     /// Where to compute: `cpu`, `cuda:N` or `wgpu`; an exported model runs on the CPU.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// Numbers that the detector computes with: `f32`, or `bf16` on processors with AMX; an exported model has its own.
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use scrl_core::models::Precision;
 
 /// Evaluate a frozen backbone on labelled images: k-nearest neighbours and a linear classifier.
 #[derive(Debug, Args)]
@@ -63,6 +64,9 @@ pub struct ProbeArgs {
     /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// Numbers that the backbone computes with: `f32`, or `bf16` on processors with AMX.
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
 }
 
 /// A feature map of the backbone.

@@ -4,6 +4,7 @@ use std::io::{BufReader, Write};
 
 use anyhow::{Context, Result, bail};
 use scrl_core::engine::Monitor;
+use scrl_core::models::Precision;
 
 use scrl_benchmark::job::{JobEnd, JobFile};
 use scrl_benchmark::process::{PipedProgress, listen_to_parent};
@@ -18,7 +19,17 @@ use crate::progress_table::ProgressTable;
 use crate::{device, logging};
 
 pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending> {
-    let plan = ResolvedPlan::load(&args.config, &args.overrides)?;
+    let mut plan = ResolvedPlan::load(&args.config, &args.overrides)?;
+    if let Some(precision) = args.precision {
+        plan = plan.compute_in(precision);
+    }
+    if plan.uses(Precision::Bf16) {
+        for device in &args.device {
+            if device::usable(Precision::Bf16, device, false)?.is_f32() {
+                plan = plan.compute_in(Precision::F32);
+            }
+        }
+    }
     if args.dry_run {
         print!("{}", estimate::dry_run(&plan, &args.out, &args.device, args.jobs, &host()?)?);
         return Ok(Ending::Done);

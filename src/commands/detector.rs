@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
+use scrl_core::models::Precision;
+use scrl_ops::{KeptWeights, keep_weights};
 use scrl_core::structures::Size;
 use scrl_export::OnnxDetector;
 use scrl_transfer::data::Category;
@@ -31,28 +33,36 @@ pub trait Detector {
 ///
 /// # Errors
 /// When it cannot be read, or ONNX Runtime is missing, or does not run on the device.
-pub fn open(args: &DetectorArgs, device: &str) -> Result<Box<dyn Detector>> {
+pub fn open(args: &DetectorArgs, device: &str, precision: Precision) -> Result<Box<dyn Detector>> {
     if let Some(model) = &args.model {
         ensure!(
             device == "cpu",
             "--device is {device}, but an exported model runs on ONNX Runtime's CPU provider; leave --device out"
         );
+        ensure!(
+            precision.is_f32(),
+            "--precision is {precision}, but an exported model computes in f32; leave --precision out"
+        );
         return Ok(Box::new(ExportedDetector::open(model)?));
     }
     let weights = args.run.as_ref().or(args.weights.as_ref()).context("pass --run, --weights or --model")?;
-    Ok(Box::new(TrainedDetector::load(weights, device::parse(device)?)?))
+    let precision = device::usable(precision, device, false)?;
+    let mut detector = TrainedDetector::load(weights, device::parse(device)?)?;
+    detector.detector.model = detector.detector.model.compute_in(precision);
+    Ok(Box::new(detector))
 }
 
 /// A detector as training leaves it, computed by Burn.
 pub struct TrainedDetector {
     detector: LoadedDetector,
     device: Device,
+    _weights: KeptWeights,
 }
 
 impl TrainedDetector {
     /// From a weights file or a transfer run's directory.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
-        Ok(Self { detector: load_detector(path, &device)?, device })
+        Ok(Self { detector: load_detector(path, &device)?, device, _weights: keep_weights() })
     }
 }
 

@@ -44,7 +44,7 @@ fn judge(ground_truth: &Path, split: Option<&str>, detections: &Path) -> Result<
 }
 
 fn evaluate_detector(args: &EvaluateArgs, mut monitor: Monitor) -> Result<Ending> {
-    let detector = detector::open(&args.detector, &args.device)?;
+    let detector = detector::open(&args.detector, &args.device, args.precision)?;
     let source = data_source(args)?;
     let dataset = Arc::new(match_classes(detector.categories(), source.load()?)?);
     let options = EvaluateOptions { batch_size: args.batch, ..Default::default() };

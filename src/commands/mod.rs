@@ -19,10 +19,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use scrl_core::config::{ChangedSettings, ConfigError, SettingError};
 use scrl_core::engine::{OpenMode, RunDir};
+use scrl_core::models::Precision;
 
 use scrl_transfer::DetectionMetrics;
 
 use crate::cli::RunArgs;
+use crate::device;
 
 /// How a command ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,13 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<ConfigError>() || cause.is::<SettingError>() || cause.is::<ChangedSettings>()
     };
     if error.chain().any(is_setting) { 2 } else { 1 }
+}
+
+impl RunArgs {
+    /// The precision of the run: that of the command line, else that of the configuration, as far as the device has it.
+    fn usable_precision(&self, configured: Precision) -> Result<Precision> {
+        device::usable(self.precision.unwrap_or(configured), &self.device, self.resume)
+    }
 }
 
 /// Opens the run directory and its log.

@@ -13,7 +13,8 @@ use crate::device;
 
 pub fn run(args: PretrainArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.run.device)?;
-    let settings = config::load::<PretrainConfig>(&args.config, &args.run.overrides)?.validate()?;
+    let mut settings = config::load::<PretrainConfig>(&args.config, &args.run.overrides)?.validate()?;
+    settings.precision = args.run.usable_precision(settings.precision)?;
     let data = ImageFolder::scan(&args.data)?;
     let held_out =
         args.held_out.as_ref().map(|folder| ImageFolder::scan(std::slice::from_ref(folder))).transpose()?;

@@ -18,7 +18,11 @@ pub fn run(args: ProbeArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.device)?;
     let weights = args.run.as_ref().or(args.weights.as_ref()).context("pass a run or --weights")?;
     let out = args.out.clone().or_else(|| args.run.as_ref().map(|run| run.join("probe.json")));
-    let Some(report) = probe(weights, &options(&args), &device, &mut monitor)? else {
+    let options = ProbeOptions {
+        precision: device::usable(args.precision, &args.device, false)?,
+        ..options(&args)
+    };
+    let Some(report) = probe(weights, &options, &device, &mut monitor)? else {
         return Ok(Ending::Interrupted);
     };
     print(&report);
@@ -44,6 +48,7 @@ fn options(args: &ProbeArgs) -> ProbeOptions {
         val: args.val.clone(),
         val_fraction: args.val_fraction,
         size: args.size,
+        precision: args.precision,
         level: match args.level {
             Some(ProbeLevel::C4) => Level::C4,
             Some(ProbeLevel::C5) => Level::C5,

@@ -16,6 +16,7 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
         settings = settings.with_data_dir(data)?;
     }
     settings.validate()?;
+    settings.precision = args.run.usable_precision(settings.precision)?;
     let init = InitWeights::parse(&args.init)?;
     let run = open_run(&args.run)?;
     let transfer = Transfer::new(&settings, &init, &run).resume(args.run.resume).prolong(args.run.prolong);

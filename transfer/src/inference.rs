@@ -11,6 +11,7 @@ use scrl_core::data::sampler;
 use scrl_core::engine::Monitor;
 use scrl_core::structures::Size;
 use scrl_core::transforms::RgbImage;
+use scrl_ops::keep_weights;
 
 use crate::data::{Batch, Mapper, Preprocessing, Sample, collate};
 use crate::detection::{Detection, Detector, Target};
@@ -93,6 +94,7 @@ pub fn detect_dataset(
     device: &Device,
     monitor: &mut Monitor,
 ) -> Result<Option<Vec<ImageDetections>>, TransferError> {
+    let _weights = keep_weights();
     let detect = |samples| -> Result<_, TransferError> {
         let found = detect_batch(model, collate(samples, device));
         Ok(found.into_iter().map(|(_, detections)| detections).collect())

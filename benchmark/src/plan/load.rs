@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{BenchmarkError, Result};
 use scrl_core::config::{self, ConfigError};
 use scrl_core::models::ResNetConfig;
+use scrl_core::models::Precision;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use scrl_transfer::TransferConfig;
 
@@ -86,7 +87,30 @@ impl ResolvedPlan {
         reader.check_networks(&arms, &transfers)?;
         reader.check_report_and_budget(&arms)?;
         reader.check_sweep()?;
-        Ok(Self { path: path.to_path_buf(), arms, transfers, plan })
+        let precision = plan.precision;
+        let resolved = Self { path: path.to_path_buf(), arms, transfers, plan };
+        Ok(match precision {
+            Some(precision) => resolved.compute_in(precision),
+            None => resolved,
+        })
+    }
+
+    /// The plan with networks that all compute with these numbers.
+    pub fn compute_in(mut self, precision: Precision) -> Self {
+        self.plan.precision = Some(precision);
+        for arm in &mut self.arms {
+            if let Source::Pretrained(settings) = &mut arm.source {
+                settings.precision = precision;
+            }
+        }
+        self.transfers.iter_mut().for_each(|transfer| transfer.settings.precision = precision);
+        self
+    }
+
+    /// Whether a network computes with numbers of this precision.
+    pub fn uses(&self, precision: Precision) -> bool {
+        self.arms.iter().filter_map(Arm::recipe).any(|settings| settings.precision == precision)
+            || self.transfers.iter().any(|transfer| transfer.settings.precision == precision)
     }
 
     /// The seed whose pretraining a seed's fine-tuning starts from.

@@ -121,7 +121,7 @@ impl Method for Bootstrap {
             let views = [0, 1].map(|view| stack_views(part, view, &self.device));
             self.loss(Tensor::cat(views.to_vec(), 0), regions, &mut |activation| {
                 if let Activation::Maps(features) = activation {
-                    pooled.push(global_average(features.at(self.level).inner()));
+                    pooled.push(global_average(in_f32(features.at(self.level).inner())));
                 }
                 tap(activation);
             })

@@ -16,7 +16,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use scrl_core::models::layers::{Init, Linear};
 use scrl_core::models::parameters::{TensorMap, collect, load};
-use scrl_core::models::{Backbone, Level};
+use scrl_core::models::{Backbone, Level, in_f32};
 use scrl_core::random::{Rng, standard_normal};
 use scrl_core::solver::Optimizer;
 
@@ -97,7 +97,7 @@ impl ContrastiveNetwork {
         let sizes = [config.level_channels(), config.heads.hidden, config.heads.output];
         let kaiming = [sizes[0], sizes[1]].map(|fan_in| Init::Normal((2.0 / fan_in as f64).sqrt()));
         Self {
-            encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)),
+            encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)).compute_in(config.precision),
             global_head: ContrastiveHead::init(sizes, kaiming, rng, device),
             dense_head: ContrastiveHead::init(sizes, [Init::TorchDefault; 2], rng, device),
         }
@@ -108,12 +108,13 @@ impl ContrastiveNetwork {
         let [images, channels, height, width] = map.dims();
         let places = height * width;
         let rows = map.clone().flatten::<3>(2, 3).swap_dims(1, 2);
-        let dense = self.dense_head.forward(rows.clone().reshape([images * places, channels]));
+        let dense = in_f32(self.dense_head.forward(rows.clone().reshape([images * places, channels])));
         let [_, dims] = dense.dims();
         let dense_mean = dense.clone().reshape([images, places, dims]).mean_dim(1).squeeze_dim(1);
         Vectors {
-            places: normalise(rows.reshape([images * places, channels])).reshape([images, places, channels]),
-            global: normalise(self.global_head.forward(global_average(map))),
+            places: normalise(in_f32(rows.reshape([images * places, channels])))
+                .reshape([images, places, channels]),
+            global: normalise(in_f32(self.global_head.forward(global_average(map)))),
             dense: normalise(dense).reshape([images, places, dims]),
             dense_mean: normalise(dense_mean),
         }
@@ -211,7 +212,7 @@ impl DenseCl {
         let features = network.encoder.forward_to(self.level, first);
         tap(Activation::Maps(&features));
         let map = features.at(self.level);
-        let pooled = global_average(map.clone().inner());
+        let pooled = global_average(in_f32(map.clone().inner()));
         let queries = network.vectors(map);
         tap(Activation::Vectors("queries", &queries.global));
         let [images, places, dims] = queries.dense.dims();

@@ -1,7 +1,7 @@
 //! The networks as an evaluation sees them: running statistics, no gradients.
 
 use burn::tensor::{Device, Tensor};
-use scrl_core::models::{Backbone, Level};
+use scrl_core::models::{Backbone, Level, in_f32};
 
 use crate::image_views::{ImageViews, stack_views};
 use crate::inspection::{Inspection, MatchedRows, Rows};
@@ -29,12 +29,12 @@ impl EvaluationNetworks {
     pub fn inspect(&self, batch: &[ImageViews], device: &Device) -> Inspection {
         let Some(projection) = &self.projection else {
             let map = self.map(stack_views(batch, 0, device));
-            return Inspection { features: Rows::from_tensor(global_average(map)), ..Default::default() };
+            return Inspection { features: Rows::from_tensor(global_average(in_f32(map))), ..Default::default() };
         };
         let views = [0, 1].map(|view| stack_views(batch, view, device));
         let map = self.map(Tensor::cat(views.to_vec(), 0));
         let first = map.clone().narrow(0, 0, batch.len());
-        let features = Rows::from_tensor(global_average(first));
+        let features = Rows::from_tensor(global_average(in_f32(first)));
         let (projected, backbone) = projection.matched(batch, map, self.level.stride()).unwrap_or_default();
         Inspection { features, projected, backbone }
     }

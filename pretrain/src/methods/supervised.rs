@@ -7,7 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use scrl_core::models::layers::{Init, Linear};
 use scrl_core::models::parameters::{TensorMap, collect};
-use scrl_core::models::{Backbone, Level};
+use scrl_core::models::{Backbone, Level, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
 
@@ -64,7 +64,7 @@ impl Supervised {
         device: &Device,
     ) -> Self {
         let network = Classifier {
-            encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)),
+            encoder: encoder.unwrap_or_else(|| config.model.init(rng, device)).compute_in(config.precision),
             fc: Linear::init([config.level_channels(), classes], true, Init::TorchDefault, rng, device),
         };
         Self {
@@ -90,7 +90,7 @@ impl Method for Supervised {
         let losses = parts.clone().map(|part| {
             let features = network.encoder.forward(stack_views(part, 0, &self.device));
             tap(Activation::Maps(&features));
-            let logits = network.fc.forward(global_average(features.at(Level::C5)));
+            let logits = in_f32(network.fc.forward(global_average(features.at(Level::C5))));
             tap(Activation::Vectors("logits", &logits));
             let labels = self.labels(part);
             let found = metrics::hits(logits.clone().inner(), labels.clone().inner());

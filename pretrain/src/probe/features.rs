@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::data::{DataError, ImageFolder, LoaderOptions, load_batches, sampler};
 use scrl_core::engine::Monitor;
-use scrl_core::models::{Backbone, Level};
+use scrl_core::models::{Backbone, Level, in_f32};
+use scrl_ops::keep_weights;
 use scrl_core::structures::{Rect, Size};
 use scrl_core::transforms::decode::decode;
 use scrl_core::transforms::normalize::chw;
@@ -73,6 +74,7 @@ pub(super) fn labelled(
     let options = LoaderOptions { seed: 0, epoch: 0, threads: 0, prefetch: 2 };
     let batches = sampler::batches(data.samples.len(), BATCH, false, None);
     let mut features = Rows::default();
+    let _weights = keep_weights();
     for batch in load_batches(batches, options, Arc::new(load)) {
         features.extend(pooled(encoder, &batch?, view.size as usize, level, device));
         monitor.progress.update(done + features.len() as u64, "");
@@ -87,7 +89,7 @@ pub(super) fn labelled(
 fn pooled(encoder: &Backbone, images: &[Vec<f32>], side: usize, level: Level, device: &Device) -> Rows {
     let pixels = TensorData::new(images.concat(), [images.len(), 3, side, side]);
     let features = encoder.forward_to(level, Tensor::from_data(pixels, device));
-    Rows::from_tensor(global_average(features.at(level)))
+    Rows::from_tensor(global_average(in_f32(features.at(level))))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use scrl_core::checkpoint::{CheckpointError, weights};
 use scrl_core::config::{SettingError, at_least_one, positive, require};
 use scrl_core::data::{DataError, ImageFolder};
 use scrl_core::engine::Monitor;
-use scrl_core::models::Level;
+use scrl_core::models::{Level, Precision};
 use serde::Serialize;
 
 pub use features::EvaluationView;
@@ -90,6 +90,8 @@ pub struct ProbeOptions {
     pub size: Option<u32>,
     /// Feature map that is pooled.
     pub level: Level,
+    /// The numbers that the backbone computes with.
+    pub precision: Precision,
     /// Settings of k-NN; none leaves it out.
     pub knn: Option<KnnConfig>,
     /// Settings of the linear probe; none leaves it out.
@@ -211,6 +213,7 @@ pub fn probe(
     options.validate()?;
     let (train, val) = sets(options)?;
     let (encoder, model, metadata) = weights::load_backbone(weights, device)?;
+    let encoder = encoder.compute_in(options.precision);
     let view = EvaluationView {
         size: options.size.unwrap_or(metadata.image_size),
         mean: metadata.mean,

@@ -46,7 +46,7 @@ pub fn run(args: PredictArgs, mut monitor: Monitor) -> Result<Ending> {
     let inputs = inputs::collect(&args.images)?;
     let results = args.out.join("predictions.json");
     inputs::check_output(&inputs, &args.out, &results, args.overwrite)?;
-    let detector = detector::open(&args.detector, &args.device)?;
+    let detector = detector::open(&args.detector, &args.device, args.precision)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create `{}`", args.out.display()))?;
     if let Some(legend) = text::legend(detector.categories().iter().map(|class| class.name.as_str())) {
         let path = args.out.join("legend.txt");

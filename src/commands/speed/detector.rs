@@ -41,7 +41,6 @@ pub fn run(args: &BenchDetectorArgs) -> Result<Value> {
         Ok(())
     })?;
     let model = training.expect("every step gives the state back").model.valid();
-    #[cfg(feature = "flex")]
     let _weights = scrl_ops::keep_weights();
     let mut detections = 0;
     let infer = median_seconds(args.run.steps, &device, || {

@@ -17,7 +17,6 @@ pub fn run(args: &BenchForwardArgs) -> Result<Value> {
     let shape = [args.batch, 3, side, side];
     let images = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
     let images = Tensor::<4>::from_data(images, &device);
-    #[cfg(feature = "flex")]
     let _weights = scrl_ops::keep_weights();
     let seconds = median_seconds(args.run.steps, &device, || {
         std::hint::black_box(model.forward(images.clone()).at(Level::C5));

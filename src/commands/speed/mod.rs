@@ -8,7 +8,7 @@ mod roi_align;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use scrl_core::random::{Rng, standard_normal, stream};
 
@@ -39,6 +39,11 @@ pub fn run(args: BenchArgs) -> Result<Ending> {
 /// The device, after the threads of its kernels are set; to be called before anything computes.
 fn set_up(args: &BenchRunArgs) -> Result<Device> {
     set_threads(args.threads)?;
+    ensure!(
+        device::usable(args.precision, &args.device, false)? == args.precision,
+        "this processor does not multiply numbers of {}, so there is nothing to measure; leave --precision out",
+        args.precision
+    );
     device::parse(&args.device)
 }
 
