@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Compares scrl with PyTorch, torchvision and pycocotools on this machine's CPU and prints a Markdown table.
 
-Both sides do the same work on data of the same shape, alternately: each round runs scrl, then PyTorch in each memory layout.
-The table has the medians over the rounds, and PyTorch's better layout. PyTorch runs eagerly with its default settings. A
-ratio above 1 means that scrl is that many times faster, or smaller.
+Both sides do the same work on data of the same shape, alternately: each round runs scrl, then PyTorch in each memory layout,
+and in rows of bfloat16 also through torch.compile, and ONNX Runtime where it does the same work. The table has the medians
+over the rounds, and PyTorch's best way; other peers have rows of their own. A ratio above 1 means that scrl is that many times
+faster, or smaller. Rows of bfloat16 compare `--precision bf16` with PyTorch's autocast.
 
 Setup, in the root of the repository:
 
     cargo build --release
     python3 -m venv venv
     venv/bin/pip install torch==2.15.0 torchvision==0.29.2 --index-url https://download.pytorch.org/whl/cpu
-    venv/bin/pip install numpy==2.4.6 pillow==13.0.0 pycocotools==2.0.11
+    venv/bin/pip install numpy==2.4.6 pillow==13.0.0 pycocotools==2.0.11 onnx onnxruntime
     venv/bin/python benches/compare.py
 
 Run nothing else meanwhile. `--only scrl-step` measures one row (repeatable). `--quick` is a trial of a few minutes on tiny
@@ -31,7 +32,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LAYOUTS = ["channels_last", "default"]
+# Ways to run a PyTorch script, with the arguments that each takes.
+EAGER = {"channels_last": ["--layout", "channels_last"], "default": ["--layout", "default"]}
+COMPILED = {"compiled": ["--layout", "channels_last", "--compile"]}
 
 
 @dataclasses.dataclass
@@ -53,8 +56,10 @@ class Row:
     ours: list
     peer: list
     figures: list
-    layouts: list = dataclasses.field(default_factory=lambda: LAYOUTS)
+    ways: dict = dataclasses.field(default_factory=lambda: EAGER)
     data: str = ""
+    # Another peer's name and script, with a row of its own.
+    other: tuple = ()
 
 
 def rows(args):
@@ -68,38 +73,53 @@ def rows(args):
     roi = ["--channels", "16"] if quick else []
     photos = ["--images", "20" if quick else "400"]
     rate = lambda work, key, unit: Figure(work, unit, key, higher_is_better=True)
+
+    def networks(precision):
+        """The rows of networks in a precision."""
+        bf16 = precision == "bf16"
+        numbers, suffix = ["--precision", precision], ", bf16" if bf16 else ""
+        ways = {**EAGER, **(COMPILED if bf16 else {})}
+        step = [*network, *steps, *numbers]
+        shape = [*images, *steps, *numbers]
+        return [
+            Row(
+                f"scrl-step{'-bf16' if bf16 else ''}",
+                ["bench", "pretrain", *step],
+                ["scrl_step.py", *step],
+                [
+                    rate(f"SCRL training step, {net}{suffix}", "pairs_per_second", "pairs/s"),
+                    Figure("… peak memory", "GiB", "peak_gib"),
+                ],
+                ways,
+            ),
+            Row(
+                f"forward{'-bf16' if bf16 else ''}",
+                ["bench", "forward", *step],
+                ["forward.py", *step],
+                [rate(f"Forward pass, {net}{suffix}", "images_per_second", "images/s")],
+                ways,
+                other=("ONNX Runtime, f32", ["onnx_forward.py", *network, *steps]),
+            ),
+            Row(
+                f"detector{'-bf16' if bf16 else ''}",
+                ["bench", "detector", *shape],
+                ["detector_step.py", *shape],
+                [
+                    rate(f"{detector}{suffix}: training", "train_images_per_second", "images/s"),
+                    rate("… detection", "infer_images_per_second", "images/s"),
+                    Figure("… peak memory", "GiB", "peak_gib"),
+                ],
+            ),
+        ]
+
     return [
-        Row(
-            "scrl-step",
-            ["bench", "pretrain", *network, *steps],
-            ["scrl_step.py", *network, *steps],
-            [
-                rate(f"SCRL training step, {net}", "pairs_per_second", "pairs/s"),
-                Figure("… peak memory", "GiB", "peak_gib"),
-            ],
-        ),
-        Row(
-            "forward",
-            ["bench", "forward", *network, *steps],
-            ["forward.py", *network, *steps],
-            [rate(f"Forward pass, {net}", "images_per_second", "images/s")],
-        ),
-        Row(
-            "detector",
-            ["bench", "detector", *images, *steps],
-            ["detector_step.py", *images, *steps],
-            [
-                rate(f"{detector}: training", "train_images_per_second", "images/s"),
-                rate("… detection", "infer_images_per_second", "images/s"),
-                Figure("… peak memory", "GiB", "peak_gib"),
-            ],
-        ),
+        *(row for precision in ("f32", "bf16") for row in networks(precision)),
         Row(
             "augment",
             ["bench", "augment", *photos],
             ["augment.py", *photos],
             [rate("Decode and two views, one thread", "images_per_second", "images/s")],
-            layouts=["default"],
+            ways={"default": EAGER["default"]},
             data="photos",
         ),
         Row(
@@ -116,7 +136,7 @@ def rows(args):
             ["evaluate"],
             ["coco_eval.py"],
             [Figure(f"COCO evaluation, {100 if quick else 5000} images × 50 detections, 80 classes", "s", "seconds")],
-            layouts=["pycocotools"],
+            ways={"pycocotools": []},
             data="coco",
         ),
     ]
@@ -162,22 +182,24 @@ class Data:
 
 
 def measure(row, args, data):
-    """Runs both sides alternately: JSON lines of scrl, and of PyTorch per layout."""
+    """Runs both sides alternately: JSON lines of scrl, of PyTorch per way, and of another peer."""
     files = getattr(data, row.data)() if row.data else []
     threads = ["--threads", str(args.threads)]
     own_threads = threads if row.name not in ("augment", "coco-eval") else []
     peer_threads = threads if row.name != "coco-eval" else []
-    ours, theirs = [], {layout: [] for layout in row.layouts}
+    ours, theirs, others = [], {way: [] for way in row.ways}, []
     for number in range(args.rounds):
         print(f"{row.name}: round {number + 1} of {args.rounds}", file=sys.stderr)
         ours.append(run([args.scrl, *row.ours, *own_threads, *files], args.threads))
-        for layout, lines in theirs.items():
-            choice = ["--layout", layout] if layout in LAYOUTS else []
+        for way, lines in theirs.items():
             command = [args.python, str(HERE / "peers" / row.peer[0]), *row.peer[1:]]
-            lines.append(run([*command, *peer_threads, *choice, *files], args.threads))
+            lines.append(run([*command, *peer_threads, *row.ways[way], *files], args.threads))
+        if row.other:
+            script, *options = row.other[1]
+            others.append(run([args.python, str(HERE / "peers" / script), *options, *peer_threads], args.threads))
     if row.name == "coco-eval":
         check_same_ap(ours[0], theirs["pycocotools"][0])
-    return ours, theirs
+    return ours, theirs, others
 
 
 def check_same_ap(ours, theirs):
@@ -186,9 +208,9 @@ def check_same_ap(ours, theirs):
 
 
 def summarise(figure, ours, theirs):
-    """Medians, PyTorch's better layout, and the ratio."""
+    """Medians, PyTorch's best way, and the ratio."""
     values = lambda lines: [line[figure.key] * figure.scale for line in lines]
-    medians = {layout: statistics.median(values(lines)) for layout, lines in theirs.items()}
+    medians = {way: statistics.median(values(lines)) for way, lines in theirs.items()}
     best = (max if figure.higher_is_better else min)(medians, key=medians.get)
     own, other = statistics.median(values(ours)), medians[best]
     return {
@@ -196,9 +218,9 @@ def summarise(figure, ours, theirs):
         "unit": figure.unit,
         "ours": own,
         "theirs": other,
-        "layout": best,
+        "way": best,
         "ratio": own / other if figure.higher_is_better else other / own,
-        "rounds": {"ours": values(ours), **{layout: values(lines) for layout, lines in theirs.items()}},
+        "rounds": {"ours": values(ours), **{way: values(lines) for way, lines in theirs.items()}},
     }
 
 
@@ -259,18 +281,22 @@ def main():
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     if args.quick:
         print("\nA trial on tiny sizes: these numbers mean nothing.")
-    print("\n| work | unit | scrl | PyTorch's best | its layout | ratio |\n|---|---|---|---|---|---|")
+    print("\n| work | unit | scrl | PyTorch's best | its way | ratio |\n|---|---|---|---|---|---|")
     results = []
     with tempfile.TemporaryDirectory() as folder:
         data = Data(args, folder)
         for row in rows(args):
             if args.only and row.name not in args.only:
                 continue
-            ours, theirs = measure(row, args, data)
-            for figure in row.figures:
-                result = summarise(figure, ours, theirs)
+            ours, theirs, others = measure(row, args, data)
+            peers = [(figure, theirs) for figure in row.figures]
+            if others:
+                figure = dataclasses.replace(row.figures[0], work=f"… beside {row.other[0]}")
+                peers.append((figure, {row.other[0]: others}))
+            for figure, lines in peers:
+                result = summarise(figure, ours, lines)
                 results.append({"row": row.name, **result})
-                cells = [result["work"], result["unit"], show(result["ours"]), show(result["theirs"]), result["layout"]]
+                cells = [result["work"], result["unit"], show(result["ours"]), show(result["theirs"]), result["way"]]
                 print(f"| {' | '.join(cells)} | {result['ratio']:.2f} |", flush=True)
     if args.json:
         args.json.write_text(json.dumps({"machine": facts, "rows": results}, indent=2) + "\n")

@@ -35,9 +35,7 @@ mod without_kernels;
 
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use cast::cast;
-pub use conv2d::{
-    Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared,
-};
+pub use conv2d::{Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared};
 pub use linear::linear;
 #[cfg(feature = "flex")]
 pub use matrix::{KeptWeights, bf16_products, cpu_products, keep_weights};

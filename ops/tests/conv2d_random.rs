@@ -68,7 +68,8 @@ impl Case {
         let output = conv2d(input.clone(), weight.clone(), None, self.options);
         assert_eq!((output.dims(), output.dtype()), (self.output(), DType::from(dtype)));
         let gradients = (output.clone() * output_gradient).sum().backward();
-        let [of_input, of_weight] = [&input, &weight].map(|tensor| tensor.grad(&gradients).expect("a gradient"));
+        let [of_input, of_weight] =
+            [&input, &weight].map(|tensor| tensor.grad(&gradients).expect("a gradient"));
         assert_eq!([of_input.dtype(), of_weight.dtype()], [DType::from(dtype), DType::F32]);
         [output, of_input, of_weight].map(|tensor| values(&tensor.cast(FloatDType::F32)))
     }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
-use scrl_core::models::Precision;
 use clap::{ArgGroup, Args};
+use scrl_core::models::Precision;
 
 /// A trained detector, by Burn or by ONNX Runtime.
 #[derive(Debug, Args)]

@@ -18,10 +18,8 @@ pub fn run(args: ProbeArgs, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.device)?;
     let weights = args.run.as_ref().or(args.weights.as_ref()).context("pass a run or --weights")?;
     let out = args.out.clone().or_else(|| args.run.as_ref().map(|run| run.join("probe.json")));
-    let options = ProbeOptions {
-        precision: device::usable(args.precision, &args.device, false)?,
-        ..options(&args)
-    };
+    let options =
+        ProbeOptions { precision: device::usable(args.precision, &args.device, false)?, ..options(&args) };
     let Some(report) = probe(weights, &options, &device, &mut monitor)? else {
         return Ok(Ending::Interrupted);
     };

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{BenchmarkError, Result};
 use scrl_core::config::{self, ConfigError};
-use scrl_core::models::ResNetConfig;
 use scrl_core::models::Precision;
+use scrl_core::models::ResNetConfig;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use scrl_transfer::TransferConfig;
 

@@ -7,9 +7,9 @@ mod flex;
 
 use backend::BatchNormOps;
 pub(crate) use backend::{Residual, composed_by_statistics};
+use burn::{backend::Dispatch, tensor::Tensor};
 #[cfg(feature = "flex")]
 pub(crate) use flex::normalizations;
-use burn::{backend::Dispatch, tensor::Tensor};
 
 /// Epsilon of a batch normalisation and what is done to the normalised values before they are written.
 ///

@@ -33,9 +33,7 @@ fn register_gradients<B: Backend + Conv2dOps>(
         let output_gradient = output_gradient.clone();
         let gradient = match other {
             None => B::convolution_input_gradient(input, weight, output_gradient, options),
-            Some(other) => {
-                B::convolution_input_gradient_sum(input, weight, output_gradient, other, options)
-            }
+            Some(other) => B::convolution_input_gradient_sum(input, weight, output_gradient, other, options),
         };
         gradients.register::<B>(node, gradient);
     }
@@ -52,7 +50,14 @@ impl<B: Backend + Conv2dOps> Backward<B, 2> for Convolution {
 
     fn backward(self, ops: Ops<State, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
-        register_gradients::<B>(ops.state, None, &ops.parents.map(|parent| parent.map(|node| node.id)), gradient, gradients, checkpointer);
+        register_gradients::<B>(
+            ops.state,
+            None,
+            &ops.parents.map(|parent| parent.map(|node| node.id)),
+            gradient,
+            gradients,
+            checkpointer,
+        );
     }
 }
 
@@ -64,7 +69,14 @@ impl<B: Backend + Conv2dOps> Backward<B, 3> for BiasedConvolution {
 
     fn backward(self, ops: Ops<State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
-        register_gradients::<B>(ops.state, None, &ops.parents.map(|parent| parent.map(|node| node.id)), gradient, gradients, checkpointer);
+        register_gradients::<B>(
+            ops.state,
+            None,
+            &ops.parents.map(|parent| parent.map(|node| node.id)),
+            gradient,
+            gradients,
+            checkpointer,
+        );
     }
 }
 
@@ -78,7 +90,14 @@ impl<B: Backend + Conv2dOps> Backward<B, 3> for RectifiedConvolution {
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
         let (state, output) = ops.state;
         let gradient = B::rectified_gradient(output, gradients.consume::<B>(&ops.node));
-        register_gradients::<B>(state, None, &ops.parents.map(|parent| parent.map(|node| node.id)), gradient, gradients, checkpointer);
+        register_gradients::<B>(
+            state,
+            None,
+            &ops.parents.map(|parent| parent.map(|node| node.id)),
+            gradient,
+            gradients,
+            checkpointer,
+        );
     }
 }
 
@@ -175,29 +194,27 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         options: Conv2dOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let slot = Slot::<B>::default();
-        let distance: FloatTensor<Self> = match Distance.prepare::<C>([input.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((), input.primitive().clone()),
-            OpsKind::UnTracked(prep) => prep.finish(input.primitive().clone()),
-        };
+        let distance: FloatTensor<Self> =
+            match Distance.prepare::<C>([input.node()]).compute_bound().stateful() {
+                OpsKind::Tracked(prep) => prep.finish((), input.primitive().clone()),
+                OpsKind::UnTracked(prep) => prep.finish(input.primitive().clone()),
+            };
         let (values, node) = distance.into_parts();
         let other = match OtherUse.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(slot.clone(), values),
             OpsKind::UnTracked(prep) => prep.finish(values),
         };
-        let output = match SharedConvolution
-            .prepare::<C>([input.node(), weight.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
-                let output = B::convolution(input.into_primitive(), weight.into_primitive(), options);
-                prep.finish((state, slot), output)
-            }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::convolution(input.into_primitive(), weight.into_primitive(), options))
-            }
-        };
+        let output =
+            match SharedConvolution.prepare::<C>([input.node(), weight.node()]).compute_bound().stateful() {
+                OpsKind::Tracked(mut prep) => {
+                    let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
+                    let output = B::convolution(input.into_primitive(), weight.into_primitive(), options);
+                    prep.finish((state, slot), output)
+                }
+                OpsKind::UnTracked(prep) => {
+                    prep.finish(B::convolution(input.into_primitive(), weight.into_primitive(), options))
+                }
+            };
         (output, other)
     }
 

@@ -39,7 +39,8 @@ fn product<N: Factor, O: Number>(
         written_by(m * n, |data| {
             parts.into_par_iter().for_each(|[row, column]| {
                 let sizes = [(m - row).min(rows), (n - column).min(columns), k];
-                let destination = Destination { data, offset: row * n + column, row_stride: n, epilogue: Epilogue::NONE };
+                let destination =
+                    Destination { data, offset: row * n + column, row_stride: n, epilogue: Epilogue::NONE };
                 let lhs = Left::from(lhs.starting_at_row(row));
                 let rhs = rhs.transposed().starting_at_row(column).transposed();
                 // No two parts overlap, and each is computed by one thread.

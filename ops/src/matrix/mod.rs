@@ -9,6 +9,8 @@ pub(crate) mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod cut;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod dot;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod kept;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod packed;
@@ -85,6 +87,15 @@ pub(crate) trait Factor: Number {
     fn only_tiles() -> bool {
         !Self::IS_F32
     }
+
+    /// Whether there are kernels for tiles of such numbers. They want their operands large: packing costs as much as many
+    /// a small product.
+    fn has_tiles() -> bool {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        return amx::has_tiles::<Self::Cut>();
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        return false;
+    }
 }
 
 impl Factor for f32 {
@@ -103,7 +114,7 @@ impl Factor for bf16 {
 
 /// What computes products of matrices on the CPU of this machine: `amx` or `gemm`.
 pub fn cpu_products() -> &'static str {
-    if wide_products() { "amx" } else { "gemm" }
+    if f32::has_tiles() { "amx" } else { "gemm" }
 }
 
 /// Lets convolutions keep their weights packed, from one inference to the next, until the result is dropped.
@@ -125,17 +136,9 @@ impl KeptWeights {
     }
 }
 
-/// Whether products want their operands large: packing costs as much as many a small product.
-pub(crate) fn wide_products() -> bool {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return amx::available();
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    return false;
-}
-
 /// Whether this processor multiplies bfloat16 numbers faster than those of 32 bits.
 pub fn bf16_products() -> bool {
-    wide_products()
+    bf16::has_tiles()
 }
 
 /// A left operand, `[m, k]`, that is used in many products.
@@ -149,11 +152,7 @@ pub(crate) struct Left<'a, N: Factor = f32> {
 impl<'a, N: Factor> Left<'a, N> {
     /// Prepares a weight with all threads for products with wide right operands of numbers of this type. Where the matrix
     /// is the `whole` of a tensor, its rows one after the other, the packed weight may be [kept](kept).
-    pub(crate) fn weight(
-        matrix: Matrix<'a>,
-        [rows, depth]: [usize; 2],
-        whole: Option<&FlexTensor>,
-    ) -> Self {
+    pub(crate) fn weight(matrix: Matrix<'a>, [rows, depth]: [usize; 2], whole: Option<&FlexTensor>) -> Self {
         assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if N::only_tiles() || amx::pays([rows, usize::MAX, depth]) {
@@ -229,9 +228,9 @@ pub(crate) unsafe fn multiply<N: Factor, O: Number>(
     assert!(holds, "matrices of {m}×{k} and {k}×{n} overrun their slices");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if N::only_tiles() || lhs.packed.is_some() || (rhs.is_dense() && amx::pays(sizes)) {
-        amx::require();
+        amx::require::<N::Cut>();
         assert!(rhs.is_dense(), "rows or columns of adjacent elements");
-        // SAFETY: AMX is there, all three matrices lie inside their slices (asserted above, the left one where it was
+        // SAFETY: the kernels are there, all three matrices lie inside their slices (asserted above, the left one where it was
         // packed), and the destination's elements are exclusive by the caller's promise.
         unsafe { amx::multiply(sizes, lhs, rhs, destination, accumulate) };
         return;

@@ -37,13 +37,13 @@ impl Packed {
     /// matrix, of the second, ..., and again.
     ///
     /// # Panics
-    /// If AMX is not available, or a matrix overruns its slice.
+    /// If there are no kernels for such parts, or a matrix overruns its slice.
     pub(crate) fn sum_of<C: Cut>(
         matrix: Matrix<'_, C::Number>,
         [rows, depth]: [usize; 2],
         offsets: &[usize],
     ) -> Self {
-        amx::require();
+        amx::require::<C>();
         for &offset in offsets {
             let matrix = Matrix { data: matrix.data.get(offset..).unwrap_or_default(), ..matrix };
             assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
@@ -60,7 +60,7 @@ impl Packed {
                 for (&offset, tiles) in offsets.iter().zip(&mut tiles) {
                     let matrix = Matrix { data: &matrix.data[offset..], ..matrix };
                     let operand = Operand::left(matrix, [rows, depth]);
-                    // SAFETY: AMX is available, and with it AVX-512; the matrix holds its rows (both asserted
+                    // SAFETY: there are kernels, and with them AVX-512; the matrix holds its rows (both asserted
                     // above).
                     unsafe { pack_block::<C, true>(&operand, [block * BLOCK, from], tiles) };
                 }

@@ -89,7 +89,9 @@ pub(crate) unsafe fn pack<C: Cut, const LEFT: bool>(operand: &Operand<C::Number>
     let mut one = |start: usize, from: usize| {
         let place = (start / BLOCK * steps + from / DEPTH) * block_tiles::<C>();
         // SAFETY: the caller's promise.
-        unsafe { pack_block::<C, LEFT>(operand, [start, from], &mut tiles[place..place + block_tiles::<C>()]) };
+        unsafe {
+            pack_block::<C, LEFT>(operand, [start, from], &mut tiles[place..place + block_tiles::<C>()])
+        };
     };
     // Memory is read along its rows.
     if operand.outer_stride == 1 {
@@ -212,7 +214,9 @@ unsafe fn along_depth<C: Cut>(operand: &Operand<C::Number>, outer: usize) -> C::
     let source = operand.data.wrapping_add(outer * operand.outer_stride);
     // Long rows of a matrix that is in no cache: what the same row's next steps need.
     for line in 0..size_of::<C::Number>() / 2 {
-        _mm_prefetch::<_MM_HINT_T0>(source.wrapping_add(PREFETCH_DISTANCE).wrapping_byte_add(64 * line).cast());
+        _mm_prefetch::<_MM_HINT_T0>(
+            source.wrapping_add(PREFETCH_DISTANCE).wrapping_byte_add(64 * line).cast(),
+        );
     }
     // SAFETY: the caller's promise.
     unsafe { C::adjacent(source, count) }

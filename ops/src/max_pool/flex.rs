@@ -140,7 +140,10 @@ fn pick<N: Number>(row: &[N], first: usize, stride: usize, values: &mut [f32]) {
                 *value = source.widened();
             }
         }
-        _ => values.iter_mut().zip(row.iter().step_by(stride)).for_each(|(value, source)| *value = source.widened()),
+        _ => values
+            .iter_mut()
+            .zip(row.iter().step_by(stride))
+            .for_each(|(value, source)| *value = source.widened()),
     }
 }
 

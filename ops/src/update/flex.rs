@@ -248,7 +248,14 @@ mod tests {
         let (weight, buffer) = (tensor(5), tensor(5));
         let (stepped, moved, _) = Flex::momentum_step(weight.clone(), tensor(5), buffer.clone(), OPTIONS);
         let averaged = Flex::average(weight.clone(), stepped.clone(), 0.5);
-        assert_eq!((values::<f32>(&weight), values::<f32>(&buffer)), (values(&tensor(5)), values(&tensor(5))));
-        assert!(values::<f32>(&stepped)[4] < 4.0 && values::<f32>(&moved)[4] > 4.0 && values::<f32>(&averaged)[4] < 4.0);
+        assert_eq!(
+            (values::<f32>(&weight), values::<f32>(&buffer)),
+            (values(&tensor(5)), values(&tensor(5)))
+        );
+        assert!(
+            values::<f32>(&stepped)[4] < 4.0
+                && values::<f32>(&moved)[4] > 4.0
+                && values::<f32>(&averaged)[4] < 4.0
+        );
     }
 }

@@ -36,8 +36,7 @@ fn sum<N: Number>(fine: FlexTensor, coarse: FlexTensor) -> FlexTensor {
                     vectorized(
                         #[inline(always)]
                         || {
-                            for ((target, fine), &row) in
-                                target.chunks_exact_mut(width).zip(fine).zip(&rows)
+                            for ((target, fine), &row) in target.chunks_exact_mut(width).zip(fine).zip(&rows)
                             {
                                 if last != Some(row) {
                                     let coarse = &coarse[row * w..(row + 1) * w];

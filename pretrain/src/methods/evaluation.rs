@@ -29,7 +29,10 @@ impl EvaluationNetworks {
     pub fn inspect(&self, batch: &[ImageViews], device: &Device) -> Inspection {
         let Some(projection) = &self.projection else {
             let map = self.map(stack_views(batch, 0, device));
-            return Inspection { features: Rows::from_tensor(global_average(in_f32(map))), ..Default::default() };
+            return Inspection {
+                features: Rows::from_tensor(global_average(in_f32(map))),
+                ..Default::default()
+            };
         };
         let views = [0, 1].map(|view| stack_views(batch, view, device));
         let map = self.map(Tensor::cat(views.to_vec(), 0));

@@ -7,12 +7,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use scrl_core::data::{DataError, ImageFolder, LoaderOptions, load_batches, sampler};
 use scrl_core::engine::Monitor;
 use scrl_core::models::{Backbone, Level, in_f32};
-use scrl_ops::keep_weights;
 use scrl_core::structures::{Rect, Size};
 use scrl_core::transforms::decode::decode;
 use scrl_core::transforms::normalize::chw;
 use scrl_core::transforms::resample::{crop_resize, resize};
 use scrl_core::transforms::{ImageError, RgbImage};
+use scrl_ops::keep_weights;
 
 use super::{Labelled, ProbeError};
 use crate::inspection::Rows;

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use scrl_core::models::{Linear, in_f32};
 use scrl_core::models::layers::Init;
+use scrl_core::models::{Linear, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::structures::BoxXyxy;
 

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
-use scrl_core::models::{Conv2d, in_f32};
 use scrl_core::models::layers::{Conv2dConfig, Init};
+use scrl_core::models::{Conv2d, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
 

@@ -59,6 +59,13 @@ pub struct Matches {
 }
 
 impl Matches {
+    /// Whether at most one tie in a hundred detections was decided otherwise. A tie that is leaves one detection without a
+    /// partner on either side.
+    pub fn ties_are_rare(&self) -> bool {
+        let detections = self.matched + self.ties / 2;
+        self.ties * 100 <= 2 * detections.max(100)
+    }
+
     /// Adds another image's.
     pub fn merge(&mut self, other: &Matches) {
         self.matched += other.matched;

@@ -217,7 +217,7 @@ pub fn validate_detector(
         let of_file = compare_all(&by_parts, &found, &model, &END_TO_END, END_TO_END_PIXELS);
         let passed = stages.iter().all(Stage::passed)
             && matches.unexplained == 0
-            && matches.ties * 100 <= matches.matched.max(100)
+            && matches.ties_are_rare()
             && of_file.unexplained * 50 <= of_file.matched;
         parts::merge(&mut report.stages, stages);
         report.total.merge(&matches);

@@ -368,11 +368,7 @@ fn judged(
     for (expected, found) in expected.iter().zip(found) {
         matches.merge(&compare(expected, found, config, tolerance, tolerance.pixels(BOUNDLESS as usize)));
     }
-    let lost = if matches.ties * 100 > matches.matched {
-        matches.ties + matches.unexplained
-    } else {
-        matches.unexplained
-    };
+    let lost = if matches.ties_are_rare() { matches.unexplained } else { matches.ties + matches.unexplained };
     decisions(name, lost, expected.iter().map(Vec::len).sum())
 }
 

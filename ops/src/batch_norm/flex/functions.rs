@@ -5,11 +5,7 @@
 //! values, each place has its own, which are sources as well: `c` centre, `a` scale, `b` shift, `s` slope, `o`
 //! offset.
 
-use super::{
-    channel::Slope,
-    lanes::Lanes,
-    loops::Function,
-};
+use super::{channel::Slope, lanes::Lanes, loops::Function};
 use crate::cpu::Affine;
 
 /// The least value that passes the activation: 0 for ReLU, −∞ for none.

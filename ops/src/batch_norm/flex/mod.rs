@@ -22,7 +22,7 @@ use super::backend::{
     BatchNormGradients, BatchNormOps, Gradients, Residual, Saved, Wanted, composed_by_batch,
     composed_by_statistics, composed_gradients,
 };
-use crate::cpu::{Affine, Precision, inverse_deviation, contiguous, tensor_of, values};
+use crate::cpu::{Affine, Precision, contiguous, inverse_deviation, tensor_of, values};
 use backward::{BackwardPlan, Results};
 use elements::replaced;
 use forward::Forward;
@@ -70,9 +70,7 @@ impl BatchNormOps for Flex {
             }
             Precision::Other => {
                 let residual = residual.into();
-                composed_by_statistics::<Self>(
-                    input, weight, bias, mean, variance, residual, epsilon, relu,
-                )
+                composed_by_statistics::<Self>(input, weight, bias, mean, variance, residual, epsilon, relu)
             }
         }
     }
@@ -154,8 +152,7 @@ fn gradients<N: InLanes>(
 ) -> Gradients<FlexTensor> {
     let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch } = saved;
     let variance = contiguous(variance);
-    let inverses: Vec<_> =
-        values::<f32>(&variance).iter().map(|v| inverse_deviation(*v, epsilon)).collect();
+    let inverses: Vec<_> = values::<f32>(&variance).iter().map(|v| inverse_deviation(*v, epsilon)).collect();
     let plan = BackwardPlan {
         layout: Layout::of(&gradient),
         affines: &normalizations([weight, bias, mean, variance], epsilon),

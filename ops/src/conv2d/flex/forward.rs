@@ -33,7 +33,7 @@ pub(super) fn forward<N: Scratched>(
     output: DisjointMut<'_, N>,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if super::sliding::pays(geometry) {
+    if super::sliding::pays::<N>(geometry) {
         return super::sliding::forward(geometry, input, weight, epilogue, output);
     }
     let matrix = Matrix::rows(values(weight), geometry.depth());
@@ -50,7 +50,7 @@ pub(super) fn forward_with<N: Scratched>(
 ) {
     let geometry = geometry.flattened();
     let weight = &Left::<N>::weight(weight, [geometry.channels_out, geometry.depth()], whole);
-    geometry.tiles(tile_pixels(&geometry)).into_par_iter().for_each(|tile| {
+    geometry.tiles(tile_pixels::<N>(&geometry)).into_par_iter().for_each(|tile| {
         N::with_scratch(|scratch| {
             let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);
             if tile.images.len() == 1 {
@@ -63,10 +63,10 @@ pub(super) fn forward_with<N: Scratched>(
     });
 }
 
-fn tile_pixels(geometry: &Geometry) -> usize {
+fn tile_pixels<N: Scratched>(geometry: &Geometry) -> usize {
     let plane = geometry.output_plane();
     let total = geometry.batch * plane;
-    if crate::matrix::wide_products() {
+    if N::has_tiles() {
         return if plane >= WIDE_PIXELS / 4 {
             WIDE_PIXELS.min(plane)
         } else {

@@ -7,7 +7,7 @@ use super::{
     scratch::{Scratch, Scratched, take},
 };
 use crate::cpu::DisjointMut;
-use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply, wide_products};
+use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply};
 use crate::vectorized;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -30,18 +30,18 @@ pub(super) fn input_gradient<N: Scratched>(
     if geometry.stride == [1, 1] && padding_fits {
         let mirrored = mirrored(geometry);
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if super::sliding::pays(&mirrored) {
+        if super::sliding::pays::<N>(&mirrored) {
             return super::sliding::input_gradient(&mirrored, output_gradient, weight, &epilogue, gradient);
         }
         let turned;
-        let weight = if geometry.taps() == 1 && wide_products() {
+        let weight = if geometry.taps() == 1 && N::has_tiles() {
             Matrix::rows(weight, geometry.channels_in).transposed()
         } else {
             turned = self::turned(geometry, weight);
             Matrix::rows(&turned, geometry.channels_out * geometry.taps())
         };
         forward_with(&mirrored, output_gradient, (weight, None), &epilogue, gradient);
-    } else if wide_products() {
+    } else if N::has_tiles() {
         let weight = Matrix::rows(weight, geometry.depth()).transposed();
         scatter(geometry, weight, output_gradient, &epilogue, gradient);
     } else {
@@ -108,7 +108,14 @@ fn scatter<N: Scratched>(
     let blocks: Vec<_> = even_parts(geometry.channels_in, MIN_ROWS.div_ceil(geometry.taps()))
         .map(|channels| {
             let rows = channels.start * geometry.taps()..channels.end * geometry.taps();
-            (channels, Left::<N>::weight(weight.starting_at_row(rows.start), [rows.len(), geometry.channels_out], None))
+            (
+                channels,
+                Left::<N>::weight(
+                    weight.starting_at_row(rows.start),
+                    [rows.len(), geometry.channels_out],
+                    None,
+                ),
+            )
         })
         .collect();
     let tasks: Vec<_> =
@@ -149,7 +156,12 @@ fn scatter_channels<N: Scratched>(
         let pixels = geometry.pixels(&tile);
         let gradients = panel(geometry, output_gradient, &tile, &mut scratch.panel);
         let patches = take(&mut scratch.products, depth * pixels);
-        let destination = Destination { data: DisjointMut::new(patches), offset: 0, row_stride: pixels, epilogue: Epilogue::NONE };
+        let destination = Destination {
+            data: DisjointMut::new(patches),
+            offset: 0,
+            row_stride: pixels,
+            epilogue: Epilogue::NONE,
+        };
         // SAFETY: the buffer belongs to this thread.
         unsafe { multiply([depth, pixels, geometry.channels_out], weight, gradients, destination, false) };
         scatter_patches(geometry, patches, &tile.rows, sums);

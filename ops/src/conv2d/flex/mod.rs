@@ -14,9 +14,7 @@ mod weight_gradient;
 
 use super::{Conv2dOptions, backend::Conv2dOps};
 use crate::batch_norm::{Residual, composed_by_statistics, normalizations};
-use crate::cpu::{
-    Affine, Number, Precision, contiguous, rounded, tensor_of, values, widened, written_by,
-};
+use crate::cpu::{Affine, Number, Precision, contiguous, rounded, tensor_of, values, widened, written_by};
 use crate::matrix::{Epilogue, bf16_products};
 use crate::vectorized;
 use burn::backend::{
@@ -288,9 +286,7 @@ impl Conv2dOps for Flex {
             Precision::Bf16 if bf16_products() => {
                 run_weight_gradient::<bf16>(geometry, input, output_gradient)
             }
-            Precision::Bf16 => {
-                run_weight_gradient::<f32>(geometry, widened(input), widened(output_gradient))
-            }
+            Precision::Bf16 => run_weight_gradient::<f32>(geometry, widened(input), widened(output_gradient)),
             Precision::Other => Self::conv2d_weight_backward(input, weight, output_gradient, options.burn()),
         }
     }

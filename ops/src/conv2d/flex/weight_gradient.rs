@@ -36,13 +36,13 @@ pub(super) fn weight_gradient<N: Scratched>(
     gradient: DisjointMut<'_>,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if super::sliding::pays(geometry) {
+    if super::sliding::pays::<N>(geometry) {
         return super::sliding::weight_gradient(geometry, input, output_gradient, gradient);
     }
     let geometry = geometry.flattened();
     let block = MIN_COLUMNS.div_ceil(geometry.taps()).min(geometry.channels_in.max(1));
     let blocks: Vec<_> = even_parts(geometry.channels_in, block).collect();
-    let tiles = geometry.tiles(tile_pixels(&geometry, block));
+    let tiles = geometry.tiles(tile_pixels::<N>(&geometry, block));
     let groups = TASKS.div_ceil(blocks.len().max(1)).clamp(1, tiles.len().max(1));
     let groups: Vec<_> =
         even_parts(tiles.len(), tiles.len().div_ceil(groups)).map(|part| &tiles[part]).collect();
@@ -62,9 +62,9 @@ pub(super) fn weight_gradient<N: Scratched>(
     }
 }
 
-fn tile_pixels(geometry: &Geometry, channels: usize) -> usize {
+fn tile_pixels<N: Scratched>(geometry: &Geometry, channels: usize) -> usize {
     let plane = geometry.output_plane();
-    if crate::matrix::wide_products() {
+    if N::has_tiles() {
         return WIDE_PIXELS;
     }
     if geometry.is_pointwise() && plane >= TINY_IMAGE {

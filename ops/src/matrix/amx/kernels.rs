@@ -124,7 +124,13 @@ macro_rules! left_single {
 }
 macro_rules! right_pair {
     ($first:literal, $second:literal) => {
-        concat!("tileloadd tmm6, [{right}+{row}+", $first, "]\ntileloadd tmm7, [{right}+{row}+", $second, "]\n")
+        concat!(
+            "tileloadd tmm6, [{right}+{row}+",
+            $first,
+            "]\ntileloadd tmm7, [{right}+{row}+",
+            $second,
+            "]\n"
+        )
     };
 }
 macro_rules! right_single {

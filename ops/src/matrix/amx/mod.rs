@@ -20,6 +20,7 @@ mod kernels;
 use super::{
     Destination, Epilogue, Factor, Left, Matrix,
     cut::Cut,
+    dot,
     split::{BLOCK, DEPTH, Operand, TILE, Tile, block_tiles, pack},
     store::{Place, prefetch_block, store_block},
 };
@@ -56,12 +57,18 @@ pub(crate) fn available() -> bool {
     })
 }
 
-/// Checks that the tile registers can be used, and so the AVX-512 instructions that prepare their operands.
+/// Whether there are kernels for tiles of numbers in such parts: AMX's, and for numbers in one part those of AVX512-BF16.
+pub(crate) fn has_tiles<C: Cut>() -> bool {
+    available() || (C::PARTS == 1 && dot::available())
+}
+
+/// Checks that there are kernels for tiles of numbers in such parts, and so the AVX-512 instructions that prepare their
+/// operands.
 ///
 /// # Panics
-/// If they cannot.
-pub(crate) fn require() {
-    assert!(available(), "AMX is not available on this processor, or switched off");
+/// If there are none.
+pub(crate) fn require<C: Cut>() {
+    assert!(has_tiles::<C>(), "this processor has no instructions for tiles of such numbers, or they are switched off");
 }
 
 fn has_instructions() -> bool {
@@ -87,7 +94,7 @@ thread_local! {
     static TAKEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A thread's tile registers, set to 16 rows of 64 bytes each; given back when dropped.
+/// A thread's tile registers, set to 16 rows of 64 bytes each; given back when dropped. Without AMX there are none to take.
 ///
 /// They belong to the thread that took them.
 pub(crate) struct Registers {
@@ -98,12 +105,15 @@ impl Registers {
     /// Takes the registers of this thread.
     ///
     /// # Safety
-    /// AMX is [`available`].
+    /// There are kernels for tiles of numbers in such parts ([`has_tiles`]).
     ///
     /// # Panics
     /// If the thread holds them already: giving them back twice would leave the first holder without.
-    pub(crate) unsafe fn take() -> Self {
+    pub(crate) unsafe fn take<C: Cut>() -> Self {
         assert!(!TAKEN.replace(true), "this thread holds the tile registers already");
+        if C::PARTS == 1 && !available() {
+            return Self { not_send: PhantomData };
+        }
         #[repr(C, align(64))]
         struct Shapes([u8; 64]);
         let mut shapes = Shapes([0; 64]);
@@ -120,8 +130,10 @@ impl Registers {
 
 impl Drop for Registers {
     fn drop(&mut self) {
-        // SAFETY: the registers were taken.
-        unsafe { tile_asm!("tilerelease", options(nostack),) };
+        if available() {
+            // SAFETY: the registers were taken.
+            unsafe { tile_asm!("tilerelease", options(nostack),) };
+        }
         TAKEN.set(false);
     }
 }
@@ -158,7 +170,7 @@ fn parts<C: Cut, O: Number>([_, n, k]: [usize; 3], packed: bool) -> [usize; 2] {
 /// `destination = lhs · rhs`, or `destination += lhs · rhs`.
 ///
 /// # Safety
-/// AMX is available; the operands hold `[m, k]` and `[k, n]`; the `m × n` elements of the destination are the
+/// There are kernels for tiles of such numbers; the operands hold `[m, k]` and `[k, n]`; the `m × n` elements of the destination are the
 /// caller's alone, and written where they are added to.
 ///
 /// # Panics
@@ -180,8 +192,8 @@ pub(super) unsafe fn multiply<N: Factor, O: Number>(
     let right = Operand::right(rhs, [k, n]);
     let [depth_part, columns_part] = parts::<N::Cut, O>([m, n, k], lhs.packed.is_some());
     SCRATCH.with_borrow_mut(|scratch| {
-        // SAFETY: AMX is available by the caller's promise.
-        let _registers = unsafe { Registers::take() };
+        // SAFETY: there are kernels by the caller's promise.
+        let _registers = unsafe { Registers::take::<N::Cut>() };
         for column in (0..n).step_by(columns_part) {
             let columns = (n - column).min(columns_part);
             for from in (0..k).step_by(depth_part) {
@@ -256,6 +268,7 @@ unsafe fn block_product<C: Cut, O: Number>(
     #[repr(align(64))]
     struct Buffer([f32; BLOCK * BLOCK]);
     let kernel = match (C::PARTS, rows > TILE, columns > TILE) {
+        (1, ..) if !available() => product_by_dots,
         (1, true, true) => product_2x2_of_1,
         (1, true, false) => product_2x1_of_1,
         (1, false, true) => product_1x2_of_1,
@@ -268,7 +281,8 @@ unsafe fn block_product<C: Cut, O: Number>(
     let row_stride = place.row_stride;
     // SAFETY: the caller's promises; edges, and what is to be rounded, go through a buffer of whole tiles.
     unsafe {
-        if O::IS_F32 && epilogue.is_none() && rows % TILE == 0 && columns % TILE == 0 {
+        let whole = if available() { TILE } else { BLOCK };
+        if O::IS_F32 && epilogue.is_none() && rows % whole == 0 && columns % whole == 0 {
             return kernel(operands, steps, target.cast(), row_stride, accumulate);
         }
         prefetch_block(rows, epilogue, place, target);
@@ -285,6 +299,21 @@ unsafe fn block_product<C: Cut, O: Number>(
     }
 }
 
+/// The product of two blocks of 2 × 2 tiles on AVX512-BF16: what lies behind an operand's rows or columns is zeros.
+///
+/// # Safety
+/// As for the kernels, and the target has whole blocks.
+unsafe fn product_by_dots(
+    [left, right, _]: [*const Tile; 3],
+    steps: usize,
+    target: *mut f32,
+    row_stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's promises; that this is called shows that the processor has the instructions.
+    unsafe { dot::product([left, right], steps, target, row_stride, accumulate) }
+}
+
 /// The product of a packed left block with right tiles that lie in a panel, 32 × 32 elements; see the [`kernels`].
 ///
 /// # Safety
@@ -297,9 +326,16 @@ pub(crate) unsafe fn product_with_panel<C: Cut>(
     target: *mut f32,
     row_stride: usize,
 ) {
-    let kernel = if C::PARTS == 1 { product_with_panel_of_1 } else { product_with_panel_of_3 };
     // SAFETY: the caller's promises.
-    unsafe { kernel(operands, panel, strides, offsets, target, row_stride) }
+    unsafe {
+        match C::PARTS {
+            1 if !available() => {
+                dot::product_with_panel(operands[0], panel, strides[0], offsets, target, row_stride);
+            }
+            1 => product_with_panel_of_1(operands, panel, strides, offsets, target, row_stride),
+            _ => product_with_panel_of_3(operands, panel, strides, offsets, target, row_stride),
+        }
+    }
 }
 
 /// Adds the product of left tiles that lie in a panel with packed right tiles to 32 × 32 elements; see the [`kernels`].
@@ -314,14 +350,22 @@ pub(crate) unsafe fn add_product_of_panel<C: Cut>(
     target: *mut f32,
     row_stride: usize,
 ) {
-    let kernel = if C::PARTS == 1 { add_product_of_panel_of_1 } else { add_product_of_panel_of_3 };
     // SAFETY: the caller's promises.
-    unsafe { kernel(panel, strides, right, steps, target, row_stride) }
+    unsafe {
+        match C::PARTS {
+            1 if !available() => {
+                dot::add_product_of_panel(panel, strides[0], right, steps, target, row_stride);
+            }
+            1 => add_product_of_panel_of_1(panel, strides, right, steps, target, row_stride),
+            _ => add_product_of_panel_of_3(panel, strides, right, steps, target, row_stride),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::cut::Exact;
 
     #[test]
     fn a_thread_cannot_take_its_registers_twice_but_again_after_giving_them_back() {
@@ -329,7 +373,7 @@ mod tests {
             return;
         }
         // SAFETY: AMX is available.
-        let take = || unsafe { Registers::take() };
+        let take = || unsafe { Registers::take::<Exact>() };
         let first = take();
         assert!(std::panic::catch_unwind(|| drop(take())).is_err());
         // Every thread has registers of its own.

@@ -51,7 +51,7 @@ struct ForwardBuffers {
 /// Writes the output, `[N, O, H', W']`, of an input, `[N, C, H, W]`, and a weight, `[O, C, KH, KW]`.
 ///
 /// # Panics
-/// If AMX is not available.
+/// If there are no kernels for tiles of such numbers.
 pub(in super::super) fn forward<N: Factor>(
     geometry: &Geometry,
     input: &[N],
@@ -62,9 +62,8 @@ pub(in super::super) fn forward<N: Factor>(
     let taps = geometry.taps();
     let offsets: Vec<usize> = (0..taps).collect();
     let matrix = Matrix { data: values(weight), row_stride: geometry.depth(), column_stride: taps };
-    let pack = || {
-        Packed::sum_of::<N::WeightCut>(matrix, [geometry.channels_out, geometry.channels_in], &offsets)
-    };
+    let pack =
+        || Packed::sum_of::<N::WeightCut>(matrix, [geometry.channels_out, geometry.channels_in], &offsets);
     let packed = kept::packed(weight, N::parts(), Layout::Taps(taps), pack);
     run(geometry, input, &packed, epilogue, output);
 }
@@ -74,7 +73,7 @@ pub(in super::super) fn forward<N: Factor>(
 /// `mirrored` is the convolution from output to input gradient, whose kernels are turned by half a turn.
 ///
 /// # Panics
-/// If AMX is not available.
+/// If there are no kernels for tiles of such numbers.
 pub(in super::super) fn input_gradient<N: Factor>(
     mirrored: &Geometry,
     output_gradient: &[N],
@@ -85,7 +84,8 @@ pub(in super::super) fn input_gradient<N: Factor>(
     let taps = mirrored.taps();
     let offsets: Vec<usize> = (0..taps).rev().collect();
     let matrix = Matrix { data: weight, row_stride: taps, column_stride: mirrored.channels_out * taps };
-    let weight = Packed::sum_of::<N::WeightCut>(matrix, [mirrored.channels_out, mirrored.channels_in], &offsets);
+    let weight =
+        Packed::sum_of::<N::WeightCut>(matrix, [mirrored.channels_out, mirrored.channels_in], &offsets);
     run(mirrored, output_gradient, &weight, epilogue, gradient);
 }
 
@@ -122,7 +122,7 @@ fn one_tile<N: Factor>(
     output: DisjointMut<'_, N>,
     scratch: &mut ForwardBuffers,
 ) {
-    amx::require();
+    amx::require::<N::Cut>();
     let panel = Panel::new::<N::Cut>(geometry, tile);
     let length = steps(geometry) * panel.step();
     if scratch.panel.len() < length {
@@ -130,7 +130,7 @@ fn one_tile<N: Factor>(
     }
     let image = geometry.channels_in * geometry.input_plane();
     let image = &input[tile.image * image..][..image];
-    // SAFETY: AMX is available, and with it AVX-512.
+    // SAFETY: there are kernels for tiles, and with them AVX-512.
     unsafe { fill::<N::Cut>(geometry, image, tile, panel, &mut scratch.panel[..length]) };
     let taps = tile.tap_offsets(geometry);
     let offsets: Vec<usize> = (0..steps(geometry))
@@ -140,8 +140,8 @@ fn one_tile<N: Factor>(
     scratch.output.resize((BLOCK * width).max(scratch.output.len()), 0.0);
     for start in (0..geometry.channels_out).step_by(BLOCK) {
         let left = weight.block(start / BLOCK, 0);
-        // SAFETY: AMX is available.
-        let registers = unsafe { Registers::take() };
+        // SAFETY: there are kernels for tiles.
+        let registers = unsafe { Registers::take::<N::Cut>() };
         for (index, place) in (0..width).step_by(BLOCK).enumerate() {
             // The weight's next block comes from memory: a part of it for each block of places.
             let ahead = left.wrapping_add(offsets.len() * block_tiles::<N::Cut>());
@@ -164,7 +164,7 @@ fn one_tile<N: Factor>(
         for (channel, line) in
             (start..geometry.channels_out.min(start + BLOCK)).zip(scratch.output.chunks_exact(width))
         {
-            // SAFETY: AMX is available, and with it AVX-512.
+            // SAFETY: there are kernels for tiles, and with them AVX-512.
             unsafe { write_rows(geometry, tile, channel, line, epilogue, output) };
         }
     }

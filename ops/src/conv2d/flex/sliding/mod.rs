@@ -1,4 +1,4 @@
-//! Convolutions of stride one on AMX without im2col: the input is cut into parts once, and each tap of the
+//! Convolutions of stride one in tiles without im2col: the input is cut into parts once, and each tap of the
 //! kernel reads it shifted.
 //!
 //! A tile of the padded input is a line of pixels, row after row of `line` pixels. The output pixel at place
@@ -12,7 +12,7 @@ pub(super) use forward::{forward, input_gradient};
 pub(super) use weight_gradient::weight_gradient;
 
 use super::geometry::{Geometry, even_parts};
-use crate::matrix::{amx, split::TILE};
+use crate::matrix::{Factor, split::TILE};
 use std::ops::Range;
 
 /// Bytes of a panel, two for each part of a number: it shares the second-level cache with weights.
@@ -23,7 +23,7 @@ const MIN_WIDTH: usize = 12;
 const MIN_TILES: usize = 4;
 
 /// Whether this is the way to compute a convolution.
-pub(super) fn pays(geometry: &Geometry) -> bool {
+pub(super) fn pays<N: Factor>(geometry: &Geometry) -> bool {
     let padding_fits = (0..2).all(|axis| geometry.padding[axis] <= geometry.reach()[axis]);
     geometry.taps() > 1
         && geometry.batch > 0
@@ -32,7 +32,7 @@ pub(super) fn pays(geometry: &Geometry) -> bool {
         && geometry.channels_in >= TILE
         && geometry.channels_out >= TILE
         && geometry.output[1] >= MIN_WIDTH
-        && amx::available()
+        && N::has_tiles()
 }
 
 /// A rectangle of an image's output pixels.

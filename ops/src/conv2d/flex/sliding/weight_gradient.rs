@@ -36,7 +36,7 @@ struct GradientBuffers {
 /// A task owns some input channels and a group of tiles; the groups' sums are added in their order.
 ///
 /// # Panics
-/// If AMX is not available.
+/// If there are no kernels for tiles of such numbers.
 pub(in super::super) fn weight_gradient<N: Factor>(
     geometry: &Geometry,
     input: &[N],
@@ -107,7 +107,7 @@ fn sum_tiles<N: Factor>(
     tiles: &[Tile],
     scratch: &mut GradientBuffers,
 ) -> Vec<f32> {
-    amx::require();
+    amx::require::<N::Cut>();
     let (rows, columns) = (padded(channels.len()), padded(geometry.channels_out));
     let mut sums = vec![0.0f32; geometry.taps() * rows * columns];
     for tile in tiles {
@@ -117,10 +117,10 @@ fn sum_tiles<N: Factor>(
         let reach = steps * DEPTH + taps.iter().max().copied().unwrap_or(0);
         let row = (reach.max(tile.lines(geometry) * tile.line(geometry)).div_ceil(DEPTH) | 1) * DEPTH;
         place_gradient(geometry, output_gradient, tile, scratch);
-        // SAFETY: AMX is available, and with it AVX-512.
+        // SAFETY: there are kernels for tiles, and with them AVX-512.
         unsafe { fill::<N::Cut>(geometry, input, channels, tile, row, &mut scratch.panel) };
-        // SAFETY: AMX is available.
-        let _registers = unsafe { Registers::take() };
+        // SAFETY: there are kernels for tiles.
+        let _registers = unsafe { Registers::take::<N::Cut>() };
         let strides = [row, rows * row].map(|numbers| numbers * size_of::<u16>());
         for channel in (0..rows).step_by(BLOCK) {
             for (tap, offset) in taps.iter().enumerate() {
@@ -154,7 +154,7 @@ fn place_gradient<N: Factor>(
     tile: &Tile,
     scratch: &mut GradientBuffers,
 ) {
-    amx::require();
+    amx::require::<N::Cut>();
     let (line, places) = (tile.line(geometry), tile.places(geometry));
     let length = geometry.channels_out * places;
     if scratch.lines.len() < length {
@@ -173,7 +173,7 @@ fn place_gradient<N: Factor>(
     let matrix = Matrix::rows(lines, places).transposed();
     let operand = Operand::right(matrix, [places, geometry.channels_out]);
     let tiles = grow(&mut scratch.gradient, operand.blocks() * block_tiles::<N::Cut>());
-    // SAFETY: AMX is available, and with it AVX-512; the lines hold `[O, places]`.
+    // SAFETY: there are kernels for tiles, and with them AVX-512; the lines hold `[O, places]`.
     unsafe { pack::<N::Cut, false>(&operand, tiles) };
 }
 
