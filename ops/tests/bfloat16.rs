@@ -6,9 +6,9 @@ mod support;
 use burn::tensor::{DType, Device, FloatDType, Tensor, activation::relu};
 use proptest::prelude::*;
 use scrl_ops::{
-    BatchNormOptions, Conv2dOptions, ImageBox, MaxPool2dOptions, Normalization, RoiAlignOptions, add_upsampled,
-    batch_norm_inference, batch_norm_train, cast, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared, linear,
-    max_pool2d, roi_align,
+    BatchNormOptions, Conv2dOptions, ImageBox, MaxPool2dOptions, Normalization, RoiAlignOptions,
+    add_upsampled, batch_norm_inference, batch_norm_train, cast, conv2d, conv2d_batch_norm, conv2d_relu,
+    conv2d_shared, linear, max_pool2d, roi_align,
 };
 use support::{noise, values, with_threads};
 
@@ -29,11 +29,11 @@ fn coarse<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tens
 
 /// Output and gradients of `inputs` of an operator, given the output's gradient, with activations of a type.
 fn run<const D: usize, const E: usize, const N: usize>(
-    inputs: &[Tensor<D>; N],
+    inputs: [Tensor<D>; N],
     dtype: FloatDType,
     operator: &impl Fn([Tensor<D>; N]) -> Tensor<E>,
 ) -> (Tensor<E>, [Tensor<D>; N]) {
-    let leaves = inputs.each_ref().map(|input| Tensor::from_inner(cast(input.clone(), dtype)).require_grad());
+    let leaves = inputs.map(|input| Tensor::from_inner(cast(input, dtype)).require_grad());
     let output = operator(leaves.clone());
     let gradient = Tensor::from_inner(cast(coarse(output.dims(), 99, &Device::flex()), dtype));
     let gradients = (output.clone() * gradient).sum().backward();
@@ -46,8 +46,8 @@ fn assert_rounded<const D: usize, const E: usize, const N: usize>(
     inputs: [Tensor<D>; N],
     operator: impl Fn([Tensor<D>; N]) -> Tensor<E>,
 ) {
-    let (exact, exact_gradients) = run(&inputs, FloatDType::F32, &operator);
-    let (found, gradients) = run(&inputs, FloatDType::BF16, &operator);
+    let (exact, exact_gradients) = run(inputs.clone(), FloatDType::F32, &operator);
+    let (found, gradients) = run(inputs, FloatDType::BF16, &operator);
     assert_eq!(found.dtype(), DType::BF16);
     assert_eq!(values(&cast(found, FloatDType::F32)), rounded(&exact), "output");
     for (index, (gradient, exact)) in gradients.into_iter().zip(&exact_gradients).enumerate() {
@@ -166,7 +166,7 @@ fn roi_align_is_that_of_32_bits_rounded() {
     for sampling_ratio in [0, 2] {
         let options =
             RoiAlignOptions { output_size: [3, 2], spatial_scale: 0.9, sampling_ratio, aligned: true };
-        assert_rounded([features.clone()], |[x]| roi_align(x, &boxes, options.clone()));
+        assert_rounded([features.clone()], |[x]| roi_align(x, &boxes, options));
     }
 }
 
@@ -189,9 +189,9 @@ proptest! {
         let device = Device::flex();
         let inputs = [noise([2, 3, size[0], size[1]], 1, &device), noise([2, 3, coarser[0], coarser[1]], 2, &device)];
         let nearest = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
-        let (ours, our_gradients) = run(&inputs, FloatDType::F32, &|[a, b]| add_upsampled(a, b));
+        let (ours, our_gradients) = run(inputs.clone(), FloatDType::F32, &|[a, b]| add_upsampled(a, b));
         let (theirs, gradients) =
-            run(&inputs, FloatDType::F32, &|[a, b]: [Tensor<4>; 2]| a + interpolate(b, nearest.clone()));
+            run(inputs, FloatDType::F32, &|[a, b]: [Tensor<4>; 2]| a + interpolate(b, nearest.clone()));
         prop_assert_eq!(values(&ours), values(&theirs));
         for (ours, theirs) in our_gradients.into_iter().zip(&gradients) {
             assert_near(ours, theirs, 0.0);
@@ -209,7 +209,7 @@ fn a_fully_connected_layer_multiplies_rounded_numbers() {
             let weight = Tensor::from_inner(weight.clone()).require_grad();
             let bias = bias.map(|bias| Tensor::from_inner(bias.clone()));
             let operator = |[x]: [Tensor<2>; 1]| linear(x, weight.clone(), bias.clone());
-            let (output, [gradient]) = run(&[x.clone()], dtype, &operator);
+            let (output, [gradient]) = run([x.clone()], dtype, &operator);
             (output, gradient)
         };
         let (exact, exact_gradient) = layer(FloatDType::F32, &rounded_weight, None);
@@ -282,8 +282,8 @@ fn a_convolution_through_relu_is_convolution_and_relu() {
         let fused = |[x]: [Tensor<4>; 1]| conv2d_relu(x, weight.clone(), bias.clone(), options);
         let composed = |[x]: [Tensor<4>; 1]| relu(conv2d(x, weight.clone(), Some(bias.clone()), options));
         for dtype in [FloatDType::F32, FloatDType::BF16] {
-            let (found, [gradient]) = run(&[x.clone()], dtype, &fused);
-            let (exact, [exact_gradient]) = run(&[x.clone()], dtype, &composed);
+            let (found, [gradient]) = run([x.clone()], dtype, &fused);
+            let (exact, [exact_gradient]) = run([x.clone()], dtype, &composed);
             let in_f32 = |tensor| values(&cast::<4>(tensor, FloatDType::F32));
             assert_eq!(in_f32(found), in_f32(exact), "{dtype:?}");
             assert_eq!(in_f32(gradient), in_f32(exact_gradient), "{dtype:?}");
@@ -298,18 +298,19 @@ fn gradients_of_both_uses_of_an_input_are_summed() {
         let x = coarse(shape, 1, &device);
         let weight = Tensor::from_inner(coarse([24, shape[1], kernel, kernel], 2, &device));
         let options = options(stride, padding);
-        let flat = |a: Tensor<4>, b: Tensor<4>| Tensor::cat(vec![a.flatten::<1>(0, 3), b.flatten::<1>(0, 3)], 0);
+        let flat =
+            |a: Tensor<4>, b: Tensor<4>| Tensor::cat(vec![a.flatten::<1>(0, 3), b.flatten::<1>(0, 3)], 0);
         let shared = |[x]: [Tensor<4>; 1]| {
             let (output, input) = conv2d_shared(x, weight.clone(), options);
             flat(output, input)
         };
         let apart = |[x]: [Tensor<4>; 1]| flat(conv2d(x.clone(), weight.clone(), None, options), x);
-        let (found, [gradient]) = run(&[x.clone()], FloatDType::F32, &shared);
-        let (exact, [exact_gradient]) = run(&[x.clone()], FloatDType::F32, &apart);
+        let (found, [gradient]) = run([x.clone()], FloatDType::F32, &shared);
+        let (exact, [exact_gradient]) = run([x.clone()], FloatDType::F32, &apart);
         assert_eq!(values(&found), values(&exact));
         assert_near(gradient, &exact_gradient, 0.0);
         // In bfloat16 the sum is rounded once.
-        let (_, [gradient]) = run(&[x.clone()], FloatDType::BF16, &shared);
+        let (_, [gradient]) = run([x.clone()], FloatDType::BF16, &shared);
         assert_eq!(gradient.dtype(), DType::BF16);
         assert_near(gradient, &exact_gradient, ROUNDING);
     }
@@ -318,7 +319,8 @@ fn gradients_of_both_uses_of_an_input_are_summed() {
 #[test]
 fn an_input_without_gradient_may_be_shared() {
     let device = Device::flex().autodiff();
-    let (x, weight): (Tensor<4>, Tensor<4>) = (noise([1, 3, 5, 5], 1, &device), noise([4, 3, 1, 1], 2, &device));
+    let (x, weight): (Tensor<4>, Tensor<4>) =
+        (noise([1, 3, 5, 5], 1, &device), noise([4, 3, 1, 1], 2, &device));
     let weight = weight.require_grad();
     let (output, input) = conv2d_shared(x, weight.clone(), Conv2dOptions::default());
     let gradients = (output.sum() + input.sum()).backward();
@@ -328,7 +330,8 @@ fn an_input_without_gradient_may_be_shared() {
 #[test]
 fn conversion_rounds_to_the_nearest_and_its_gradient_keeps_the_type() {
     let device = Device::flex().autodiff();
-    let x = Tensor::<1>::from_floats([1.0, 1.003_906_2, 1.011_718_8, -3.3e38, f32::NAN], &device).require_grad();
+    let x =
+        Tensor::<1>::from_floats([1.0, 1.003_906_2, 1.011_718_8, -3.3e38, f32::NAN], &device).require_grad();
     let y = cast(x.clone(), FloatDType::BF16);
     let found = values(&cast(y.clone(), FloatDType::F32));
     assert_eq!(found[..4], [1.0, 1.0, 1.015_625, -3.296_485_4e38]);
@@ -349,7 +352,7 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
                 let [scale, shift, ..] = tracked(parameters(40));
                 batch_norm_train(output, scale, shift, ending(Some(x), true)).output
             };
-            let (output, [gradient]) = run(&[x.clone()], FloatDType::BF16, &operator);
+            let (output, [gradient]) = run([x.clone()], FloatDType::BF16, &operator);
             [output, gradient].map(|tensor| values(&cast(tensor, FloatDType::F32)))
         })
     };

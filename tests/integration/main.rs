@@ -11,6 +11,7 @@ mod exported;
 mod field_inputs;
 mod inspect;
 mod pipeline;
+mod precision;
 mod predict;
 mod probe;
 mod real_data;

@@ -179,6 +179,7 @@ impl Conv2d {
 }
 
 /// What follows convolution and batch norm.
+#[expect(clippy::large_enum_variant, reason = "it lives as long as a call")]
 pub enum Ending {
     /// Nothing.
     None,

@@ -186,6 +186,7 @@ unsafe fn pack_tile<C: Cut, const LEFT: bool>(operand: &Operand<C::Number>, tile
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_transposed_tile<C: Cut, const LEFT: bool>(operand: &Operand<C::Number>, tiles: &mut [Tile]) {
     let mut columns = [[_mm512_setzero_si512(); TILE]; MAX_PARTS];
+    #[expect(clippy::needless_range_loop, reason = "a column of each part is written")]
     for column in 0..TILE {
         // SAFETY: the caller's promise.
         let parts = unsafe {

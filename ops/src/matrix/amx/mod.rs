@@ -68,7 +68,10 @@ pub(crate) fn has_tiles<C: Cut>() -> bool {
 /// # Panics
 /// If there are none.
 pub(crate) fn require<C: Cut>() {
-    assert!(has_tiles::<C>(), "this processor has no instructions for tiles of such numbers, or they are switched off");
+    assert!(
+        has_tiles::<C>(),
+        "this processor has no instructions for tiles of such numbers, or they are switched off"
+    );
 }
 
 fn has_instructions() -> bool {
