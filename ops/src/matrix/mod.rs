@@ -163,6 +163,8 @@ impl<'a, N: Factor> Left<'a, N> {
             };
             return Self { matrix: None, packed: Some(packed) };
         }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        let _ = whole;
         Self {
             matrix: Some(matrix.of_type()),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
