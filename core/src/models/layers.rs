@@ -277,11 +277,6 @@ impl BatchNorm {
         self.normalize(input, BatchNormOptions::new(self.epsilon).relu())
     }
 
-    /// The sum of the normalised input and `residual`, of the same shape, through ReLU, in one operator.
-    pub fn forward_add_relu<const D: usize>(&self, input: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
-        self.normalize(input, BatchNormOptions::new(self.epsilon).add_residual(residual).relu())
-    }
-
     fn normalize<const D: usize>(&self, input: Tensor<D>, options: BatchNormOptions<D>) -> Tensor<D> {
         if !self.trains_on(&input) {
             return batch_norm_inference(

@@ -6,118 +6,63 @@ use burn_autodiff::{
     Autodiff, NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
+    ops::{Backward, NodeGuard, Ops, OpsKind},
 };
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Input and weight as the checkpointer knows them, and the options.
-type State = (NodeId, NodeId, Conv2dOptions);
+/// Where the gradient of the other use of a convolution's input waits for the convolution's.
+type Slot<T> = Arc<Mutex<Option<T>>>;
 
-/// Registers the gradients of those of `[input, weight, bias]` that are tracked; `other` is added to the input's.
-fn register_gradients<B: Backend + Conv2dOps>(
-    (input, weight, options): State,
-    other: Option<FloatTensor<B>>,
-    parents: &[Option<NodeId>],
-    output_gradient: FloatTensor<B>,
-    gradients: &mut Gradients,
-    checkpointer: &mut Checkpointer,
-) {
-    let input = checkpointer.retrieve_node_output::<FloatTensor<B>>(input);
-    let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
-    if let Some(Some(node)) = parents.get(1).copied() {
-        let gradient =
-            B::convolution_weight_gradient(input.clone(), weight.clone(), output_gradient.clone(), options);
-        gradients.register::<B>(node, gradient);
-    }
-    if let Some(Some(node)) = parents.first().copied() {
-        let output_gradient = output_gradient.clone();
-        let gradient = match other {
-            None => B::convolution_input_gradient(input, weight, output_gradient, options),
-            Some(other) => B::convolution_input_gradient_sum(input, weight, output_gradient, other, options),
-        };
-        gradients.register::<B>(node, gradient);
-    }
-    if let Some(Some(node)) = parents.get(2).copied() {
-        gradients.register::<B>(node, B::convolution_bias_gradient(output_gradient));
-    }
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+struct State<T> {
+    /// Input and weight as the checkpointer knows them.
+    operands: [NodeId; 2],
+    options: Conv2dOptions,
+    /// Where ReLU ends the convolution: the output, which the next layer keeps anyway.
+    rectified: Option<T>,
+    /// Where the input has another use.
+    other: Option<Slot<T>>,
 }
 
+/// A convolution. The parents are input, weight and, if there is one, the bias.
 #[derive(Debug)]
 struct Convolution;
 
-impl<B: Backend + Conv2dOps> Backward<B, 2> for Convolution {
-    type State = State;
+impl<B: Backend + Conv2dOps, const N: usize> Backward<B, N> for Convolution {
+    type State = State<FloatTensor<B>>;
 
-    fn backward(self, ops: Ops<State, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let State { operands, options, rectified, other } = ops.state;
+        let [input, weight] = operands.map(|node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node));
         let gradient = gradients.consume::<B>(&ops.node);
-        register_gradients::<B>(
-            ops.state,
-            None,
-            &ops.parents.map(|parent| parent.map(|node| node.id)),
-            gradient,
-            gradients,
-            checkpointer,
-        );
+        let gradient = match rectified {
+            Some(output) => B::rectified_gradient(output, gradient),
+            None => gradient,
+        };
+        let node = |index: usize| ops.parents.get(index).and_then(Option::as_ref);
+        if let Some(node) = node(1) {
+            let gradient =
+                B::convolution_weight_gradient(input.clone(), weight.clone(), gradient.clone(), options);
+            gradients.register::<B>(node.id, gradient);
+        }
+        if let Some(node) = node(0) {
+            let gradient = match other.and_then(|slot| held(&slot).take()) {
+                None => B::convolution_input_gradient(input, weight, gradient.clone(), options),
+                Some(other) => {
+                    B::convolution_input_gradient_sum(input, weight, gradient.clone(), other, options)
+                }
+            };
+            gradients.register::<B>(node.id, gradient);
+        }
+        if let Some(node) = node(2) {
+            gradients.register::<B>(node.id, B::convolution_bias_gradient(gradient));
+        }
     }
 }
 
-#[derive(Debug)]
-struct BiasedConvolution;
-
-impl<B: Backend + Conv2dOps> Backward<B, 3> for BiasedConvolution {
-    type State = State;
-
-    fn backward(self, ops: Ops<State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let gradient = gradients.consume::<B>(&ops.node);
-        register_gradients::<B>(
-            ops.state,
-            None,
-            &ops.parents.map(|parent| parent.map(|node| node.id)),
-            gradient,
-            gradients,
-            checkpointer,
-        );
-    }
-}
-
-#[derive(Debug)]
-struct RectifiedConvolution;
-
-impl<B: Backend + Conv2dOps> Backward<B, 3> for RectifiedConvolution {
-    /// With the output, which the next layer keeps anyway.
-    type State = (State, FloatTensor<B>);
-
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let (state, output) = ops.state;
-        let gradient = B::rectified_gradient(output, gradients.consume::<B>(&ops.node));
-        register_gradients::<B>(
-            state,
-            None,
-            &ops.parents.map(|parent| parent.map(|node| node.id)),
-            gradient,
-            gradients,
-            checkpointer,
-        );
-    }
-}
-
-/// Where the gradient of the other use of a convolution's input waits for the convolution's.
-type Slot<B> = Arc<Mutex<Option<FloatTensor<B>>>>;
-
-/// A convolution whose input has another use.
-#[derive(Debug)]
-struct SharedConvolution;
-
-impl<B: Backend + Conv2dOps> Backward<B, 2> for SharedConvolution {
-    type State = (State, Slot<B>);
-
-    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let (state, slot) = ops.state;
-        let other = slot.lock().expect("no thread panics with the gradient").take();
-        let gradient = gradients.consume::<B>(&ops.node);
-        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-        register_gradients::<B>(state, other, &parents, gradient, gradients, checkpointer);
-    }
+fn held<T>(slot: &Slot<T>) -> MutexGuard<'_, Option<T>> {
+    slot.lock().expect("no thread panics with the gradient")
 }
 
 /// The input for its other use.
@@ -125,11 +70,10 @@ impl<B: Backend + Conv2dOps> Backward<B, 2> for SharedConvolution {
 struct OtherUse;
 
 impl<B: Backend> Backward<B, 1> for OtherUse {
-    type State = Slot<B>;
+    type State = Slot<FloatTensor<B>>;
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let gradient = gradients.consume::<B>(&ops.node);
-        *ops.state.lock().expect("no thread panics with the gradient") = Some(gradient);
+        *held(&ops.state) = Some(gradients.consume::<B>(&ops.node));
     }
 }
 
@@ -146,22 +90,47 @@ impl<B: Backend> Backward<B, 1> for Distance {
     }
 }
 
+/// A tensor of the autodiff backend, whatever the checkpointing strategy.
+type Tracked<B> = FloatTensor<Autodiff<B>>;
+
+/// A convolution whose backward pass is to be recorded.
+struct Recording<B: Backend> {
+    options: Conv2dOptions,
+    relu: bool,
+    other: Option<Slot<FloatTensor<B>>>,
+}
+
+impl<B: Backend + Conv2dOps> Recording<B> {
+    /// Runs `forward` on input and weight; `nodes` are theirs and, if there is one, the bias's.
+    fn run<C: CheckpointStrategy, const N: usize>(
+        self,
+        nodes: [NodeGuard; N],
+        [input, weight]: [Tracked<B>; 2],
+        forward: impl FnOnce(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
+    ) -> Tracked<B> {
+        let Self { options, relu, other } = self;
+        match Convolution.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let operands = [prep.checkpoint(&input), prep.checkpoint(&weight)];
+                let output = forward(input.into_primitive(), weight.into_primitive());
+                let rectified = relu.then(|| output.clone());
+                prep.finish(State { operands, options, rectified, other }, output)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(forward(input.into_primitive(), weight.into_primitive())),
+        }
+    }
+}
+
 impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C> {
     fn convolution(
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         options: Conv2dOptions,
     ) -> FloatTensor<Self> {
-        match Convolution.prepare::<C>([input.node(), weight.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
-                let output = B::convolution(input.into_primitive(), weight.into_primitive(), options);
-                prep.finish(state, output)
-            }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::convolution(input.into_primitive(), weight.into_primitive(), options))
-            }
-        }
+        let recording = Recording::<B> { options, relu: false, other: None };
+        recording.run::<C, 2>([input.node(), weight.node()], [input, weight], |input, weight| {
+            B::convolution(input, weight, options)
+        })
     }
 
     fn biased_convolution(
@@ -170,22 +139,11 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         bias: FloatTensor<Self>,
         options: Conv2dOptions,
     ) -> FloatTensor<Self> {
-        let nodes = [input.node(), weight.node(), bias.node()];
-        let forward = |input: FloatTensor<Self>, weight: FloatTensor<Self>| {
-            B::biased_convolution(
-                input.into_primitive(),
-                weight.into_primitive(),
-                bias.into_primitive(),
-                options,
-            )
-        };
-        match BiasedConvolution.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
-                prep.finish(state, forward(input, weight))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(forward(input, weight)),
-        }
+        let (bias, node) = bias.into_parts();
+        let recording = Recording::<B> { options, relu: false, other: None };
+        recording.run::<C, 3>([input.node(), weight.node(), node], [input, weight], |input, weight| {
+            B::biased_convolution(input, weight, bias, options)
+        })
     }
 
     fn shared_convolution(
@@ -193,28 +151,18 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         weight: FloatTensor<Self>,
         options: Conv2dOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let slot = Slot::<B>::default();
+        let slot = Slot::<FloatTensor<B>>::default();
         let distance: FloatTensor<Self> =
-            match Distance.prepare::<C>([input.node()]).compute_bound().stateful() {
-                OpsKind::Tracked(prep) => prep.finish((), input.primitive().clone()),
-                OpsKind::UnTracked(prep) => prep.finish(input.primitive().clone()),
-            };
+            Distance.prepare::<C>([input.node()]).compute_bound().stateless(input.primitive().clone());
         let (values, node) = distance.into_parts();
         let other = match OtherUse.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(slot.clone(), values),
             OpsKind::UnTracked(prep) => prep.finish(values),
         };
-        let output =
-            match SharedConvolution.prepare::<C>([input.node(), weight.node()]).compute_bound().stateful() {
-                OpsKind::Tracked(mut prep) => {
-                    let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
-                    let output = B::convolution(input.into_primitive(), weight.into_primitive(), options);
-                    prep.finish((state, slot), output)
-                }
-                OpsKind::UnTracked(prep) => {
-                    prep.finish(B::convolution(input.into_primitive(), weight.into_primitive(), options))
-                }
-            };
+        let recording = Recording::<B> { options, relu: false, other: Some(slot) };
+        let nodes = [input.node(), weight.node()];
+        let output = recording
+            .run::<C, 2>(nodes, [input, weight], |input, weight| B::convolution(input, weight, options));
         (output, other)
     }
 
@@ -224,22 +172,10 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         bias: FloatTensor<Self>,
         options: Conv2dOptions,
     ) -> FloatTensor<Self> {
-        let nodes = [input.node(), weight.node(), bias.node()];
-        let forward = |input: FloatTensor<Self>, weight: FloatTensor<Self>| {
-            B::rectified_convolution(
-                input.into_primitive(),
-                weight.into_primitive(),
-                bias.into_primitive(),
-                options,
-            )
-        };
-        match RectifiedConvolution.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&input), prep.checkpoint(&weight), options);
-                let output = forward(input, weight);
-                prep.finish((state, output.clone()), output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(forward(input, weight)),
-        }
+        let (bias, node) = bias.into_parts();
+        let recording = Recording::<B> { options, relu: true, other: None };
+        recording.run::<C, 3>([input.node(), weight.node(), node], [input, weight], |input, weight| {
+            B::rectified_convolution(input, weight, bias, options)
+        })
     }
 }

@@ -8,4 +8,6 @@ mod tensor;
 pub(crate) use affine::{Affine, inverse_deviation};
 pub(crate) use disjoint::DisjointMut;
 pub(crate) use number::Number;
-pub(crate) use tensor::{Precision, all_of, contiguous, rounded, tensor_of, values, widened, written_by};
+pub(crate) use tensor::{
+    Precision, all_of, contiguous, rounded, rounded_in_f32, tensor_of, values, widened, written_by,
+};

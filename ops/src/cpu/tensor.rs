@@ -75,6 +75,11 @@ pub(crate) fn rounded(tensor: FlexTensor) -> FlexTensor {
     converted::<f32, bf16>(tensor)
 }
 
+/// A tensor of 32-bit numbers rounded to bfloat16, in 32 bits.
+pub(crate) fn rounded_in_f32(tensor: FlexTensor) -> FlexTensor {
+    widened(rounded(tensor))
+}
+
 fn converted<T: Number, U: Number>(tensor: FlexTensor) -> FlexTensor {
     let tensor = contiguous(tensor);
     let source = values::<T>(&tensor);

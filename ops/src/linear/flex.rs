@@ -3,7 +3,9 @@
 //! The parts depend only on the shapes, so results are the same for any number of threads.
 
 use super::backend::LinearOps;
-use crate::cpu::{Number, Precision, contiguous, rounded, tensor_of, values, widened, written_by};
+use crate::cpu::{
+    Number, Precision, contiguous, rounded, rounded_in_f32, tensor_of, values, widened, written_by,
+};
 use crate::matrix::{Destination, Epilogue, Factor, Left, Matrix, bf16_products, multiply};
 use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps};
 use burn::tensor::bf16;
@@ -88,7 +90,7 @@ impl LinearOps for Flex {
             Precision::Bf16 if bf16_products() && has_elements(&weight) => {
                 outputs::<bf16>(&input, &rounded(weight))
             }
-            Precision::Bf16 => rounded(Self::linear_product(widened(input), widened(rounded(weight)))),
+            Precision::Bf16 => rounded(Self::linear_product(widened(input), rounded_in_f32(weight))),
             _ => Self::float_matmul(input, Self::float_swap_dims(weight, 0, 1)),
         }
     }
@@ -101,7 +103,7 @@ impl LinearOps for Flex {
                 input_gradient::<bf16>(&rounded(weight), &output_gradient)
             }
             Precision::Bf16 => {
-                let weight = widened(rounded(weight));
+                let weight = rounded_in_f32(weight);
                 rounded(Self::linear_input_gradient(weight, widened(output_gradient)))
             }
             _ => Self::float_matmul(output_gradient, weight),

@@ -7,8 +7,12 @@ mod backend;
 #[cfg(feature = "flex")]
 mod flex;
 
+use crate::cast;
 use backend::LinearOps;
-use burn::{backend::Dispatch, tensor::Tensor};
+use burn::{
+    backend::Dispatch,
+    tensor::{FloatDType, Tensor},
+};
 
 /// Multiplies `input`, `[N, I]`, with the transpose of `weight`, `[O, I]`, and adds `bias`, `[O]`: `[N, O]`.
 ///
@@ -30,7 +34,7 @@ pub fn linear(input: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> T
             let [length] = bias.dims();
             assert_eq!(length, outputs, "linear: the bias has {length} values for {outputs} features");
             let dtype = output.dtype();
-            (output.cast(bias.dtype()) + bias.unsqueeze()).cast(dtype)
+            cast(cast(output, FloatDType::F32) + bias.unsqueeze(), dtype.into())
         }
         None => output,
     }

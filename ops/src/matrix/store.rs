@@ -19,24 +19,27 @@ pub(crate) struct Place {
 /// Writes the first `rows` rows and `columns` columns of a block of 32 × 32 sums; `target` is its place.
 ///
 /// # Safety
-/// The processor has AVX-512 (F and BW), and the rows of the target are the caller's alone.
+/// The processor has AVX-512 (F and BW), those sums have been written, and the rows of the target are the caller's alone.
 ///
 /// # Panics
 /// If the residual ends before the place's rows.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) unsafe fn store_block<O: Number>(
     [rows, columns]: [usize; 2],
-    sums: &[f32; BLOCK * BLOCK],
+    sums: *const f32,
     epilogue: &Epilogue<'_, O>,
     place: Place,
     target: *mut O,
 ) {
-    for (row, sums) in sums.chunks_exact(BLOCK).take(rows).enumerate() {
+    for row in 0..rows {
         let residual = epilogue.residual(place.offset + row * place.row_stride, columns);
         let target = target.wrapping_add(row * place.row_stride);
         let affine = epilogue.affine(place.row + row);
         // SAFETY: the caller's promise.
-        unsafe { store_row(&sums[..columns], affine, residual, epilogue.floor, target) };
+        unsafe {
+            let sums = std::slice::from_raw_parts(sums.add(row * BLOCK), columns);
+            store_row(sums, affine, residual, epilogue.floor, target);
+        }
     }
 }
 

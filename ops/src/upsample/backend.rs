@@ -13,15 +13,28 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 pub(crate) trait UpsampleOps: Backend {
     /// `[N, C, H, W]` and `[N, C, h, w]` to `[N, C, H, W]`.
     fn sum_with_upsampled(fine: FloatTensor<Self>, coarse: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [_, _, height, width] = fine.shape().dims();
-        Self::float_add(fine, Self::interpolate(coarse, [height, width], nearest()))
+        composed_sum::<Self>(fine, coarse)
     }
 
     /// Gradient of the coarser map, `[N, C, h, w]`, whose values are not read, given that of the sum.
     fn coarse_gradient(coarse: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [_, _, height, width] = gradient.shape().dims();
-        Self::interpolate_backward(coarse, gradient, [height, width], nearest())
+        composed_gradient::<Self>(coarse, gradient)
     }
+}
+
+/// [`UpsampleOps::sum_with_upsampled`] of Burn's operators.
+pub(super) fn composed_sum<B: Backend>(fine: FloatTensor<B>, coarse: FloatTensor<B>) -> FloatTensor<B> {
+    let [_, _, height, width] = fine.shape().dims();
+    B::float_add(fine, B::interpolate(coarse, [height, width], nearest()))
+}
+
+/// [`UpsampleOps::coarse_gradient`] of Burn's operators.
+pub(super) fn composed_gradient<B: Backend>(
+    coarse: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [_, _, height, width] = gradient.shape().dims();
+    B::interpolate_backward(coarse, gradient, [height, width], nearest())
 }
 
 fn nearest() -> InterpolateOptions {

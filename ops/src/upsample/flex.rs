@@ -1,11 +1,10 @@
 //! The sum with a coarser map on the CPU: one task a plane.
 
-use super::backend::UpsampleOps;
+use super::backend::{UpsampleOps, composed_gradient, composed_sum};
 use crate::cpu::{Number, Precision, contiguous, tensor_of, values, written_by};
 use crate::vectorized;
-use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps, ops::ModuleOps};
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::bf16;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -97,11 +96,7 @@ impl UpsampleOps for Flex {
         match Precision::of(&[&fine, &coarse], &[]) {
             Precision::F32 => sum::<f32>(fine, coarse),
             Precision::Bf16 => sum::<bf16>(fine, coarse),
-            Precision::Other => {
-                let [_, _, height, width] = fine.shape().dims();
-                let options = InterpolateOptions::new(InterpolateMode::Nearest);
-                Self::float_add(fine, Self::interpolate(coarse, [height, width], options))
-            }
+            Precision::Other => composed_sum::<Self>(fine, coarse),
         }
     }
 
@@ -109,11 +104,7 @@ impl UpsampleOps for Flex {
         match Precision::of(&[&gradient], &[]) {
             Precision::F32 => coarse_gradient::<f32>(coarse, gradient),
             Precision::Bf16 => coarse_gradient::<bf16>(coarse, gradient),
-            Precision::Other => {
-                let [_, _, height, width] = gradient.shape().dims();
-                let options = InterpolateOptions::new(InterpolateMode::Nearest);
-                Self::interpolate_backward(coarse, gradient, [height, width], options)
-            }
+            Precision::Other => composed_gradient::<Self>(coarse, gradient),
         }
     }
 }

@@ -14,7 +14,9 @@ mod weight_gradient;
 
 use super::{Conv2dOptions, backend::Conv2dOps};
 use crate::batch_norm::{Residual, composed_by_statistics, normalizations};
-use crate::cpu::{Affine, Number, Precision, contiguous, rounded, tensor_of, values, widened, written_by};
+use crate::cpu::{
+    Affine, Number, Precision, contiguous, rounded, rounded_in_f32, tensor_of, values, widened, written_by,
+};
 use crate::matrix::{Epilogue, bf16_products};
 use crate::vectorized;
 use burn::backend::{
@@ -108,11 +110,6 @@ fn run_weight_gradient<N: Scratched>(
     tensor_of(gradient, geometry.weight_shape())
 }
 
-/// Weights rounded to bfloat16, in 32 bits.
-fn of_bf16(weight: FlexTensor) -> FlexTensor {
-    widened(rounded(weight))
-}
-
 /// A convolution and what follows it, in a precision that there are kernels for.
 fn ended(
     input: FlexTensor,
@@ -125,7 +122,7 @@ fn ended(
         Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, ending, options),
         Precision::Bf16 => {
             let ending = Ending { residual: ending.residual.map(widened), ..ending };
-            rounded(run_forward::<f32>(widened(input), of_bf16(weight), ending, options))
+            rounded(run_forward::<f32>(widened(input), rounded_in_f32(weight), ending, options))
         }
         _ => run_forward::<f32>(input, weight, ending, options),
     }
@@ -144,7 +141,7 @@ fn known_input_gradient(
             run_input_gradient::<bf16>(geometry, weight, output_gradient, other)
         }
         Precision::Bf16 => {
-            let (weight, other) = (of_bf16(weight), other.map(widened));
+            let (weight, other) = (rounded_in_f32(weight), other.map(widened));
             rounded(run_input_gradient::<f32>(geometry, weight, widened(output_gradient), other))
         }
         _ => run_input_gradient::<f32>(geometry, weight, output_gradient, other),

@@ -288,8 +288,8 @@ macro_rules! panel_step_of_1 {
             all_four!("add"),
             prefetch!("0", "64", "128"),
             prefetch!("192", "192", "192"),
-            // The only part; its registers are named for the sake of three.
-            "mov {part_place}, {part_bytes}\n",
+            // There is no other part; registers must be named in assembly.
+            "/* {part_place} {part_bytes} */\n",
             "add {left}, 2048\nadd {ahead}, 256",
         )
     };
@@ -391,8 +391,8 @@ macro_rules! rows_step_of_1 {
             panel_rows!(),
             right_pair!("0", "1024"),
             all_four!("add"),
-            // The only part; its registers are named for the sake of three.
-            "mov {place}, {part_bytes}\n",
+            // There is no other part; registers must be named in assembly.
+            "/* {place} {part_bytes} */\n",
             "add {right}, 2048",
         )
     };

@@ -30,6 +30,7 @@ use std::{
     arch::asm,
     cell::{Cell, RefCell},
     marker::PhantomData,
+    mem::MaybeUninit,
     sync::OnceLock,
 };
 
@@ -269,7 +270,7 @@ unsafe fn block_product<C: Cut, O: Number>(
     epilogue: &Epilogue<'_, O>,
 ) {
     #[repr(align(64))]
-    struct Buffer([f32; BLOCK * BLOCK]);
+    struct Buffer(MaybeUninit<[f32; BLOCK * BLOCK]>);
     let kernel = match (C::PARTS, rows > TILE, columns > TILE) {
         (1, ..) if !available() => product_by_dots,
         (1, true, true) => product_2x2_of_1,
@@ -289,16 +290,17 @@ unsafe fn block_product<C: Cut, O: Number>(
             return kernel(operands, steps, target.cast(), row_stride, accumulate);
         }
         prefetch_block(rows, epilogue, place, target);
-        let mut buffer = Buffer([0.0; BLOCK * BLOCK]);
+        let mut buffer = Buffer(MaybeUninit::uninit());
+        let sums = buffer.0.as_mut_ptr().cast::<f32>();
         if accumulate {
+            buffer.0.write([0.0; BLOCK * BLOCK]);
             for row in 0..rows {
                 let source = target.cast::<f32>().wrapping_add(row * row_stride);
-                let place = buffer.0[row * BLOCK..][..columns].as_mut_ptr();
-                std::ptr::copy_nonoverlapping(source, place, columns);
+                std::ptr::copy_nonoverlapping(source, sums.add(row * BLOCK), columns);
             }
         }
-        kernel(operands, steps, buffer.0.as_mut_ptr(), BLOCK, accumulate);
-        store_block([rows, columns], &buffer.0, epilogue, place, target);
+        kernel(operands, steps, sums, BLOCK, accumulate);
+        store_block([rows, columns], sums, epilogue, place, target);
     }
 }
 
