@@ -74,6 +74,14 @@ impl Case {
         [output, of_input, of_weight].map(|tensor| values(&tensor.cast(FloatDType::F32)))
     }
 
+    /// Whether a processor without AMX may use Winograd's method. It mixes the values of a patch, so that a result at the border,
+    /// which has fewer products, errs as much as the largest.
+    fn may_be_transformed(&self) -> bool {
+        let [outs, channels, kernel @ ..] = self.weight;
+        let Conv2dOptions { stride, dilation, .. } = self.options;
+        kernel == [3, 3] && [stride, dilation] == [[1, 1]; 2] && outs % 16 == 0 && channels % 16 == 0
+    }
+
     fn assert_accurate(&self, dtype: FloatDType) {
         let [input, weight, output_gradient] = self.operands(dtype, &Device::flex());
         // Weights multiply bfloat16 activations rounded to the same.
@@ -91,7 +99,9 @@ impl Case {
         for (what, (actual, sums)) in
             ["output", "input gradient", "weight gradient"].iter().zip(actual.iter().zip(&sums))
         {
+            let largest = sums.iter().map(|[_, size]| *size).fold(0.0, f64::max);
             for (actual, [expected, size]) in actual.iter().zip(sums) {
+                let size = if self.may_be_transformed() { largest } else { *size };
                 let error = (f64::from(*actual) - expected).abs();
                 let rounds = dtype == FloatDType::BF16 && *what != "weight gradient";
                 let bound = TOLERANCE * size + if rounds { ROUNDING * expected.abs() } else { 0.0 };

@@ -1,5 +1,6 @@
 //! A slice that several threads write, each at places of its own.
 
+use super::Number;
 use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
 /// A mutable slice shared between threads whose parts never overlap; its elements may not be written yet.
@@ -77,5 +78,16 @@ impl<'a, T> DisjointMut<'a, T> {
         assert!(offset <= self.length && span <= self.length - offset);
         // SAFETY: in bounds by the assertion.
         unsafe { self.start.add(offset).cast() }
+    }
+}
+
+impl<'a, N: Number> DisjointMut<'a, N> {
+    /// Itself, where its numbers are of 32 bits.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub(crate) fn of_32_bits(self) -> DisjointMut<'a> {
+        assert!(N::IS_F32, "32-bit numbers");
+        DisjointMut { start: self.start.cast(), length: self.length, lifetime: PhantomData }
     }
 }

@@ -18,6 +18,19 @@ impl<'a, O: Number> Epilogue<'a, O> {
     /// Leaves the values as they are.
     pub(crate) const NONE: Self = Self { affines: &[], residual: None, floor: f32::NEG_INFINITY };
 
+    /// Itself, where the numbers are of 32 bits.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub(crate) fn of_32_bits(&self) -> Epilogue<'a, f32> {
+        assert!(O::IS_F32, "32-bit numbers");
+        Epilogue {
+            affines: self.affines,
+            residual: self.residual.map(bytemuck::cast_slice),
+            floor: self.floor,
+        }
+    }
+
     /// Whether the values stay as they are.
     pub(crate) fn is_none(&self) -> bool {
         self.affines.is_empty() && self.residual.is_none() && self.floor == f32::NEG_INFINITY

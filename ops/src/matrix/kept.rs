@@ -4,10 +4,10 @@
 //! convolutions have packed stay. An entry holds its tensor: as long as it does, nobody writes over the tensor's memory, so
 //! that a weight is known by where it lies.
 
-use super::packed::Packed;
 use crate::cpu::values;
 use burn::backend::TensorMetadata;
 use burn_flex::FlexTensor;
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -16,23 +16,26 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 struct Key {
     address: usize,
     shape: [usize; 4],
-    parts: usize,
     layout: Layout,
 }
 
-/// How a weight, `[O, C, KH, KW]`, is packed.
+/// How a weight, `[O, C, KH, KW]`, is packed; each way has a type of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Layout {
-    /// `[O, C · taps]`.
-    Rows,
-    /// `[O, C]` of so many taps by turns.
-    Taps(usize),
+    /// `[O, C · taps]` in so many parts.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Rows(usize),
+    /// `[O, C]` of so many taps by turns in so many parts.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Taps(usize, usize),
+    /// Transformed as Winograd's method wants it.
+    Points,
 }
 
 #[derive(Default)]
 struct Kept {
     holders: usize,
-    weights: HashMap<Key, (FlexTensor, Arc<Packed>)>,
+    weights: HashMap<Key, (FlexTensor, Arc<dyn Any + Send + Sync>)>,
 }
 
 static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(Mutex::default);
@@ -67,14 +70,13 @@ impl Drop for KeptWeights {
 }
 
 /// The packed weight of a contiguous tensor, `[O, C, KH, KW]`: one that is kept, or a new one.
-pub(crate) fn packed(
+pub(crate) fn packed<P: Send + Sync + 'static>(
     tensor: &FlexTensor,
-    parts: usize,
     layout: Layout,
-    pack: impl FnOnce() -> Packed,
-) -> Arc<Packed> {
+    pack: impl FnOnce() -> P,
+) -> Arc<P> {
     let address = values::<f32>(tensor).as_ptr().addr();
-    let key = Key { address, shape: tensor.shape().dims(), parts, layout };
+    let key = Key { address, shape: tensor.shape().dims(), layout };
     {
         let kept = kept();
         if kept.holders == 0 {
@@ -82,7 +84,7 @@ pub(crate) fn packed(
             return Arc::new(pack());
         }
         if let Some((_, packed)) = kept.weights.get(&key) {
-            return packed.clone();
+            return packed.clone().downcast().expect("a layout has one type");
         }
     }
     let packed = Arc::new(pack());

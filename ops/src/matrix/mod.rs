@@ -10,7 +10,6 @@ pub(crate) mod amx;
 pub(crate) mod cut;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod dot;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod kept;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod packed;
@@ -26,7 +25,6 @@ use crate::vectorized;
 use burn::tensor::bf16;
 use burn_flex::FlexTensor;
 pub(crate) use epilogue::Epilogue;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use kept::KeptWeights;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use std::sync::Arc;
@@ -124,18 +122,6 @@ pub fn keep_weights() -> KeptWeights {
     KeptWeights::new()
 }
 
-/// Keeps weights packed while it lives.
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-#[must_use = "weights are kept as long as it lives"]
-pub struct KeptWeights(());
-
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-impl KeptWeights {
-    fn new() -> Self {
-        Self(())
-    }
-}
-
 /// Whether this processor multiplies bfloat16 numbers faster than those of 32 bits.
 pub fn bf16_products() -> bool {
     bf16::has_tiles()
@@ -158,7 +144,7 @@ impl<'a, N: Factor> Left<'a, N> {
         if N::only_tiles() || amx::pays([rows, usize::MAX, depth]) {
             let pack = || packed::Packed::new::<N::WeightCut>(matrix, [rows, depth]);
             let packed = match whole {
-                Some(tensor) => kept::packed(tensor, N::parts(), kept::Layout::Rows, pack),
+                Some(tensor) => kept::packed(tensor, kept::Layout::Rows(N::parts()), pack),
                 None => Arc::new(pack()),
             };
             return Self { matrix: None, packed: Some(packed) };

@@ -5,8 +5,8 @@ use super::{
     cut::Cut,
     split::{BLOCK, DEPTH, Operand, Tile, block_tiles, pack_block},
 };
+use crate::cpu::Spare;
 use rayon::prelude::*;
-use std::sync::Mutex;
 
 /// A left operand in tiles: for every block of rows, for every step of the inner dimension, the two tiles of
 /// each part.
@@ -18,10 +18,7 @@ pub(crate) struct Packed {
     steps: usize,
 }
 
-/// Memory of operands that are gone. Fresh memory of this size costs more than packing.
-static SPARE: Mutex<Vec<Vec<Tile>>> = Mutex::new(Vec::new());
-/// Buffers that are kept.
-const MAX_SPARE: usize = 4;
+static SPARE: Spare<Tile> = Spare::new();
 
 impl Packed {
     /// Packs a `[rows, depth]` matrix with all threads.
@@ -49,11 +46,8 @@ impl Packed {
             assert!(matrix.holds(rows, depth), "a matrix of {rows}×{depth} overruns its slice");
         }
         let (step, steps) = (block_tiles::<C>(), depth.div_ceil(DEPTH) * offsets.len());
-        let mut tiles = SPARE.lock().expect("no thread panics here").pop().unwrap_or_default();
         let length = rows.div_ceil(BLOCK) * steps * step;
-        if tiles.len() < length {
-            tiles.resize(length, Tile::ZERO);
-        }
+        let mut tiles = SPARE.take(length, Tile::ZERO);
         tiles[..length].par_chunks_exact_mut(steps * step).enumerate().for_each(|(block, tiles)| {
             let mut tiles = tiles.chunks_exact_mut(step);
             for from in (0..depth).step_by(DEPTH) {
@@ -77,9 +71,6 @@ impl Packed {
 
 impl Drop for Packed {
     fn drop(&mut self) {
-        let mut spare = SPARE.lock().expect("no thread panics here");
-        if spare.len() < MAX_SPARE {
-            spare.push(std::mem::take(&mut self.tiles));
-        }
+        SPARE.give(std::mem::take(&mut self.tiles));
     }
 }

@@ -6,10 +6,10 @@ use super::{
     channel::{ParameterSums, Slope},
     elements::Elements,
     functions::{Floor, InputGradient, ParameterTerms},
-    lanes::{InLanes, Lanes, Work, run},
     layout::Layout,
     loops::{map, sums},
 };
+use crate::cpu::lanes::{InLanes, Lanes, Work, run};
 use crate::cpu::{Affine, DisjointMut};
 
 /// What a backward pass computes, of `x`, `g` and `y`: input, gradient of the output, and output.

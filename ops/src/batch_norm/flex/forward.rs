@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::{
     elements::Elements,
     functions::{Floor, Output},
-    lanes::{InLanes, Lanes, Work, run},
     layout::Layout,
     loops::map,
     moments::Moments,
 };
+use crate::cpu::lanes::{InLanes, Lanes, Work, run};
 use crate::cpu::{Affine, DisjointMut};
 
 /// Mean and biased variance of a channel.

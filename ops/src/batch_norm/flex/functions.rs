@@ -5,8 +5,9 @@
 //! values, each place has its own, which are sources as well: `c` centre, `a` scale, `b` shift, `s` slope, `o`
 //! offset.
 
-use super::{channel::Slope, lanes::Lanes, loops::Function};
+use super::{channel::Slope, loops::Function};
 use crate::cpu::Affine;
+use crate::cpu::lanes::Lanes;
 
 /// The least value that passes the activation: 0 for ReLU, −∞ for none.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 //!
 //! Sums are taken in an order that depends only on the number of values.
 
-use super::lanes::{InLanes, Lanes, WIDTH};
+use crate::cpu::lanes::{InLanes, Lanes, WIDTH};
 
 /// A function of `K` values with `M` results, for any number of lanes.
 pub(super) trait Function<const K: usize, const M: usize> {

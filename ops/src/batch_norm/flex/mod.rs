@@ -8,7 +8,6 @@ mod channel;
 mod elements;
 mod forward;
 mod functions;
-mod lanes;
 mod layout;
 mod loops;
 mod moments;
@@ -22,12 +21,12 @@ use super::backend::{
     BatchNormGradients, BatchNormOps, Gradients, Residual, Saved, Wanted, composed_by_batch,
     composed_by_statistics, composed_gradients,
 };
+use crate::cpu::lanes::InLanes;
 use crate::cpu::{Affine, Precision, contiguous, inverse_deviation, tensor_of, values};
 use backward::{BackwardPlan, Results};
 use elements::replaced;
 use forward::Forward;
 use functions::Floor;
-use lanes::InLanes;
 use layout::Layout;
 
 impl BatchNormOps for Flex {

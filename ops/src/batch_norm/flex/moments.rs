@@ -2,9 +2,9 @@
 
 use super::{
     functions::{Difference, Itself},
-    lanes::{InLanes, Lanes},
     loops::{BLOCK, sums},
 };
+use crate::cpu::lanes::{InLanes, Lanes};
 
 /// Number, mean and sum of squared deviations of the values so far.
 ///

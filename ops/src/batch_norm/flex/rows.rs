@@ -8,10 +8,10 @@ use super::{
     elements::Elements,
     forward::{Forward, Statistics},
     functions::{RowInputGradient, RowMasked, RowOutput, RowParameterTerms, RowSquares},
-    lanes::{InLanes, Lanes},
     loops::map,
 };
 use crate::cpu::Affine;
+use crate::cpu::lanes::{InLanes, Lanes};
 
 /// Rows whose sums are taken in single precision before the sums go on in double precision.
 const BLOCK: usize = 64;

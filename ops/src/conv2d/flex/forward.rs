@@ -4,9 +4,14 @@ use super::{
     geometry::{Geometry, Tile},
     patches::patches,
     scratch::{Scratched, take},
+    winograd::{self, TransformedWeight},
 };
 use crate::cpu::{DisjointMut, values};
-use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply};
+use crate::matrix::{
+    Destination, Epilogue, Left, Matrix,
+    kept::{self, Layout},
+    multiply,
+};
 use crate::vectorized;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -35,6 +40,13 @@ pub(super) fn forward<N: Scratched>(
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if super::sliding::pays::<N>(geometry) {
         return super::sliding::forward(geometry, input, weight, epilogue, output);
+    }
+    if winograd::pays::<N>(geometry) {
+        let transform =
+            || TransformedWeight::new(values(weight), [geometry.channels_out, geometry.channels_in]);
+        let weight = kept::packed(weight, Layout::Points, transform);
+        let (input, output) = (bytemuck::cast_slice(input), output.of_32_bits());
+        return winograd::forward(geometry, input, &weight, &epilogue.of_32_bits(), output);
     }
     let matrix = Matrix::rows(values(weight), geometry.depth());
     forward_with(geometry, input, (matrix, Some(weight)), epilogue, output);

@@ -5,6 +5,7 @@ use super::{
     geometry::{Geometry, Tile, even_parts},
     patches::{panel, scatter_patches},
     scratch::{Scratch, Scratched, take},
+    winograd::{self, TransformedWeight},
 };
 use crate::cpu::DisjointMut;
 use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply};
@@ -32,6 +33,12 @@ pub(super) fn input_gradient<N: Scratched>(
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if super::sliding::pays::<N>(&mirrored) {
             return super::sliding::input_gradient(&mirrored, output_gradient, weight, &epilogue, gradient);
+        }
+        if winograd::pays::<N>(&mirrored) {
+            let sizes = [mirrored.channels_out, mirrored.channels_in];
+            let weight = TransformedWeight::new(&turned(geometry, weight), sizes);
+            let (output_gradient, gradient) = (bytemuck::cast_slice(output_gradient), gradient.of_32_bits());
+            return winograd::forward(&mirrored, output_gradient, &weight, &epilogue.of_32_bits(), gradient);
         }
         let turned;
         let weight = if geometry.taps() == 1 && N::has_tiles() {

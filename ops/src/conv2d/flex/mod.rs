@@ -11,6 +11,7 @@ mod scratch;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod sliding;
 mod weight_gradient;
+mod winograd;
 
 use super::{Conv2dOptions, backend::Conv2dOps};
 use crate::batch_norm::{Residual, composed_by_statistics, normalizations};

@@ -4,6 +4,7 @@ use super::{
     geometry::{Geometry, Tile, even_parts},
     patches::{panel, patches},
     scratch::Scratched,
+    winograd,
 };
 use crate::cpu::{DisjointMut, Number, written_by};
 use crate::matrix::{Destination, Epilogue, multiply};
@@ -38,6 +39,10 @@ pub(super) fn weight_gradient<N: Scratched>(
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if super::sliding::pays::<N>(geometry) {
         return super::sliding::weight_gradient(geometry, input, output_gradient, gradient);
+    }
+    if winograd::pays::<N>(geometry) {
+        let (input, output_gradient) = (bytemuck::cast_slice(input), bytemuck::cast_slice(output_gradient));
+        return winograd::weight_gradient(geometry, input, output_gradient, gradient);
     }
     let geometry = geometry.flattened();
     let block = MIN_COLUMNS.div_ceil(geometry.taps()).min(geometry.channels_in.max(1));

@@ -64,7 +64,7 @@ pub(in super::super) fn forward<N: Factor>(
     let matrix = Matrix { data: values(weight), row_stride: geometry.depth(), column_stride: taps };
     let pack =
         || Packed::sum_of::<N::WeightCut>(matrix, [geometry.channels_out, geometry.channels_in], &offsets);
-    let packed = kept::packed(weight, N::parts(), Layout::Taps(taps), pack);
+    let packed = kept::packed(weight, Layout::Taps(taps, N::parts()), pack);
     run(geometry, input, &packed, epilogue, output);
 }
 

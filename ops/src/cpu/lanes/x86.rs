@@ -1,6 +1,6 @@
 //! The wide registers of x86-64.
 
-use super::{Lanes, Work};
+use super::{Lanes, Work, array};
 use burn::tensor::bf16;
 use std::arch::x86_64::*;
 
@@ -9,6 +9,8 @@ use std::arch::x86_64::*;
 struct Avx2(__m256, __m256);
 
 impl Lanes for Avx2 {
+    const MANY: bool = false;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: the caller's promise.
@@ -80,6 +82,54 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
+        unsafe {
+            Self(_mm256_fmadd_ps(self.0, factor.0, summand.0), _mm256_fmadd_ps(self.1, factor.1, summand.1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
+        for (row, column) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let source = source.add(row * source_stride + column);
+                let target = target.add(column * target_stride + row);
+                let rows: [_; 8] = array(
+                    #[inline(always)]
+                    |row| _mm256_loadu_ps(source.add(row * source_stride)),
+                );
+                // Pairs of values of neighbouring rows, then fours, then eights.
+                let pairs: [_; 8] = array(
+                    #[inline(always)]
+                    |index| {
+                        let [a, b] = [rows[index & !1], rows[index | 1]];
+                        if index & 1 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
+                    },
+                );
+                let fours: [_; 8] = array(
+                    #[inline(always)]
+                    |index| {
+                        let first = index & 4 | index >> 1 & 1;
+                        let [a, b] = [_mm256_castps_pd(pairs[first]), _mm256_castps_pd(pairs[first | 2])];
+                        let four =
+                            if index & 1 == 0 { _mm256_unpacklo_pd(a, b) } else { _mm256_unpackhi_pd(a, b) };
+                        _mm256_castpd_ps(four)
+                    },
+                );
+                for column in 0..4 {
+                    let [a, b] = [fours[column], fours[column + 4]];
+                    let low = _mm256_permute2f128_ps::<0x20>(a, b);
+                    let high = _mm256_permute2f128_ps::<0x31>(a, b);
+                    _mm256_storeu_ps(target.add(column * target_stride), low);
+                    _mm256_storeu_ps(target.add((column + 4) * target_stride), high);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn raise(self, floor: Self) -> Self {
         // The instruction returns its second operand if either is NaN.
         // SAFETY: `self` exists, so the processor has the instructions.
@@ -102,6 +152,8 @@ impl Lanes for Avx2 {
 struct Avx512(__m512);
 
 impl Lanes for Avx512 {
+    const MANY: bool = true;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: the caller's promise.
@@ -162,6 +214,66 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        // SAFETY: `self` exists, so the processor has the instructions.
+        Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, summand.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let rows: [_; 16] = array(
+                #[inline(always)]
+                |row| _mm512_loadu_ps(source.add(row * source_stride)),
+            );
+            // Pairs of values of neighbouring rows, then fours: those of rows 4r.. in columns c, c + 4, c + 8, c + 12
+            // are at 4r + c.
+            let pairs: [_; 16] = array(
+                #[inline(always)]
+                |index| {
+                    let [a, b] = [rows[index & !1], rows[index | 1]];
+                    if index & 1 == 0 { _mm512_unpacklo_ps(a, b) } else { _mm512_unpackhi_ps(a, b) }
+                },
+            );
+            let fours: [_; 16] = array(
+                #[inline(always)]
+                |index| {
+                    let first = index & 12 | index >> 1 & 1;
+                    let [a, b] = [_mm512_castps_pd(pairs[first]), _mm512_castps_pd(pairs[first | 2])];
+                    let four =
+                        if index & 1 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) };
+                    _mm512_castpd_ps(four)
+                },
+            );
+            for column in 0..4 {
+                let [a, b, c, d] = array(
+                    #[inline(always)]
+                    |row| fours[4 * row + column],
+                );
+                // Quarters 0 and 2 of two registers, or 1 and 3.
+                let [even, odd] = [
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+                ];
+                let [even_below, odd_below] = [
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d),
+                ];
+                let columns = [
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(even, even_below),
+                    _mm512_shuffle_f32x4::<0b10_00_10_00>(odd, odd_below),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(even, even_below),
+                    _mm512_shuffle_f32x4::<0b11_01_11_01>(odd, odd_below),
+                ];
+                for (quarter, values) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(target.add((4 * quarter + column) * target_stride), values);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn raise(self, floor: Self) -> Self {
         // The instruction returns its second operand if either is NaN.
         // SAFETY: `self` exists, so the processor has the instructions.
@@ -183,17 +295,17 @@ impl Lanes for Avx512 {
 /// # Safety
 /// The processor has it.
 #[target_feature(enable = "avx512f")]
-pub(super) fn with_avx512<W: Work>(work: W) -> W::Output {
+pub(in crate::cpu) fn with_avx512<W: Work>(work: W) -> W::Output {
     // SAFETY: this function is compiled for AVX-512, so only a processor that has it may get here.
     unsafe { work.run::<Avx512>() }
 }
 
-/// Does the work with AVX2.
+/// Does the work with AVX2 and fused products.
 ///
 /// # Safety
-/// The processor has it.
-#[target_feature(enable = "avx2")]
-pub(super) fn with_avx2<W: Work>(work: W) -> W::Output {
+/// The processor has both.
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::cpu) fn with_avx2<W: Work>(work: W) -> W::Output {
     // SAFETY: this function is compiled for AVX2, so only a processor that has it may get here.
     unsafe { work.run::<Avx2>() }
 }

@@ -11,11 +11,14 @@ use burn::tensor::bf16;
 use x86::{with_avx2, with_avx512};
 
 /// Values in [`Lanes`], except for the single one of `f32`.
-pub(super) const WIDTH: usize = 16;
+pub(crate) const WIDTH: usize = 16;
 
 /// Values side by side, for which the processor has the instructions: each comes from [`splat`](Self::splat) or
 /// [`load`](Self::load), whose callers promise so. `f32` is a single value, for what is left at the end of a run.
-pub(super) trait Lanes: Copy {
+pub(crate) trait Lanes: Copy {
+    /// Whether the processor has registers for 24 of these and some more, or only for eight.
+    const MANY: bool;
+
     /// `value` in every lane.
     ///
     /// # Safety
@@ -59,6 +62,15 @@ pub(super) trait Lanes: Copy {
 
     fn mul(self, other: Self) -> Self;
 
+    /// `self · factor + summand`, rounded once. Slow without [`has_fused_products`].
+    fn mul_add(self, factor: Self, summand: Self) -> Self;
+
+    /// Transposes a square matrix of as many rows as there are lanes. Strides are from row to row.
+    ///
+    /// # Safety
+    /// The processor has the instructions of these lanes; `source` may be read and `target` written.
+    unsafe fn transpose(source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize);
+
     /// `floor` where the value is less; NaN stays NaN.
     fn raise(self, floor: Self) -> Self;
 
@@ -67,7 +79,7 @@ pub(super) trait Lanes: Copy {
 }
 
 /// A number that lanes load and store.
-pub(super) trait InLanes: Number {
+pub(crate) trait InLanes: Number {
     /// The numbers from `place` on.
     ///
     /// # Safety
@@ -110,6 +122,8 @@ impl InLanes for bf16 {
 }
 
 impl Lanes for f32 {
+    const MANY: bool = false;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         value
@@ -155,6 +169,17 @@ impl Lanes for f32 {
     }
 
     #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        Self::mul_add(self, factor, summand)
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(source: *const f32, _: usize, target: *mut f32, _: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { target.write(source.read()) }
+    }
+
+    #[inline(always)]
     fn raise(self, floor: Self) -> Self {
         if self < floor { floor } else { self }
     }
@@ -180,6 +205,8 @@ impl Portable {
 }
 
 impl Lanes for Portable {
+    const MANY: bool = false;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Self([value; WIDTH])
@@ -225,6 +252,27 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn mul_add(mut self, factor: Self, summand: Self) -> Self {
+        for ((value, factor), summand) in self.0.iter_mut().zip(factor.0).zip(summand.0) {
+            *value = f32::mul_add(*value, factor, summand);
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(source: *const f32, source_stride: usize, target: *mut f32, target_stride: usize) {
+        for row in 0..WIDTH {
+            for column in 0..WIDTH {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let value = source.add(row * source_stride + column).read();
+                    target.add(column * target_stride + row).write(value);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn raise(self, floor: Self) -> Self {
         self.with(floor, f32::raise)
     }
@@ -236,8 +284,19 @@ impl Lanes for Portable {
     }
 }
 
+/// `[value(0), value(1), …]`. Unlike the standard library's, it is always inlined, and so compiled for the lanes of its
+/// caller; mark the closure `#[inline(always)]` too.
+#[inline(always)]
+pub(crate) fn array<T: Copy, const N: usize>(mut value: impl FnMut(usize) -> T) -> [T; N] {
+    let mut values = [value(0); N];
+    for (index, place) in values.iter_mut().enumerate().skip(1) {
+        *place = value(index);
+    }
+    values
+}
+
 /// Work that can be done with lanes of any kind.
-pub(super) trait Work {
+pub(crate) trait Work {
     type Output;
 
     /// Mark the body `#[inline(always)]`, or it is not compiled for the kind.
@@ -248,20 +307,29 @@ pub(super) trait Work {
 }
 
 /// Does the work with the widest registers of the processor.
-pub(super) fn run<W: Work>(work: W) -> W::Output {
+pub(crate) fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has the features that the function is compiled for.
             return unsafe { with_avx512(work) };
         }
-        if is_x86_feature_detected!("avx2") {
+        if has_fused_products() {
             // SAFETY: as above.
             return unsafe { with_avx2(work) };
         }
     }
     // SAFETY: portable lanes need nothing of the processor.
     unsafe { work.run::<Portable>() }
+}
+
+/// Whether [`run`] uses lanes that multiply and add in one instruction.
+pub(crate) fn has_fused_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512f")
+        || (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 #[cfg(test)]
@@ -283,7 +351,17 @@ mod tests {
                 let others: Vec<f32> = values.iter().cycle().skip(index).take(WIDTH).copied().collect();
                 // SAFETY: the caller's promise, and there are as many values.
                 let (a, b) = unsafe { (L::splat(value), L::load(others.as_ptr())) };
-                let all = [a.add(b), a.sub(b), a.mul(b), a.raise(b), b.raise(a), a.pass(b, a), b.pass(a, b)];
+                let all = [
+                    a.add(b),
+                    a.sub(b),
+                    a.mul(b),
+                    a.mul_add(b, a),
+                    b.mul_add(b, a),
+                    a.raise(b),
+                    b.raise(a),
+                    a.pass(b, a),
+                    b.pass(a, b),
+                ];
                 for result in all {
                     let mut written = [0.0f32; WIDTH];
                     // SAFETY: there is as much room.
@@ -313,7 +391,7 @@ mod tests {
         let portable = unsafe { Everything.run::<Portable>() };
         assert_eq!(run(Everything), portable);
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the processor has the features that the function is compiled for.
             assert_eq!(unsafe { with_avx2(Everything) }, portable);
         }
@@ -321,6 +399,40 @@ mod tests {
         // SAFETY: as above.
         let single: Vec<u32> = unsafe { Everything.run::<f32>() }.into_iter().step_by(WIDTH).collect();
         assert_eq!(single, portable.into_iter().step_by(WIDTH).collect::<Vec<_>>());
+    }
+
+    /// The transpose of a square with rows far from each other.
+    struct Transposed;
+
+    impl Work for Transposed {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        unsafe fn run<L: Lanes>(self) -> Vec<f32> {
+            let (source_stride, target_stride) = (WIDTH + 3, WIDTH + 5);
+            let source: Vec<f32> = (0u16..).take(WIDTH * source_stride).map(f32::from).collect();
+            let mut target = vec![-1.0; WIDTH * target_stride];
+            // SAFETY: the caller's promise, and both have as many rows.
+            unsafe { L::transpose(source.as_ptr(), source_stride, target.as_mut_ptr(), target_stride) };
+            target
+        }
+    }
+
+    #[test]
+    fn every_width_transposes() {
+        let value = |place: usize| {
+            let [row, column] = [place / (WIDTH + 5), place % (WIDTH + 5)];
+            if column < WIDTH { (column * (WIDTH + 3) + row) as f32 } else { -1.0 }
+        };
+        let expected: Vec<f32> = (0..WIDTH * (WIDTH + 5)).map(value).collect();
+        // SAFETY: portable lanes need nothing of the processor.
+        assert_eq!(unsafe { Transposed.run::<Portable>() }, expected);
+        assert_eq!(run(Transposed), expected);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has the features that the function is compiled for.
+            assert_eq!(unsafe { with_avx2(Transposed) }, expected);
+        }
     }
 
     #[test]
