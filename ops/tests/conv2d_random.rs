@@ -4,7 +4,7 @@ mod support;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use proptest::prelude::*;
-use scrl_ops::{Conv2dOptions, conv2d};
+use scrl_ops::{Conv2dOptions, conv2d, cpu_products};
 use support::{noise, values, with_threads};
 
 /// Error of a sum of products relative to the sum of their absolute values. Rounding once costs 2⁻²⁴ = 6e-8;
@@ -74,12 +74,16 @@ impl Case {
         [output, of_input, of_weight].map(|tensor| values(&tensor.cast(FloatDType::F32)))
     }
 
-    /// Whether a processor without AMX may use Winograd's method. It mixes the values of a patch, so that a result at the border,
+    /// Whether this may be computed by Winograd's method, as it is without AMX. It mixes the values of a patch, so that a result at the border,
     /// which has fewer products, errs as much as the largest.
     fn may_be_transformed(&self) -> bool {
         let [outs, channels, kernel @ ..] = self.weight;
         let Conv2dOptions { stride, dilation, .. } = self.options;
-        kernel == [3, 3] && [stride, dilation] == [[1, 1]; 2] && outs % 16 == 0 && channels % 16 == 0
+        cpu_products() == "gemm"
+            && kernel == [3, 3]
+            && [stride, dilation] == [[1, 1]; 2]
+            && outs % 16 == 0
+            && channels % 16 == 0
     }
 
     fn assert_accurate(&self, dtype: FloatDType) {

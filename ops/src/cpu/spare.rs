@@ -3,14 +3,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers for other operands of the same kind.
-pub(crate) struct Spare<T>(Mutex<Vec<Vec<T>>>);
-
-/// Buffers of a kind that are kept.
-const MAX_BUFFERS: usize = 8;
+pub(crate) struct Spare<T> {
+    buffers: Mutex<Vec<Vec<T>>>,
+    /// Buffers that are kept at most.
+    limit: usize,
+}
 
 impl<T: Clone> Spare<T> {
-    pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self { buffers: Mutex::new(Vec::new()), limit }
     }
 
     /// A buffer of at least `length` elements, which hold whatever they held before, or `value`.
@@ -25,13 +26,13 @@ impl<T: Clone> Spare<T> {
     /// Keeps a buffer for the next one who needs it.
     pub(crate) fn give(&self, buffer: Vec<T>) {
         let mut buffers = self.buffers();
-        if buffers.len() < MAX_BUFFERS {
+        if buffers.len() < self.limit {
             buffers.push(buffer);
         }
     }
 
     fn buffers(&self) -> MutexGuard<'_, Vec<Vec<T>>> {
         // Buffers come and go whole, so a thread that has panicked leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Packed {
     steps: usize,
 }
 
-static SPARE: Spare<Tile> = Spare::new();
+static SPARE: Spare<Tile> = Spare::new(4);
 
 impl Packed {
     /// Packs a `[rows, depth]` matrix with all threads.

@@ -80,19 +80,11 @@ impl Block<'_> {
         layout: Layout,
         pixels: &mut Vec<f32>,
     ) {
-        let Geometry { channels_in, input: [height, width], padding, .. } = *self.geometry;
-        for (image, y, tile) in self.places() {
-            let rows = y.saturating_sub(padding[0])..(y + PATCH).saturating_sub(padding[0]).min(height);
-            let plane = (image * channels_in + channel) * height * width;
-            // SAFETY: the caller's promise; the tiles are those of the block.
-            unsafe {
-                let strip = read_strip::<L>(&values[plane..], [height, width], rows, pixels);
-                for column in 0..self.tiling.columns {
-                    let patch = strip.square::<L, PATCH>([y, column * TILE], padding);
-                    let place = target.add((tile + column) * layout.tile);
-                    layout.store(Input::of_square(patch), place);
-                }
-            }
+        let Geometry { channels_in, input, padding, .. } = *self.geometry;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let planes = Planes { values, channels: channels_in, size: input, first: channel };
+            self.transform::<L, Input, PATCH>(planes, padding, target, layout, pixels);
         }
     }
 
@@ -109,21 +101,51 @@ impl Block<'_> {
         layout: Layout,
         pixels: &mut Vec<f32>,
     ) {
-        let Geometry { channels_out, output: [height, width], .. } = *self.geometry;
+        let Geometry { channels_out, output, .. } = *self.geometry;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let planes = Planes { values, channels: channels_out, size: output, first: channel };
+            self.transform::<L, OutputGradient, TILE>(planes, [0, 0], target, layout, pixels);
+        }
+    }
+
+    /// The transforms of the squares of pixels that begin so far before each tile.
+    ///
+    /// # Safety
+    /// As for [`transform_input`](Self::transform_input).
+    #[inline(always)]
+    unsafe fn transform<L: Lanes, T: Transform<SIDE, PATCH>, const SIDE: usize>(
+        &self,
+        planes: Planes<'_>,
+        padding: [usize; 2],
+        target: *mut f32,
+        layout: Layout,
+        pixels: &mut Vec<f32>,
+    ) {
+        let Planes { values, channels, size: [height, width], first } = planes;
         for (image, y, tile) in self.places() {
-            let plane = (image * channels_out + channel) * height * width;
-            // SAFETY: as above.
+            let rows = y.saturating_sub(padding[0])..(y + SIDE).saturating_sub(padding[0]).min(height);
+            let plane = (image * channels + first) * height * width;
+            // SAFETY: the caller's promise; the tiles are those of the block.
             unsafe {
-                let rows = y..(y + TILE).min(height);
                 let strip = read_strip::<L>(&values[plane..], [height, width], rows, pixels);
                 for column in 0..self.tiling.columns {
-                    let gradients = strip.square::<L, TILE>([y, column * TILE], [0, 0]);
-                    let place = target.add((tile + column) * layout.tile);
-                    layout.store(OutputGradient::of_square(gradients), place);
+                    let values = strip.square::<L, SIDE>([y, column * TILE], padding);
+                    layout.store(T::of_square(values), target.add((tile + column) * layout.tile));
                 }
             }
         }
     }
+}
+
+/// Sixteen channels of all images of a tensor.
+#[derive(Clone, Copy)]
+struct Planes<'a> {
+    values: &'a [f32],
+    channels: usize,
+    size: [usize; 2],
+    /// The first of the sixteen.
+    first: usize,
 }
 
 /// Some rows of sixteen planes, the first of which `planes` begins with.

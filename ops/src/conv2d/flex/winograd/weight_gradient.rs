@@ -27,7 +27,7 @@ const GROUP_TILES: usize = 256;
 /// Tasks wanted for the sake of threads.
 const TASKS: usize = 8;
 
-static SPARE: Spare<f32> = Spare::new();
+static SPARE: Spare<f32> = Spare::new(TASKS);
 
 /// Memory that a thread keeps from one task to the next.
 #[derive(Default)]

@@ -17,7 +17,7 @@ const CHANNELS: usize = 16;
 /// Values of a kernel.
 const TAPS: usize = 9;
 
-static SPARE: Spare<f32> = Spare::new();
+static SPARE: Spare<f32> = Spare::new(4);
 
 /// A weight as right operands: `[O / 32, points, C, 32]`, zeros where there are no more output channels.
 pub(crate) struct TransformedWeight {
