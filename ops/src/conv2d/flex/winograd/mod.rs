@@ -26,6 +26,7 @@ use super::geometry::{Geometry, even_parts};
 use crate::cpu::lanes::{WIDTH, has_fused_products};
 use crate::matrix::Factor;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Output pixels of a tile, vertically and horizontally.
 const TILE: usize = 4;
@@ -39,21 +40,24 @@ const GAP: usize = WIDTH;
 /// Pixels of the tiles for each output pixel above which the method is not worth its while.
 const MAX_OVERHANG: f64 = 2.0;
 
-/// Whether this is the way to compute a convolution.
+/// Whether this is the way to compute a convolution: where the environment says `SCRL_WINOGRAD=1`.
 ///
-/// Kernels for tiles of matrices multiply faster than the transforms run. Without fused products rounding is worse.
+/// It is not used by itself: its rounding changes the sign of values next to zero more often, and the gradients of a detector and
+/// of a small pretraining network then differ from PyTorch's by more than other roundings. Kernels for tiles of matrices
+/// multiply faster than the transforms run.
 pub(super) fn pays<N: Factor>(geometry: &Geometry) -> bool {
-    let tiling = Tiling::of(geometry);
-    let pixels = (tiling.rows * tiling.columns * TILE * TILE) as f64;
+    static WANTED: OnceLock<bool> = OnceLock::new();
     N::IS_F32
         && !N::has_tiles()
+        && *WANTED.get_or_init(|| std::env::var_os("SCRL_WINOGRAD").is_some_and(|value| value == "1"))
         && has_fused_products()
-        && is_possible(geometry)
-        && pixels <= MAX_OVERHANG * geometry.output_plane() as f64
+        && suits(geometry)
 }
 
-/// Whether the convolution can be computed this way.
-fn is_possible(geometry: &Geometry) -> bool {
+/// Whether the convolution can be computed this way without too many pixels in vain.
+fn suits(geometry: &Geometry) -> bool {
+    let tiling = Tiling::of(geometry);
+    let pixels = (tiling.rows * tiling.columns * TILE * TILE) as f64;
     geometry.kernel == [3, 3]
         && geometry.stride == [1, 1]
         && geometry.dilation == [1, 1]
@@ -63,6 +67,7 @@ fn is_possible(geometry: &Geometry) -> bool {
         && [geometry.channels_in, geometry.channels_out]
             .iter()
             .all(|channels| *channels > 0 && channels.is_multiple_of(WIDTH))
+        && pixels <= MAX_OVERHANG * geometry.output_plane() as f64
 }
 
 /// The tiles of an image.
