@@ -1,6 +1,9 @@
 //! The backward pass of the convolution.
 
-use super::{Conv2dOptions, backend::Conv2dOps};
+use super::{
+    Conv2dOptions,
+    backend::{Conv2dOps, Purpose},
+};
 use burn::backend::{Backend, tensor::FloatTensor};
 use burn_autodiff::{
     Autodiff, NodeId,
@@ -106,17 +109,19 @@ impl<B: Backend + Conv2dOps> Recording<B> {
         self,
         nodes: [NodeGuard; N],
         [input, weight]: [Tracked<B>; 2],
-        forward: impl FnOnce(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
+        forward: impl FnOnce(FloatTensor<B>, FloatTensor<B>, Purpose) -> FloatTensor<B>,
     ) -> Tracked<B> {
         let Self { options, relu, other } = self;
         match Convolution.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let operands = [prep.checkpoint(&input), prep.checkpoint(&weight)];
-                let output = forward(input.into_primitive(), weight.into_primitive());
+                let output = forward(input.into_primitive(), weight.into_primitive(), Purpose::Training);
                 let rectified = relu.then(|| output.clone());
                 prep.finish(State { operands, options, rectified, other }, output)
             }
-            OpsKind::UnTracked(prep) => prep.finish(forward(input.into_primitive(), weight.into_primitive())),
+            OpsKind::UnTracked(prep) => {
+                prep.finish(forward(input.into_primitive(), weight.into_primitive(), Purpose::Inference))
+            }
         }
     }
 }
@@ -126,10 +131,11 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         options: Conv2dOptions,
+        _: Purpose,
     ) -> FloatTensor<Self> {
         let recording = Recording::<B> { options, relu: false, other: None };
-        recording.run::<C, 2>([input.node(), weight.node()], [input, weight], |input, weight| {
-            B::convolution(input, weight, options)
+        recording.run::<C, 2>([input.node(), weight.node()], [input, weight], |input, weight, purpose| {
+            B::convolution(input, weight, options, purpose)
         })
     }
 
@@ -138,12 +144,15 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         options: Conv2dOptions,
+        _: Purpose,
     ) -> FloatTensor<Self> {
         let (bias, node) = bias.into_parts();
         let recording = Recording::<B> { options, relu: false, other: None };
-        recording.run::<C, 3>([input.node(), weight.node(), node], [input, weight], |input, weight| {
-            B::biased_convolution(input, weight, bias, options)
-        })
+        recording.run::<C, 3>(
+            [input.node(), weight.node(), node],
+            [input, weight],
+            |input, weight, purpose| B::biased_convolution(input, weight, bias, options, purpose),
+        )
     }
 
     fn shared_convolution(
@@ -161,8 +170,9 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         };
         let recording = Recording::<B> { options, relu: false, other: Some(slot) };
         let nodes = [input.node(), weight.node()];
-        let output = recording
-            .run::<C, 2>(nodes, [input, weight], |input, weight| B::convolution(input, weight, options));
+        let output = recording.run::<C, 2>(nodes, [input, weight], |input, weight, purpose| {
+            B::convolution(input, weight, options, purpose)
+        });
         (output, other)
     }
 
@@ -171,11 +181,14 @@ impl<B: Backend + Conv2dOps, C: CheckpointStrategy> Conv2dOps for Autodiff<B, C>
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         options: Conv2dOptions,
+        _: Purpose,
     ) -> FloatTensor<Self> {
         let (bias, node) = bias.into_parts();
         let recording = Recording::<B> { options, relu: true, other: None };
-        recording.run::<C, 3>([input.node(), weight.node(), node], [input, weight], |input, weight| {
-            B::rectified_convolution(input, weight, bias, options)
-        })
+        recording.run::<C, 3>(
+            [input.node(), weight.node(), node],
+            [input, weight],
+            |input, weight, purpose| B::rectified_convolution(input, weight, bias, options, purpose),
+        )
     }
 }

@@ -7,6 +7,16 @@ use burn::{
     tensor::Shape,
 };
 
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Its output is all.
+    Inference,
+    /// A backward pass follows. Where rounding turns the sign of a value before ReLU, its gradient comes or goes as a
+    /// whole, so that values are to be as accurate as plain sums of products.
+    Training,
+}
+
 /// Convolution and its gradients. The default bodies are Burn's operators.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
@@ -20,6 +30,7 @@ pub(crate) trait Conv2dOps: Backend {
         input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         options: Conv2dOptions,
+        _purpose: Purpose,
     ) -> FloatTensor<Self> {
         Self::conv2d(input, weight, None, options.burn())
     }
@@ -30,6 +41,7 @@ pub(crate) trait Conv2dOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         options: Conv2dOptions,
+        _purpose: Purpose,
     ) -> FloatTensor<Self> {
         Self::conv2d(input, weight, Some(bias), options.burn())
     }
@@ -43,7 +55,7 @@ pub(crate) trait Conv2dOps: Backend {
         weight: FloatTensor<Self>,
         options: Conv2dOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        (Self::convolution(input.clone(), weight, options), input)
+        (Self::convolution(input.clone(), weight, options, Purpose::Inference), input)
     }
 
     /// The same through ReLU.
@@ -52,8 +64,9 @@ pub(crate) trait Conv2dOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         options: Conv2dOptions,
+        purpose: Purpose,
     ) -> FloatTensor<Self> {
-        Self::relu(Self::biased_convolution(input, weight, bias, options))
+        Self::relu(Self::biased_convolution(input, weight, bias, options, purpose))
     }
 
     /// A convolution without bias, then batch normalisation by given statistics, all `[O]`, then a residual, then ReLU.
@@ -69,7 +82,7 @@ pub(crate) trait Conv2dOps: Backend {
         epsilon: f64,
         relu: bool,
     ) -> FloatTensor<Self> {
-        let output = Self::convolution(input, weight, options);
+        let output = Self::convolution(input, weight, options, Purpose::Inference);
         composed_by_statistics::<Self>(output, scale, shift, mean, variance, residual, epsilon, relu)
     }
 

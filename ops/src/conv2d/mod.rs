@@ -8,7 +8,7 @@ mod backend;
 mod flex;
 
 use crate::batch_norm::{self, BatchNormOptions, Residual};
-use backend::Conv2dOps;
+use backend::{Conv2dOps, Purpose};
 use burn::{
     backend::Dispatch,
     tensor::{Tensor, ops::ConvOptions},
@@ -71,8 +71,10 @@ pub fn conv2d(
     check(input.dims(), weight.dims(), bias.as_ref().map(|bias| bias.dims()), options);
     let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::biased_convolution(input, weight, bias.into_dispatch(), options),
-        None => Dispatch::convolution(input, weight, options),
+        Some(bias) => {
+            Dispatch::biased_convolution(input, weight, bias.into_dispatch(), options, Purpose::Inference)
+        }
+        None => Dispatch::convolution(input, weight, options, Purpose::Inference),
     })
 }
 
@@ -102,7 +104,13 @@ pub fn conv2d_relu(
 ) -> Tensor<4> {
     check(input.dims(), weight.dims(), Some(bias.dims()), options);
     let (input, weight) = (input.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Dispatch::rectified_convolution(input, weight, bias.into_dispatch(), options))
+    Tensor::from_dispatch(Dispatch::rectified_convolution(
+        input,
+        weight,
+        bias.into_dispatch(),
+        options,
+        Purpose::Inference,
+    ))
 }
 
 /// The running statistics of a batch normalisation and what it scales and shifts by, all `[channels]`.

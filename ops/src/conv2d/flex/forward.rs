@@ -1,6 +1,7 @@
 //! `Y = W · patches(X) + b`.
 
 use super::{
+    super::backend::Purpose,
     geometry::{Geometry, Tile},
     patches::patches,
     scratch::{Scratched, take},
@@ -35,13 +36,14 @@ pub(super) fn forward<N: Scratched>(
     input: &[N],
     weight: &FlexTensor,
     epilogue: &Epilogue<'_, N>,
+    purpose: Purpose,
     output: DisjointMut<'_, N>,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if super::sliding::pays::<N>(geometry) {
         return super::sliding::forward(geometry, input, weight, epilogue, output);
     }
-    if winograd::pays::<N>(geometry) {
+    if purpose == Purpose::Inference && winograd::pays::<N>(geometry) {
         let transform =
             || TransformedWeight::new(values(weight), [geometry.channels_out, geometry.channels_in]);
         let weight = kept::packed(weight, Layout::Points, transform);

@@ -13,7 +13,10 @@ mod sliding;
 mod weight_gradient;
 mod winograd;
 
-use super::{Conv2dOptions, backend::Conv2dOps};
+use super::{
+    Conv2dOptions,
+    backend::{Conv2dOps, Purpose},
+};
 use crate::batch_norm::{Residual, composed_by_statistics, normalizations};
 use crate::cpu::{
     Affine, Number, Precision, contiguous, rounded, rounded_in_f32, tensor_of, values, widened, written_by,
@@ -56,6 +59,7 @@ fn run_forward<N: Scratched>(
     weight: FlexTensor,
     ending: Ending,
     options: Conv2dOptions,
+    purpose: Purpose,
 ) -> FlexTensor {
     let geometry = geometry(&input, &weight, options);
     let (input, weight, residual) = (contiguous(input), contiguous(weight), ending.residual.map(contiguous));
@@ -68,7 +72,7 @@ fn run_forward<N: Scratched>(
     let length = geometry.output_shape().iter().product();
     // SAFETY: `forward` writes the whole output.
     let output: Vec<N> = unsafe {
-        written_by(length, |output| forward::forward(&geometry, input, &weight, &epilogue, output))
+        written_by(length, |output| forward::forward(&geometry, input, &weight, &epilogue, purpose, output))
     };
     tensor_of(output, geometry.output_shape())
 }
@@ -117,15 +121,16 @@ fn ended(
     weight: FlexTensor,
     ending: Ending,
     options: Conv2dOptions,
+    purpose: Purpose,
     precision: Precision,
 ) -> FlexTensor {
     match precision {
-        Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, ending, options),
+        Precision::Bf16 if bf16_products() => run_forward::<bf16>(input, weight, ending, options, purpose),
         Precision::Bf16 => {
             let ending = Ending { residual: ending.residual.map(widened), ..ending };
-            rounded(run_forward::<f32>(widened(input), rounded_in_f32(weight), ending, options))
+            rounded(run_forward::<f32>(widened(input), rounded_in_f32(weight), ending, options, purpose))
         }
-        _ => run_forward::<f32>(input, weight, ending, options),
+        _ => run_forward::<f32>(input, weight, ending, options, purpose),
     }
 }
 
@@ -172,10 +177,15 @@ fn passed<N: Number>(output: FlexTensor, gradient: FlexTensor) -> FlexTensor {
 }
 
 impl Conv2dOps for Flex {
-    fn convolution(input: FlexTensor, weight: FlexTensor, options: Conv2dOptions) -> FlexTensor {
+    fn convolution(
+        input: FlexTensor,
+        weight: FlexTensor,
+        options: Conv2dOptions,
+        purpose: Purpose,
+    ) -> FlexTensor {
         match Precision::of(&[&input], &[&weight]) {
             Precision::Other => Self::conv2d(input, weight, None, options.burn()),
-            known => ended(input, weight, Ending::NONE, options, known),
+            known => ended(input, weight, Ending::NONE, options, purpose, known),
         }
     }
 
@@ -184,10 +194,11 @@ impl Conv2dOps for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         options: Conv2dOptions,
+        purpose: Purpose,
     ) -> FlexTensor {
         match Precision::of(&[&input], &[&weight, &bias]) {
             Precision::Other => Self::conv2d(input, weight, Some(bias), options.burn()),
-            known => ended(input, weight, Ending::bias(bias, false), options, known),
+            known => ended(input, weight, Ending::bias(bias, false), options, purpose, known),
         }
     }
 
@@ -196,10 +207,11 @@ impl Conv2dOps for Flex {
         weight: FlexTensor,
         bias: FlexTensor,
         options: Conv2dOptions,
+        purpose: Purpose,
     ) -> FlexTensor {
         match Precision::of(&[&input], &[&weight, &bias]) {
             Precision::Other => Self::relu(Self::conv2d(input, weight, Some(bias), options.burn())),
-            known => ended(input, weight, Ending::bias(bias, true), options, known),
+            known => ended(input, weight, Ending::bias(bias, true), options, purpose, known),
         }
     }
 
@@ -219,13 +231,15 @@ impl Conv2dOps for Flex {
         let activations: Vec<_> = [Some(&input), residual.as_ref()].into_iter().flatten().collect();
         match Precision::of(&activations, &[&weight, &scale, &shift, &mean, &variance]) {
             Precision::Other => {
-                let (output, residual) = (Self::convolution(input, weight, options), residual.into());
+                let (output, residual) =
+                    (Self::convolution(input, weight, options, Purpose::Inference), residual.into());
                 composed_by_statistics::<Self>(output, scale, shift, mean, variance, residual, epsilon, relu)
             }
             known => {
                 let parameters = [scale, shift, mean, variance];
                 let affines = normalizations(parameters, epsilon);
-                ended(input, weight, Ending { affines, residual, relu }, options, known)
+                let ending = Ending { affines, residual, relu };
+                ended(input, weight, ending, options, Purpose::Inference, known)
             }
         }
     }

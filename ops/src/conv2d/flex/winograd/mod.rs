@@ -26,7 +26,6 @@ use super::geometry::{Geometry, even_parts};
 use crate::cpu::lanes::{WIDTH, has_fused_products};
 use crate::matrix::Factor;
 use std::ops::Range;
-use std::sync::OnceLock;
 
 /// Output pixels of a tile, vertically and horizontally.
 const TILE: usize = 4;
@@ -40,18 +39,13 @@ const GAP: usize = WIDTH;
 /// Pixels of the tiles for each output pixel above which the method is not worth its while.
 const MAX_OVERHANG: f64 = 2.0;
 
-/// Whether this is the way to compute a convolution: where the environment says `SCRL_WINOGRAD=1`.
+/// Whether this is the way to compute a convolution. Kernels for tiles of matrices multiply faster than the transforms
+/// run.
 ///
-/// It is not used by itself: its rounding changes the sign of values next to zero more often, and the gradients of a detector and
-/// of a small pretraining network then differ from PyTorch's by more than other roundings. Kernels for tiles of matrices
-/// multiply faster than the transforms run.
+/// Forward passes that a backward pass follows are not to take it: its rounding turns the sign of more values next to zero,
+/// and each turns a part of the gradient on or off.
 pub(super) fn pays<N: Factor>(geometry: &Geometry) -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    N::IS_F32
-        && !N::has_tiles()
-        && *WANTED.get_or_init(|| std::env::var_os("SCRL_WINOGRAD").is_some_and(|value| value == "1"))
-        && has_fused_products()
-        && suits(geometry)
+    N::IS_F32 && !N::has_tiles() && has_fused_products() && suits(geometry)
 }
 
 /// Whether the convolution can be computed this way without too many pixels in vain.
