@@ -27,7 +27,7 @@ pub use replay::*;
 
 /// Self-supervised pretraining that makes object detectors better: pretrain, transfer, compare, export.
 #[derive(Debug, Parser)]
-#[command(name = "scrl", version, max_term_width = 100)]
+#[command(name = "scrl", version = crate::device::version(), max_term_width = 100)]
 pub struct Cli {
     /// Print only errors and results.
     #[arg(long, short, global = true)]
@@ -92,7 +92,7 @@ pub struct RunArgs {
     /// Delete the content of the run directory and start again.
     #[arg(long)]
     pub overwrite: bool,
-    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Numbers that networks compute with, in place of the configuration's: `f32`, or `bf16` on processors with AMX.

@@ -1,5 +1,8 @@
 //! The optimiser against PyTorch and against LARS' formula; see `fixtures/optimizer/generate.py`.
 
+#[path = "../../ops/tests/support/device.rs"]
+mod device;
+
 use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
@@ -24,7 +27,7 @@ const LRS: [f64; 5] = [0.1, 0.05, 0.2, 0.1, 0.025];
 const TOLERANCE: f32 = 1e-6;
 
 fn device() -> Device {
-    Device::flex().autodiff()
+    device::device().autodiff()
 }
 
 fn fixture() -> TensorMap {
@@ -53,7 +56,7 @@ fn net(fixture: &TensorMap) -> Net {
 }
 
 fn register<const D: usize>(grads: &mut GradientsParams, id: ParamId, data: &TensorData) {
-    grads.register(id, Tensor::<D>::from_data(data.clone(), &Device::flex()));
+    grads.register(id, Tensor::<D>::from_data(data.clone(), &device()));
 }
 
 fn grads(net: &Net, fixture: &TensorMap, step: usize) -> GradientsParams {

@@ -1,9 +1,13 @@
 //! ResNet-18 and ResNet-50 against torchvision; see `fixtures/resnet/generate.py`.
 
+#[path = "../../ops/tests/support/device.rs"]
+mod device;
+
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use device::device;
 use scrl_core::checkpoint::weights::{read_safetensors, read_tensors};
 use scrl_core::models::parameters::{self, TensorMap};
 use scrl_core::models::{Arch, Features, Level, ResNet, ResNetConfig};
@@ -105,11 +109,11 @@ fn keys_below(expected: &TensorMap, prefix: &str) -> Vec<String> {
 
 fn agrees(arch: Arch) {
     let expected = read_safetensors(&fixture_path("resnet.safetensors")).unwrap().0;
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let network = network(arch, &device);
     let name = arch.name();
 
-    let evaluated = network.valid().forward(images(&Device::flex()));
+    let evaluated = network.valid().forward(images(&device::device()));
     check_features(&expected, &format!("{name}.eval"), &evaluated);
 
     let trained = network.forward(images(&device));

@@ -12,7 +12,7 @@ use burn_autodiff::{
 /// Conversion of a tensor's numbers. The default body is Burn's operator.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
     Capture,
     Autodiff,
 )]
@@ -26,7 +26,7 @@ pub(crate) trait CastOps: Backend {
 // Graph capture records the standard operator, which is what an exporter knows.
 impl CastOps for burn::backend::Capture {}
 
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(feature = "cube")]
 impl CastOps for burn::backend::Cube {}
 
 #[cfg(feature = "flex")]

@@ -21,6 +21,8 @@ mod cast;
 mod conv2d;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod linear;
 #[cfg(feature = "flex")]
 mod matrix;

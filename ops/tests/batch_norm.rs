@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData, activation::relu, module};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use scrl_ops::{BatchNormOptions, batch_norm_inference, batch_norm_train};
-use support::{assert_close, captured_operators, noise, read, values, with_threads};
+use support::{assert_close, captured_operators, device, noise, read, values, with_threads};
 
 const EPSILON: f64 = 1e-5;
 /// Relative to the largest value: f32 arithmetic in another order, sums in double precision.
@@ -152,18 +152,18 @@ proptest! {
 
     #[test]
     fn matches_burn_for_images_of_any_shape(batch in 1usize..5, channels in 1usize..50, height in 1usize..14, width in 1usize..14) {
-        compare("images", noise([batch, channels, height, width], 1, &Device::flex().autodiff()));
+        compare("images", noise([batch, channels, height, width], 1, &device().autodiff()));
     }
 
     #[test]
     fn matches_burn_for_vectors_of_any_shape(batch in 1usize..50, channels in 1usize..80) {
-        compare("vectors", noise([batch, channels], 1, &Device::flex().autodiff()));
+        compare("vectors", noise([batch, channels], 1, &device().autodiff()));
     }
 }
 
 #[test]
 fn matches_burn_for_large_planes_many_channels_and_permuted_tensors() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     compare("a plane of several blocks", noise([2, 3, 61, 47], 1, &device) * 3.0 + 2.0);
     compare("more channels than a task takes", noise([3, 4500], 1, &device));
     compare("more small planes than a task takes", noise([4, 300, 5, 5], 1, &device));
@@ -172,7 +172,7 @@ fn matches_burn_for_large_planes_many_channels_and_permuted_tensors() {
 
 #[test]
 fn statistics_are_returned_detached_and_with_the_biased_variance() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let input = Tensor::<2>::from_data([[1.0, 5.0], [3.0, 5.0]], &device).require_grad();
     let result = batch_norm_train(input, Tensor::ones([2], &device), Tensor::zeros([2], &device), EPSILON);
     assert_eq!(values(&result.mean), [2.0, 5.0]);
@@ -182,7 +182,7 @@ fn statistics_are_returned_detached_and_with_the_biased_variance() {
 
 #[test]
 fn variance_survives_a_mean_that_is_large() {
-    let device = Device::flex();
+    let device = device();
     let input = Tensor::<2>::from_data([[4096.0f32], [4096.5], [4097.0], [4097.5]], &device);
     let result = batch_norm_train(input, Tensor::ones([1], &device), Tensor::zeros([1], &device), EPSILON);
     assert_eq!(values(&result.variance), [0.3125]);
@@ -195,7 +195,7 @@ fn address<const D: usize>(tensor: Tensor<D>) -> usize {
 
 #[test]
 fn outputs_take_memory_that_nobody_else_holds_and_leave_the_rest_alone() {
-    let device = Device::flex();
+    let device = device();
     let fresh = |seed| {
         let data = noise([2, 3, 4, 4], seed, &device).into_data();
         let address = data.as_bytes().as_ptr() as usize;
@@ -221,7 +221,7 @@ fn outputs_take_memory_that_nobody_else_holds_and_leave_the_rest_alone() {
 
 #[test]
 fn tensors_and_gradients_shared_with_another_branch_are_left_as_they_are() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for case in Case::all() {
         let branches = |operator: &dyn Fn([Tensor<4>; 2], [Tensor<1>; 2]) -> Tensor<4>| {
             let x = noise([2, 3, 4, 5], 1, &device).require_grad();
@@ -239,7 +239,7 @@ fn tensors_and_gradients_shared_with_another_branch_are_left_as_they_are() {
 
 #[test]
 fn frozen_parameters_get_no_gradient_and_the_input_and_the_residual_do() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for case in Case::all() {
         let tensors = || [1, 7].map(|seed| noise([2, 3, 4, 5], seed, &device).require_grad());
         let gradients = |operator: &dyn Fn([Tensor<4>; 2], [Tensor<1>; 2]) -> Tensor<4>| {
@@ -262,7 +262,7 @@ fn frozen_parameters_get_no_gradient_and_the_input_and_the_residual_do() {
 
 #[test]
 fn an_untracked_input_leaves_the_gradients_of_the_others() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for case in Case::all() {
         let run = |operator: &dyn Fn([Tensor<4>; 2], [Tensor<1>; 2]) -> Tensor<4>| {
             let tensors = [noise([2, 3, 4, 5], 1, &device), noise([2, 3, 4, 5], 7, &device).require_grad()];
@@ -286,7 +286,7 @@ fn an_untracked_input_leaves_the_gradients_of_the_others() {
 
 #[test]
 fn statistics_that_are_tracked_get_their_gradients() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let gradient = |operator: &dyn Fn(Tensor<4>, [Tensor<1>; 4]) -> Tensor<4>| {
         let mean = noise([3], 5, &device).require_grad();
         let parameters =
@@ -302,7 +302,7 @@ fn statistics_that_are_tracked_get_their_gradients() {
 #[test]
 fn results_are_the_same_to_the_bit_for_any_number_of_threads_and_wherever_they_are_written() {
     fn bits<const D: usize>(shape: [usize; D]) -> Vec<Vec<f32>> {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let run = |case: Case| {
             let tensors = [1, 7].map(|seed| noise(shape, seed, &device));
             let parameters = parameters(shape[1], &device);
@@ -323,7 +323,7 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads_and_wherever_they_a
 
 #[test]
 fn what_is_not_a_number_stays_so() {
-    let device = Device::flex();
+    let device = device();
     let input = Tensor::<2>::from_data([[f32::NAN, 1.0], [0.5, 2.0]], &device);
     let options = BatchNormOptions::new(EPSILON).relu();
     let result = batch_norm_train(input, Tensor::ones([2], &device), Tensor::zeros([2], &device), options);
@@ -334,7 +334,7 @@ fn what_is_not_a_number_stays_so() {
 
 #[test]
 fn other_types_than_f32_go_through_burns_operators() {
-    let device = Device::flex();
+    let device = device();
     let input = TensorData::from([[1.0f64, 5.0], [3.0, 9.0]]);
     let input = Tensor::<2>::from_data(input, (&device, burn::tensor::DType::F64));
     let [ones, zeros] = [1.0f64, 0.0].map(|value| {
@@ -349,7 +349,7 @@ fn other_types_than_f32_go_through_burns_operators() {
 fn matches_pytorch_forward_and_backward() {
     let bytes = include_bytes!("fixtures/batch_norm/batch_norm.safetensors");
     let file = SafeTensors::deserialize(bytes).unwrap();
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let vector = |name: &str| read::<1>(&file, name, &device);
     let images = |name: &str| read::<4>(&file, name, &device);
     for case in Case::all() {

@@ -2,10 +2,10 @@
 
 mod support;
 
-use burn::tensor::{Device, Tensor, module, ops::ConvOptions};
+use burn::tensor::{Tensor, module, ops::ConvOptions};
 use safetensors::SafeTensors;
 use scrl_ops::{Conv2dOptions, conv2d};
-use support::{assert_close, captured_operators, noise, read, values, with_threads};
+use support::{assert_close, captured_operators, device, noise, read, values, with_threads};
 
 /// Relative to the largest value: f32 sums of up to some thousand terms in another order.
 const TOLERANCE: f32 = 1e-4;
@@ -75,7 +75,7 @@ fn assert_same(case: &str, ours: &Results, expected: &Results) {
 }
 
 fn compare(case: Case, with_bias: bool) {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let Case { batch, channels: [channels, channels_out], size: [height, width], kernel, .. } = case;
     let input = noise([batch, channels, height, width], 1, &device);
     let weight = noise([channels_out, channels, kernel, kernel], 2, &device);
@@ -149,7 +149,7 @@ fn matches_burn_where_a_tile_spans_several_small_images() {
 
 #[test]
 fn a_batch_of_no_images_has_an_output_of_no_images_and_a_gradient_of_zeros() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     // The last is a shape that otherwise slides over the image.
     for (kernel, stride, channels) in [(1, 1, 5), (3, 2, 5), (7, 2, 3), (3, 1, 64)] {
         let input = Tensor::<4>::zeros([0, channels, 16, 12], &device).require_grad();
@@ -167,7 +167,7 @@ fn a_batch_of_no_images_has_an_output_of_no_images_and_a_gradient_of_zeros() {
 
 #[test]
 fn reads_tensors_that_are_not_contiguous() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let input = noise([8, 9, 6, 2], 1, &device).permute([3, 2, 1, 0]);
     let weight = noise([3, 5, 6, 3], 2, &device).permute([1, 2, 0, 3]);
     let bias = Some(noise([10], 3, &device).narrow(0, 5, 5));
@@ -182,7 +182,7 @@ fn reads_tensors_that_are_not_contiguous() {
 
 #[test]
 fn takes_a_gradient_that_is_not_contiguous() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let options = Conv2dOptions { stride: [1, 1], padding: [1, 1], ..Default::default() };
     let results = [conv2d as Operator, burn_conv2d].map(|operator| {
         let weight = noise([4, 3, 3, 3], 2, &device).require_grad();
@@ -195,7 +195,7 @@ fn takes_a_gradient_that_is_not_contiguous() {
 
 #[test]
 fn gives_no_gradient_to_tensors_that_are_not_tracked() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let options = Conv2dOptions { stride: [1, 1], padding: [1, 1], ..Default::default() };
     let (input, weight) = (noise([2, 3, 5, 6], 1, &device), noise([4, 3, 3, 3], 2, &device));
     let tracked = weight.clone().require_grad();
@@ -208,7 +208,7 @@ fn gives_no_gradient_to_tensors_that_are_not_tracked() {
 
 #[test]
 fn takes_an_input_without_autodiff_with_a_weight_that_has_it() {
-    let plain = Device::flex();
+    let plain = device();
     let options = Conv2dOptions { stride: [1, 1], padding: [0, 0], ..Default::default() };
     let weight = noise([4, 3, 1, 1], 2, &plain.clone().autodiff()).require_grad();
     let output = conv2d(noise([2, 3, 5, 6], 1, &plain), weight.clone(), None, options);
@@ -217,7 +217,7 @@ fn takes_an_input_without_autodiff_with_a_weight_that_has_it() {
 
 #[test]
 fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for (kernel, stride, size) in [(1, 1, 30), (3, 1, 30), (3, 2, 15), (7, 2, 45), (1, 2, 7)] {
         let run = || {
             let input = noise([5, 19, size, size], 1, &device);
@@ -237,7 +237,7 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
 #[test]
 fn matches_pytorch_forward_and_backward() {
     let file = SafeTensors::deserialize(include_bytes!("fixtures/conv2d/conv2d.safetensors")).unwrap();
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for (name, stride, padding) in
         [("pointwise", 1, 0), ("three", 1, 1), ("three_strided", 2, 1), ("stem", 2, 3)]
     {
@@ -266,7 +266,7 @@ fn matches_pytorch_forward_and_backward() {
 #[test]
 #[should_panic(expected = "the input has 3 channels, the weight [4, 5, 1, 1]")]
 fn channels_that_disagree_panic() {
-    let device = Device::flex();
+    let device = device();
     let options = Conv2dOptions { stride: [1, 1], padding: [0, 0], ..Default::default() };
     conv2d(noise([1, 3, 2, 2], 1, &device), noise([4, 5, 1, 1], 2, &device), None, options);
 }

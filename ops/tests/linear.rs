@@ -2,16 +2,16 @@
 
 mod support;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use proptest::prelude::*;
 use scrl_ops::linear;
-use support::{assert_close, noise, with_threads};
+use support::{assert_close, device, noise, with_threads};
 
 /// Sums of up to 600 products in 32 bits, in another order.
 const TOLERANCE: f32 = 2e-6;
 
 fn output_and_gradients([rows, features, outputs]: [usize; 3], ours: bool) -> [Tensor<2>; 3] {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let input: Tensor<2> = noise([rows, features], 1, &device).require_grad();
     let weight: Tensor<2> = noise([outputs, features], 2, &device).require_grad();
     let bias: Tensor<1> = noise([outputs], 3, &device);
@@ -59,6 +59,6 @@ fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
 #[test]
 #[should_panic(expected = "the input has 3 features, the weight 4")]
 fn features_that_disagree_panic() {
-    let device = Device::flex();
+    let device = device();
     linear(noise([2, 3], 1, &device), noise([5, 4], 2, &device), None);
 }

@@ -2,10 +2,10 @@
 
 mod support;
 
-use burn::tensor::{Device, Tensor, module, ops::MaxPoolOptions};
+use burn::tensor::{Tensor, module, ops::MaxPoolOptions};
 use proptest::prelude::*;
 use scrl_ops::{MaxPool2dOptions, max_pool2d};
-use support::{assert_close, captured_operators, noise, values, with_threads};
+use support::{assert_close, captured_operators, device, noise, values, with_threads};
 
 const STEM: MaxPool2dOptions = MaxPool2dOptions { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
 
@@ -27,7 +27,7 @@ fn differentiate(
 
 #[test]
 fn matches_burn_forward_and_backward() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for size in [[8, 9], [13, 10], [3, 3], [1, 2]] {
         for (kernel, stride, padding) in [(3, 2, 1), (3, 1, 1), (2, 2, 0), (1, 2, 0), (5, 3, 2)] {
             if size.iter().any(|size| size + 2 * padding < kernel) {
@@ -58,7 +58,7 @@ proptest! {
     ) {
         let fits = |axis: usize| 2 * padding[axis] <= kernel[axis] && kernel[axis] <= size[axis] + 2 * padding[axis];
         prop_assume!(fits(0) && fits(1));
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let options = MaxPool2dOptions { kernel, stride, padding };
         // Few different values, so that windows have equal maxima.
         let input = (noise([2, 2, size[0], size[1]], seed, &device) * 4.0).round();
@@ -71,7 +71,7 @@ proptest! {
 
 #[test]
 fn windows_may_differ_by_axis_and_inputs_be_permuted() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let options = MaxPool2dOptions { kernel: [3, 2], stride: [1, 2], padding: [1, 0] };
     let input = noise([5, 6, 2, 3], 1, &device).permute([3, 2, 0, 1]);
     let ours = differentiate(max_pool2d, &input, options);
@@ -82,7 +82,7 @@ fn windows_may_differ_by_axis_and_inputs_be_permuted() {
 
 #[test]
 fn the_first_of_equal_maxima_gets_the_gradient() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let input = Tensor::<4>::from_data([[[[1.0, 2.0], [2.0, 0.0]]]], &device).require_grad();
     let options = MaxPool2dOptions { kernel: [2, 2], stride: [2, 2], padding: [0, 0] };
     let gradients = max_pool2d(input.clone(), options).sum().backward();
@@ -91,7 +91,7 @@ fn the_first_of_equal_maxima_gets_the_gradient() {
 
 #[test]
 fn padding_is_never_the_maximum_and_nan_always_is() {
-    let device = Device::flex();
+    let device = device();
     let negative = Tensor::<4>::from_data([[[[-3.0, -2.0], [-5.0, -4.0]]]], &device);
     assert_eq!(values(&max_pool2d(negative, STEM)), [-2.0]);
     let nan = Tensor::<4>::from_data([[[[f32::NAN, -2.0], [7.0, -4.0]]]], &device);
@@ -100,7 +100,7 @@ fn padding_is_never_the_maximum_and_nan_always_is() {
 
 #[test]
 fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let run = || {
         let input = noise([3, 7, 15, 17], 1, &device);
         differentiate(max_pool2d, &input, STEM).map(|tensor| values(&tensor))

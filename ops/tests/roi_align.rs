@@ -2,8 +2,12 @@
 
 #![cfg(feature = "flex")]
 
+#[path = "support/device.rs"]
+mod device;
+
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor, TensorData};
+use device::device;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use scrl_ops::{ImageBox, RoiAlignOps, RoiAlignOptions, roi_align, roi_align_reference};
@@ -78,7 +82,7 @@ fn pool(
     weights: TensorData,
     options: RoiAlignOptions,
 ) -> (TensorData, TensorData) {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let features = Tensor::<4>::from_data(features, &device).require_grad();
     let output = pooling(features.clone(), boxes, options);
     let grads = (output.clone() * Tensor::from_data(weights, &device)).sum().backward();
@@ -192,7 +196,7 @@ fn the_gradient_is_the_slope_of_the_output() {
     let (_, grad) =
         pool(roi_align, TensorData::new(features.clone(), shape), &boxes, weights.clone(), options);
     let loss = |features: Vec<f32>| {
-        let device = Device::flex();
+        let device = device();
         let features = Tensor::<4>::from_data(TensorData::new(features, shape), &device);
         let output = roi_align(features, &boxes, options).into_data();
         values(output).iter().zip(values(weights.clone())).map(|(a, b)| (a * b) as f64).sum::<f64>()
@@ -211,7 +215,7 @@ fn the_gradient_is_the_slope_of_the_output() {
 
 #[test]
 fn a_box_of_whole_pixels_is_the_mean_of_its_pixels() {
-    let device = Device::flex();
+    let device = device();
     let features = Tensor::<1>::from_floats([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], &device);
     let boxes = [on_image(0, [1.0, 1.0, 3.0, 3.0])];
     let output = roi_align(features.reshape([1, 1, 3, 3]), &boxes, box_options([1, 1]));
@@ -236,7 +240,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn features_that_are_not_contiguous_are_pooled_as_their_copy() {
-    let device = Device::flex();
+    let device = device();
     let features = Tensor::<4>::from_data(noise_of([2, 6, 5, 3]), &device);
     let boxes = random_boxes(7, 1, 5.0);
     let view = features.clone().permute([0, 3, 2, 1]).slice([1..2, 0..3, 0..5, 1..6]);
@@ -249,7 +253,7 @@ fn features_that_are_not_contiguous_are_pooled_as_their_copy() {
 
 #[test]
 fn features_of_double_precision_are_pooled_in_double_precision() {
-    let device = Device::flex();
+    let device = device();
     let options = box_options([3, 2]);
     let features = Tensor::<4>::from_data(noise_of([2, 3, 9, 9]), &device);
     let boxes = random_boxes(5, 2, 9.0);
@@ -261,7 +265,7 @@ fn features_of_double_precision_are_pooled_in_double_precision() {
 
 #[test]
 fn features_without_a_gradient_are_pooled_on_an_autodiff_device() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let features = Tensor::<4>::from_data(noise_of([1, 2, 6, 6]), &device);
     let boxes = random_boxes(3, 1, 6.0);
     let output = roi_align(features.clone(), &boxes, box_options([2, 2]));
@@ -272,7 +276,7 @@ fn features_without_a_gradient_are_pooled_on_an_autodiff_device() {
 #[test]
 fn no_boxes_give_an_empty_output_and_a_gradient_of_zero() {
     for pooling in [roi_align as Pooling, roi_align_reference] {
-        let device = Device::flex();
+        let device = device();
         let features = Tensor::<4>::from_data(noise_of([2, 3, 4, 4]), &device);
         assert_eq!(pooling(features, &[], box_options([7, 7])).dims(), [0, 3, 7, 7]);
     }
@@ -284,7 +288,7 @@ fn no_boxes_give_an_empty_output_and_a_gradient_of_zero() {
 #[test]
 #[should_panic(expected = "names image 2 of a batch of 2")]
 fn a_box_of_an_image_outside_the_batch_is_refused() {
-    let device = Device::flex();
+    let device = device();
     let boxes = [on_image(2, [0.0, 0.0, 1.0, 1.0])];
     roi_align(Tensor::zeros([2, 1, 4, 4], &device), &boxes, box_options([1, 1]));
 }

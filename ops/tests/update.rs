@@ -4,10 +4,10 @@
 
 mod support;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 use proptest::prelude::*;
 use scrl_ops::{GradientStepOptions, TrustRatio, gradient_step, moving_average};
-use support::{assert_close, noise, values, with_threads};
+use support::{assert_close, device, noise, values, with_threads};
 
 /// A few products and sums in f32.
 const TOLERANCE: f32 = 1e-6;
@@ -71,7 +71,7 @@ proptest! {
         has_buffer: bool,
         options in options(),
     ) {
-        let device = Device::flex();
+        let device = device();
         let [weight, gradient, buffer] = [0, 1, 2].map(|i| noise([rows, columns], 3 * seed + i, &device));
         let [w, g, b] = [&weight, &gradient, &buffer].map(values);
         let step = gradient_step(weight, gradient, has_buffer.then_some(buffer), options);
@@ -93,7 +93,7 @@ const LARS: GradientStepOptions = GradientStepOptions {
 
 #[test]
 fn double_precision_takes_the_composed_path_and_gives_the_same() {
-    let device = Device::flex();
+    let device = device();
     for trust in [None, LARS.trust] {
         let options = GradientStepOptions { trust, ..LARS };
         for zero in [1.0, 0.0] {
@@ -115,7 +115,7 @@ fn double_precision_takes_the_composed_path_and_gives_the_same() {
 
 #[test]
 fn a_weight_or_gradient_of_zeros_has_a_trust_ratio_of_one() {
-    let device = Device::flex();
+    let device = device();
     let options = GradientStepOptions { momentum: 0.0, nesterov: false, ..LARS };
     let gradient: Tensor<2> = noise([4, 5], 1, &device);
     let step = gradient_step(Tensor::zeros([4, 5], &device), gradient.clone(), None, options);
@@ -127,7 +127,7 @@ fn a_weight_or_gradient_of_zeros_has_a_trust_ratio_of_one() {
 
 #[test]
 fn views_of_other_tensors_are_updated_without_changing_those() {
-    let device = Device::flex();
+    let device = device();
     let whole: Tensor<2> = noise([6, 8], 1, &device);
     let before = values(&whole);
     let view = whole.clone().slice([1..4, 2..7]).transpose();
@@ -143,7 +143,7 @@ fn views_of_other_tensors_are_updated_without_changing_those() {
 
 #[test]
 fn results_are_the_same_to_the_bit_for_any_number_of_threads() {
-    let device = Device::flex();
+    let device = device();
     let run = || {
         let [weight, gradient, buffer] = [1, 2, 3].map(|seed| noise([7, 70_001], seed, &device));
         let average = values(&moving_average(weight.clone(), gradient.clone(), 0.99));

@@ -1,6 +1,9 @@
 //! Training against PyTorch; see `fixtures/parity/generate.py`, whose hashes give both sides the same weights, pixels
 //! and boxes.
 
+#[path = "../../ops/tests/support/device.rs"]
+mod device;
+
 #[path = "parity/inputs.rs"]
 mod inputs;
 
@@ -50,7 +53,7 @@ impl Inputs {
 }
 
 fn device() -> Device {
-    Device::flex().autodiff()
+    device::device().autodiff()
 }
 
 fn fixture() -> TensorMap {

@@ -34,7 +34,7 @@ pub struct BenchRunArgs {
     /// Threads of the CPU kernels.
     #[arg(long, default_value_t = 2, value_parser = count)]
     pub threads: usize,
-    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Numbers that networks compute with: `f32` or `bf16`.

@@ -30,7 +30,7 @@ pub struct BenchmarkArgs {
     /// Cells at a time, each a process of its own; one for each device by default.
     #[arg(long, value_parser = jobs)]
     pub jobs: Option<usize>,
-    /// Where to compute: `cpu` or `cuda:N`, or several that cells take in turn, such as `cuda:0,cuda:1`.
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu` or `auto`, or several that cells take in turn, such as `cuda:0,cuda:1`.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub device: Vec<String>,
     /// Numbers that all networks compute with, in place of the plan's: `f32`, or `bf16` on processors with AMX.

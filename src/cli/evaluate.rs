@@ -41,7 +41,7 @@ pub struct EvaluateArgs {
     /// Writes the metrics to this JSON file.
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Where to compute: `cpu`, `cuda:N` or `wgpu`; an exported model runs on the CPU.
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works; an exported model runs on the CPU.
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Numbers that the detector computes with: `f32`, or `bf16` on processors with AMX; an exported model has its own.

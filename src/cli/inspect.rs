@@ -97,7 +97,7 @@ pub struct InspectViewsArgs {
     /// Number of the box whose similarity is shown; the largest of view 1 by default.
     #[arg(long = "box", value_name = "NUMBER", requires = "weights")]
     pub box_number: Option<usize>,
-    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

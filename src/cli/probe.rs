@@ -61,7 +61,7 @@ pub struct ProbeArgs {
     /// JSON file for the result; RUN/probe.json by default, none for --weights.
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Numbers that the backbone computes with: `f32`, or `bf16` on processors with AMX.

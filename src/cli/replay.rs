@@ -19,7 +19,7 @@ pub struct ReplayArgs {
     /// Run directory; by default the one that contains the batch.
     #[arg(long)]
     pub run: Option<PathBuf>,
-    /// Where to compute: `cpu`, `cuda:N` or `wgpu`.
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

@@ -36,7 +36,7 @@ pub trait Detector {
 pub fn open(args: &DetectorArgs, device: &str, precision: Precision) -> Result<Box<dyn Detector>> {
     if let Some(model) = &args.model {
         ensure!(
-            device == "cpu",
+            matches!(device, "cpu" | "auto"),
             "--device is {device}, but an exported model runs on ONNX Runtime's CPU provider; leave --device out"
         );
         ensure!(

@@ -13,7 +13,7 @@ pub(crate) enum Residual<B: Backend> {
     Added(FloatTensor<B>),
 }
 
-#[cfg(feature = "flex")]
+#[cfg(any(feature = "flex", feature = "cube"))]
 impl<B: Backend> Residual<B> {
     pub(crate) fn into_tensor(self) -> Option<FloatTensor<B>> {
         match self {
@@ -34,7 +34,7 @@ impl<B: Backend> From<Option<FloatTensor<B>>> for Residual<B> {
 /// `input` is `[batch, channels, ...]`, `weight`, `bias`, `mean` and `variance` are `[channels]`.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
     Capture,
     Autodiff,
 )]
@@ -226,8 +226,3 @@ fn channel_sums<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
 // Graph capture records the standard operators, which is what an exporter knows.
 impl BatchNormOps for burn::backend::Capture {}
 impl BatchNormGradients for burn::backend::Capture {}
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl BatchNormOps for burn::backend::Cube {}
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl BatchNormGradients for burn::backend::Cube {}

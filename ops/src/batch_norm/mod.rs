@@ -2,11 +2,12 @@
 
 mod autodiff;
 mod backend;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 
-use backend::BatchNormOps;
-pub(crate) use backend::{Residual, composed_by_statistics};
+pub(crate) use backend::{BatchNormOps, Residual, composed_by_statistics};
 use burn::{backend::Dispatch, tensor::Tensor};
 #[cfg(feature = "flex")]
 pub(crate) use flex::normalizations;

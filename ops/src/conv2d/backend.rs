@@ -20,7 +20,7 @@ pub(crate) enum Purpose {
 /// Convolution and its gradients. The default bodies are Burn's operators.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
     Capture,
     Autodiff,
 )]
@@ -131,6 +131,3 @@ pub(crate) trait Conv2dOps: Backend {
 
 // Graph capture records the standard operator, which is what an exporter knows.
 impl Conv2dOps for burn::backend::Capture {}
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl Conv2dOps for burn::backend::Cube {}

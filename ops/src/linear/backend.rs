@@ -5,7 +5,7 @@ use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
 /// Products of a fully connected layer. The default bodies are Burn's operators.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
     Capture,
     Autodiff,
 )]
@@ -34,6 +34,3 @@ pub(crate) trait LinearOps: Backend {
 
 // Graph capture records the standard operator, which is what an exporter knows.
 impl LinearOps for burn::backend::Capture {}
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl LinearOps for burn::backend::Cube {}

@@ -9,7 +9,7 @@ use burn::{
 /// Maximum pooling and its gradient. The default bodies are Burn's operators.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
     Capture,
     Autodiff,
 )]
@@ -55,5 +55,5 @@ pub(super) fn input_gradient<B: Backend>(
 // Graph capture records the standard operator, which is what an exporter knows.
 impl MaxPoolOps for burn::backend::Capture {}
 
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(feature = "cube")]
 impl MaxPoolOps for burn::backend::Cube {}

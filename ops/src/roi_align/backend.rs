@@ -15,7 +15,7 @@ use super::{ImageBox, RoiAlignOptions, composed};
 /// RoIAlign and its gradient on a backend; the default bodies are composed of standard operators.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
     Capture,
     Autodiff,
 )]
@@ -39,9 +39,6 @@ pub trait RoiAlignOps: Backend {
         composed::backward::<Self>(grad, &boxes, features_shape, &options)
     }
 }
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl RoiAlignOps for burn::backend::Cube {}
 
 impl RoiAlignOps for burn::backend::Capture {}
 

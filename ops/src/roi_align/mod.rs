@@ -4,6 +4,8 @@
 
 mod backend;
 mod composed;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod sampling;

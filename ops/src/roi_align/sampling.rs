@@ -153,7 +153,7 @@ impl AxisTaps {
     }
 
     /// The same weights by row or column of the feature map.
-    #[cfg(any(feature = "flex", test))]
+    #[cfg(any(feature = "flex", feature = "cube", test))]
     pub fn by_pixel(&self) -> PixelTaps {
         let cells = self.cells().enumerate();
         let mut taps: Vec<(usize, Tap)> = cells
@@ -175,7 +175,7 @@ impl AxisTaps {
 }
 
 /// The taps of each feature-map row or column that has any; their indices are output cells.
-#[cfg(any(feature = "flex", test))]
+#[cfg(any(feature = "flex", feature = "cube", test))]
 #[derive(Debug)]
 pub(super) struct PixelTaps {
     /// Row or column and the end of its taps in `taps`, ascending.
@@ -183,7 +183,7 @@ pub(super) struct PixelTaps {
     taps: Vec<Tap>,
 }
 
-#[cfg(any(feature = "flex", test))]
+#[cfg(any(feature = "flex", feature = "cube", test))]
 impl PixelTaps {
     /// Each row or column in turn with its cells.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &[Tap])> {

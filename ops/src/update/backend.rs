@@ -9,7 +9,7 @@ use burn::{
 /// Steps that change parameters. The default bodies are Burn's operators.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
 )]
 pub(crate) trait UpdateOps: Backend {
     /// Parameter and the sum of the gradient's squares, `[1]`.
@@ -90,7 +90,7 @@ fn direction<B: Backend>(
     let squares = sum_of_squares::<B>(gradient.clone());
     let ratio = options.trust.map(|trust| {
         let weight_norm = B::float_sqrt(sum_of_squares::<B>(weight.clone()));
-        ratio::<B>(weight_norm, B::float_sqrt(squares.clone()), decay, trust)
+        trust_ratio::<B>(weight_norm, B::float_sqrt(squares.clone()), decay, trust)
     });
     let decayed = match decay {
         0.0 => gradient,
@@ -107,7 +107,7 @@ fn direction<B: Backend>(
 }
 
 /// The trust ratio, `[1]`, which stays on the device.
-fn ratio<B: Backend>(
+pub(super) fn trust_ratio<B: Backend>(
     weight: FloatTensor<B>,
     gradient: FloatTensor<B>,
     decay: f64,
@@ -122,9 +122,6 @@ fn ratio<B: Backend>(
     B::float_mask_fill(ratio, B::bool_not(positive), 1.0.into())
 }
 
-fn sum_of_squares<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn sum_of_squares<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
     B::float_sum(B::float_mul(tensor.clone(), tensor))
 }
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl UpdateOps for burn::backend::Cube {}

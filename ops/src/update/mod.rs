@@ -3,6 +3,8 @@
 //! Tensors are without autodiff. On the CPU a tensor that nobody else holds is changed in place.
 
 mod backend;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 

@@ -6,7 +6,7 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 /// The sum and the gradient of the coarser map. The default bodies are Burn's operators.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(any(feature = "cuda", feature = "wgpu")),
+    Cube: cfg(feature = "cube"),
     Capture,
     Autodiff,
 )]
@@ -44,5 +44,5 @@ fn nearest() -> InterpolateOptions {
 // Graph capture records the standard operators, which is what an exporter knows.
 impl UpsampleOps for burn::backend::Capture {}
 
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(feature = "cube")]
 impl UpsampleOps for burn::backend::Cube {}

@@ -2,8 +2,12 @@
 
 #![allow(dead_code)] // every test binary uses a part of it
 
+mod device;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
+
+pub use device::device;
 
 /// Values in row-major order.
 pub fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {

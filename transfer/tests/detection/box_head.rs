@@ -1,6 +1,6 @@
 //! The box head on pooled regions: `fixtures/detection_parts`.
 
-use burn::tensor::Device;
+use crate::device::device;
 use scrl_core::random::stream;
 use scrl_transfer::detection::{
     BoxHead, BoxPredictor, DetectorConfig, FpnConfig, Pooler, RoiHeads, RoiHeadsConfig,
@@ -19,7 +19,7 @@ struct Fixture {
 #[test]
 fn logits_and_deltas_of_each_region_are_torchvisions() {
     let case: Fixture = fixture("detection_parts/box_head.json");
-    let device = Device::flex();
+    let device = device();
     let config = DetectorConfig {
         fpn: FpnConfig { channels: 6, ..DetectorConfig::torchvision().fpn },
         roi_heads: RoiHeadsConfig {

@@ -1,6 +1,7 @@
 //! The facts in which detectron2 differs from torchvision, by formula.
 
-use burn::tensor::{Device, Tensor};
+use crate::device::device;
+use burn::tensor::Tensor;
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
 use scrl_core::structures::BoxXyxy;
@@ -48,7 +49,7 @@ fn strides_of_anchors_are_those_of_the_network_where_torchvision_divides_image_b
 /// A ramp's mean over a cell is its value at the cell's centre; a pixel's centre is half a pixel from its corner.
 #[test]
 fn aligned_pooling_reads_half_a_cell_further_left_and_up() {
-    let device = Device::flex();
+    let device = device();
     let ramp = Tensor::<1>::from_data(std::array::from_fn::<f32, 64, _>(|x| x as f32), &device);
     let map = ramp.reshape([1, 1, 1, 64]).expand([1, 1, 64, 64]);
     let roi = Roi { image: 0, bbox: BoxXyxy::new(40.0, 40.0, 96.0, 96.0) };
@@ -66,7 +67,7 @@ fn aligned_pooling_reads_half_a_cell_further_left_and_up() {
 /// mean over them tells how many there are.
 #[test]
 fn sampling_is_adaptive_where_torchvision_takes_two_points() {
-    let device = Device::flex();
+    let device = device();
     let square = |x: f32| x * x;
     let row = Tensor::<1>::from_data(std::array::from_fn::<f32, 64, _>(|x| square(x as f32)), &device);
     let map = row.reshape([1, 1, 1, 64]).expand([1, 1, 64, 64]);
@@ -101,7 +102,7 @@ fn a_region_of_224_pixels_is_pooled_from_p4_and_half_of_it_from_p3() {
 
 #[test]
 fn box_losses_are_plain_l1_where_torchvision_is_quadratic_below_a_ninth() {
-    let deltas = Tensor::<2>::from_data([[0.05f32, -0.1, 0.0, 2.0]], &Device::flex());
+    let deltas = Tensor::<2>::from_data([[0.05f32, -0.1, 0.0, 2.0]], &device());
     let loss = |variant: Variant| {
         let beta = variant.numerics().smooth_l1_beta;
         box_loss(deltas.clone(), &[0], &[[0.0; 4]], beta).into_scalar::<f32>()
@@ -116,7 +117,7 @@ fn box_losses_are_plain_l1_where_torchvision_is_quadratic_below_a_ninth() {
 /// detectron2 `rpn.py::losses` divides by `batch_size_per_image · images`, torchvision by the anchors that were drawn.
 #[test]
 fn proposal_losses_are_divided_by_the_batch_size_even_if_fewer_anchors_are_drawn() {
-    let device = Device::flex();
+    let device = device();
     let grids = [[4, 4], [2, 2], [1, 1], [1, 1], [1, 1]];
     for variant in BOTH {
         let config =
@@ -150,7 +151,7 @@ fn initial_weights_have_detectron2s_spread() {
         roi_heads: RoiHeadsConfig { box_head_dim: 256, ..Default::default() },
         ..Default::default()
     };
-    let device = Device::flex();
+    let device = device();
     let heads = parameters::collect(&RoiHeads::init(&config, &mut stream(5, &[]), &device));
     let rpn =
         parameters::collect(&scrl_transfer::detection::Rpn::init(&config, &mut stream(6, &[]), &device));

@@ -1,5 +1,6 @@
 //! torchvision's full `fasterrcnn_resnet50_fpn`, loaded from a state dict: `fixtures/fasterrcnn_resnet50_fpn`.
 
+use crate::device::device;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -83,7 +84,7 @@ fn config() -> DetectorConfig {
 fn detector(device: &Device) -> Detector {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fasterrcnn_resnet50_fpn.safetensors");
-    let model = filled(FasterRcnn::init(&config(), &mut stream(0, &[]), &Device::flex()), formula);
+    let model = filled(FasterRcnn::init(&config(), &mut stream(0, &[]), device), formula);
     let tensors = parameters::collect(&model);
     assert_eq!(tensors.len(), FIXTURE.keys);
     write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
@@ -145,7 +146,7 @@ pub fn images(case: &Case, device: &Device) -> Tensor<4> {
 
 #[test]
 fn detections_of_one_and_of_two_images_of_odd_sizes_are_torchvisions() {
-    let device = Device::flex();
+    let device = device();
     let model = detector(&device);
     for (name, case) in &FIXTURE.cases {
         let found = model.detect(images(case, &device), &sizes(&case.sizes));
@@ -178,7 +179,7 @@ pub fn assert_same(case: &str, found: &[Detection], expected: &Detections, backg
 
 #[test]
 fn losses_and_the_gradient_of_every_parameter_are_torchvisions() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let model = detector(&device);
     let keys: Vec<String> = parameters::collect(&model).into_keys().collect();
     for (name, case) in &FIXTURE.cases {

@@ -1,6 +1,6 @@
 //! The feature pyramid: `fixtures/detection_parts`.
 
-use burn::tensor::Device;
+use crate::device::device;
 use scrl_core::models::Features;
 use scrl_core::random::stream;
 use scrl_transfer::detection::{Fpn, Top};
@@ -19,7 +19,7 @@ struct Fixture {
 #[test]
 fn pyramids_of_odd_grids_are_those_of_torchvision() {
     let case: Fixture = fixture("detection_parts/fpn.json");
-    let device = Device::flex();
+    let device = device();
     let fpn = Fpn::init(case.inputs, case.shapes[0][1], false, Top::MaxPool, &mut stream(0, &[]), &device);
     let maps: [_; 4] = feature_maps(&case.inputs, &device).try_into().unwrap();
     let [c2, c3, c4, c5] = maps;

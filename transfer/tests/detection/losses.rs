@@ -1,6 +1,7 @@
 //! The loss terms: `fixtures/detection_parts`.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use crate::device::device;
+use burn::tensor::{Tensor, TensorData};
 use scrl_transfer::detection::{Variant, box_loss, classification_loss, objectness_loss};
 use serde::Deserialize;
 
@@ -26,7 +27,7 @@ struct Objectness {
 }
 
 fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), &device())
 }
 
 #[test]

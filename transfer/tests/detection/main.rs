@@ -4,6 +4,8 @@ mod anchors;
 mod box_coder;
 mod box_head;
 mod detectron2;
+#[path = "../../../ops/tests/support/device.rs"]
+mod device;
 mod fasterrcnn_resnet50_fpn;
 mod fpn;
 mod losses;

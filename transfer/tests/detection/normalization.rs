@@ -1,5 +1,6 @@
 //! What batch norms do: trained, frozen, frozen by stage, and recomputed.
 
+use crate::device::device;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -17,7 +18,7 @@ fn model(config: &DetectorConfig, device: &Device) -> FasterRcnn {
 
 /// Running statistics after one training step's forward pass, and the gradients' norms.
 fn step(config: &DetectorConfig) -> (TensorMap, TensorMap, BTreeMap<String, Option<f32>>) {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let model = model(config, &device);
     let before = statistics(&model);
     let losses = model.forward_train(images(&device), &SIZES, &targets(), &mut stream(2, &[]));
@@ -39,7 +40,7 @@ fn freeze_at_freezes_whole_stages_from_the_stem_and_turns_their_norms_into_froze
         let config = DetectorConfig { backbone: BackboneConfig { freeze_at, ..tiny().backbone }, ..tiny() };
         let (before, after, norms) = step(&config);
         let frozen = |name: &str| name.starts_with("backbone.body.") && stage(name).unwrap() <= freeze_at;
-        for name in parameters::collect(&model(&config, &Device::flex())).keys() {
+        for name in parameters::collect(&model(&config, &device())).keys() {
             if name.contains(".running_") {
                 assert_eq!(before[name] == after[name], frozen(name), "freeze_at {freeze_at}: {name}");
             } else {
@@ -66,7 +67,7 @@ fn frozen_norms_train_nothing_while_convolutions_and_the_pyramids_norms_do() {
 
 #[test]
 fn frozen_stages_and_batch_norms_stay_frozen_with_a_new_backbone() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let config = DetectorConfig {
         backbone: BackboneConfig { freeze_at: 2, norm: Norm::FrozenBatchNorm, ..tiny().backbone },
         ..tiny()
@@ -83,7 +84,7 @@ fn frozen_stages_and_batch_norms_stay_frozen_with_a_new_backbone() {
 
 #[test]
 fn a_frozen_norm_divides_by_the_root_of_variance_and_its_own_epsilon() {
-    let device = Device::flex();
+    let device = device();
     let output = |frozen_norm_epsilon: f64| {
         let config = DetectorConfig {
             backbone: BackboneConfig { norm: Norm::FrozenBatchNorm, frozen_norm_epsilon, ..tiny().backbone },
@@ -101,7 +102,7 @@ fn a_frozen_norm_divides_by_the_root_of_variance_and_its_own_epsilon() {
 /// The stem's statistics are known without the network: those of its convolution's output.
 #[test]
 fn precise_statistics_are_the_averages_of_batch_means_and_unbiased_variances() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let model = model(&tiny(), &device);
     let batches: Vec<Tensor<4>> =
         (0..3).map(|key| noise_tensor([2, 3, 64, 96], 900 + key, &device).add_scalar(key as f32)).collect();
@@ -141,7 +142,7 @@ fn precise_statistics_are_the_averages_of_batch_means_and_unbiased_variances() {
 
 #[test]
 fn precise_statistics_leave_frozen_norms_and_detectors_without_batches_alone() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let config = DetectorConfig {
         backbone: BackboneConfig { norm: Norm::FrozenBatchNorm, ..tiny().backbone },
         fpn: FpnConfig { norm: false, ..tiny().fpn },
@@ -157,7 +158,7 @@ fn precise_statistics_leave_frozen_norms_and_detectors_without_batches_alone() {
 
 #[test]
 fn an_error_of_the_batches_is_passed_on() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let batches = [Ok(images(&device)), Err("the disk is gone")];
     assert_eq!(precise_bn(&model(&tiny(), &device).backbone, batches).unwrap_err(), "the disk is gone");
 }

@@ -1,8 +1,8 @@
 //! Levels of regions and their pooled features: `fixtures/detection`, `fixtures/detection_parts`.
 
+use crate::device::device;
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
 use scrl_transfer::detection::{DetectorConfig, Pooler, RoiHeadsConfig, Variant};
 use serde::Deserialize;
 
@@ -45,7 +45,7 @@ struct Pooled {
 #[test]
 fn pooled_features_are_torchvisions_and_with_detectron2s_alignment_detectron2s() {
     let case: Pooled = fixture("detection_parts/pooler.json");
-    let features = feature_maps(&[2; 4], &Device::flex());
+    let features = feature_maps(&[2; 4], &device());
     for (variant, expected) in [(Variant::Torchvision, case.torchvision), (Variant::Detectron2, case.aligned)]
     {
         let pooler = Pooler::new(&DetectorConfig {

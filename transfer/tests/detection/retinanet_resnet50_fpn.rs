@@ -1,5 +1,6 @@
 //! torchvision's full `retinanet_resnet50_fpn`, loaded from a state dict: `fixtures/retinanet_resnet50_fpn`.
 
+use crate::device::device;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -38,7 +39,7 @@ fn config() -> DetectorConfig {
 fn detector(device: &Device, old: bool) -> Detector {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("retinanet_resnet50_fpn.safetensors");
-    let model = filled(config().init(&mut stream(0, &[]), &Device::flex()), formula);
+    let model = filled(config().init(&mut stream(0, &[]), device), formula);
     let mut tensors = parameters::collect(&model);
     assert_eq!(tensors.len(), FIXTURE.keys);
     if old {
@@ -70,7 +71,7 @@ fn formula(name: &str, shape: &[usize], key: u32) -> Vec<f32> {
 
 #[test]
 fn detections_of_one_and_of_two_images_of_odd_sizes_are_torchvisions() {
-    let device = Device::flex();
+    let device = device();
     let model = detector(&device, true);
     for (name, case) in &FIXTURE.cases {
         let found = model.detect(images(case, &device), &sizes(&case.sizes));
@@ -86,7 +87,7 @@ fn detections_of_one_and_of_two_images_of_odd_sizes_are_torchvisions() {
 
 #[test]
 fn losses_and_the_gradient_of_every_parameter_are_torchvisions() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let model = detector(&device, false);
     let keys: Vec<String> = parameters::collect(&model).into_keys().collect();
     for (name, case) in &FIXTURE.cases {
@@ -110,7 +111,7 @@ fn losses_and_the_gradient_of_every_parameter_are_torchvisions() {
 
 #[test]
 fn a_batch_without_any_object_trains_with_finite_losses_on_every_parameter() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let config = DetectorConfig {
         fpn: FpnConfig { channels: 16, ..Default::default() },
         backbone: BackboneConfig {

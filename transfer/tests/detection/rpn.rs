@@ -1,8 +1,8 @@
 //! The region proposal network, its proposals and its losses: `fixtures/detection_parts`.
 
+use crate::device::device;
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
 use scrl_core::random::stream;
 use scrl_core::structures::Size;
 use scrl_transfer::detection::{
@@ -47,7 +47,7 @@ fn config() -> DetectorConfig {
 }
 
 fn predictions() -> (Anchors, RpnPredictions) {
-    let device = Device::flex();
+    let device = device();
     let rpn = filled(Rpn::init(&config(), &mut stream(0, &[]), &device), |name, shape, key| {
         assert!(name.starts_with("head."));
         half_noise(30)(name, shape, key)

@@ -1,5 +1,6 @@
 //! A small detector of both variants against torchvision's classes: `fixtures/detection`.
 
+use crate::device::device;
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
@@ -62,7 +63,7 @@ fn the_detectron2_variant_reproduces_losses_of_torchvision_with_detectron2s_numb
 /// sure that no decision depends on that.
 fn assert_detections(variant: &str) {
     let expected = end_to_end(variant).detections;
-    let device = Device::flex();
+    let device = device();
     let found = detector(variant, &device).detect(images(&device), &SIZES);
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(&expected) {
@@ -82,7 +83,7 @@ fn assert_detections(variant: &str) {
 
 fn assert_losses(variant: &str) {
     let expected = end_to_end(variant);
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let model = detector(variant, &device);
     let losses = model.forward_train(images(&device), &SIZES, &targets(), &mut stream(0, &[]));
     let found = [

@@ -1,7 +1,8 @@
 //! Training of a tiny detector.
 
+use crate::device::device;
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, TensorData};
+use burn::tensor::TensorData;
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
 use scrl_transfer::detection::{FasterRcnn, Target};
@@ -10,7 +11,7 @@ use crate::support::*;
 
 #[test]
 fn training_on_two_images_reaches_every_parameter_and_lowers_the_loss() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let mut model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
     let mut optimizer = SgdConfig::new().init();
     let batch = images(&device).narrow(0, 0, 2);
@@ -36,7 +37,7 @@ fn training_on_two_images_reaches_every_parameter_and_lowers_the_loss() {
 
 #[test]
 fn a_batch_without_any_object_trains_with_finite_losses() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
     let none = vec![Target::default(); 3];
     let losses = model.forward_train(images(&device), &SIZES, &none, &mut stream(2, &[]));
@@ -48,7 +49,7 @@ fn a_batch_without_any_object_trains_with_finite_losses() {
 
 #[test]
 fn the_same_stream_gives_the_same_losses_to_the_bit() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let losses = || {
         let model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
         let losses = model.forward_train(images(&device), &SIZES, &targets(), &mut stream(2, &[]));
@@ -59,7 +60,7 @@ fn the_same_stream_gives_the_same_losses_to_the_bit() {
 
 #[test]
 fn a_network_that_has_diverged_detects_nothing_and_does_not_panic() {
-    let device = Device::flex();
+    let device = device();
     let model = FasterRcnn::init(&tiny(), &mut stream(1, &[]), &device);
     let mut weights = parameters::collect(&model);
     let bias = weights.get_mut("rpn.head.bbox_pred.bias").unwrap();
