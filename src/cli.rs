@@ -95,7 +95,7 @@ pub struct RunArgs {
     /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Numbers that networks compute with, in place of the configuration's: `f32`, or `bf16` on processors with AMX.
+    /// Numbers that networks compute with, in place of the configuration's: `f32`, or `bf16` on processors with AMX and on CUDA.
     #[arg(long)]
     pub precision: Option<Precision>,
 }

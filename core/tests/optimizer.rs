@@ -56,7 +56,7 @@ fn net(fixture: &TensorMap) -> Net {
 }
 
 fn register<const D: usize>(grads: &mut GradientsParams, id: ParamId, data: &TensorData) {
-    grads.register(id, Tensor::<D>::from_data(data.clone(), &device()));
+    grads.register(id, Tensor::<D>::from_data(data.clone(), &device::device()));
 }
 
 fn grads(net: &Net, fixture: &TensorMap, step: usize) -> GradientsParams {

@@ -33,7 +33,7 @@ pub struct BenchmarkArgs {
     /// Where to compute: `cpu`, `cuda:N`, `wgpu` or `auto`, or several that cells take in turn, such as `cuda:0,cuda:1`.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub device: Vec<String>,
-    /// Numbers that all networks compute with, in place of the plan's: `f32`, or `bf16` on processors with AMX.
+    /// Numbers that all networks compute with, in place of the plan's: `f32`, or `bf16` on processors with AMX and on CUDA.
     #[arg(long)]
     pub precision: Option<Precision>,
 }

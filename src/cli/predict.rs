@@ -53,7 +53,7 @@ pub struct PredictArgs {
     /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works; an exported model runs on the CPU.
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Numbers that the detector computes with: `f32`, or `bf16` on processors with AMX; an exported model has its own.
+    /// Numbers that the detector computes with: `f32`, or `bf16` on processors with AMX and on CUDA; an exported model has its own.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
 }

@@ -64,7 +64,7 @@ pub struct ProbeArgs {
     /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Numbers that the backbone computes with: `f32`, or `bf16` on processors with AMX.
+    /// Numbers that the backbone computes with: `f32`, or `bf16` on processors with AMX and on CUDA.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
 }

@@ -21,3 +21,5 @@ mod retinanet;
 mod screens;
 mod support;
 mod transfer;
+#[cfg(feature = "wgpu")]
+mod wgpu;

@@ -1,6 +1,6 @@
 //! What the tests of the operators share.
 
-#![allow(dead_code)] // every test binary uses a part of it
+#![allow(dead_code, unused_imports)] // every test binary uses a part of it
 
 mod device;
 

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Runs what a GPU computes on wgpu and compares it with the CPU, PyTorch and torchvision, at the tolerances of the CPU: on this
+# machine's GPU, or on Mesa's software Vulkan, which this installs where there is no Vulkan and it may. Exit code 3: no Vulkan.
+#
+#   tests/wgpu.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+found() { ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json > /dev/null 2>&1; }
+if ! found && command -v apt-get > /dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq > /dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        mesa-vulkan-drivers libvulkan1 > /dev/null || true
+fi
+if ! found; then
+    echo "There is no Vulkan driver. On Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1" >&2
+    exit 3
+fi
+
+export SCRL_TEST_DEVICE=wgpu
+# Every new shape is tuned by trying kernels, which takes a software renderer long: few random cases.
+export PROPTEST_CASES=${PROPTEST_CASES:-2} CUBECL_AUTOTUNE_LEVEL=minimal
+# Mesa wants a place for its socket.
+export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
+
+# run TESTS... [-- FILTERS...]: tests of the workspace in a build with wgpu.
+run() { cargo test --release --workspace --locked --features wgpu "$@"; }
+
+run --test batch_norm --test update --test optimizer --test resnet --test parity
+run --test roi_align -- torchvision
+run --test detection -- fasterrcnn_resnet50_fpn::detections box_head fpn::pyramids losses::the_box torchvisions_detections
+run --test integration -- wgpu::
