@@ -15,7 +15,7 @@ limit=${GPU_STEP_SECONDS:-100}
 cd "$out"
 # Kernels that were tuned and compiled once are found again by the commands after; keep this folder between runs. They are
 # kept there where no folder above the current one has a Cargo.toml.
-export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$(mkdir -p "$out/cache" && cd "$out/cache" && pwd)}
+export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$out/cache}
 
 # note NAME COMMAND...: runs it within the limit; its last line goes to the results, the rest to the log.
 note() {
@@ -39,15 +39,15 @@ esac
 bench() { local name=$1; shift; note "scrl $name" "$scrl" bench "$@" --device "$device" --threads 8; }
 
 bench "step $small" pretrain "${net[@]}" --batch $small --steps $steps
-if [[ $device == cuda* ]]; then bench "step $small bf16" pretrain "${net[@]}" --batch $small --steps $steps --precision bf16; fi
 if [[ $device == cuda* ]]; then
+    bench "step $small bf16" pretrain "${net[@]}" --batch $small --steps $steps --precision bf16
     for precision in f32 tf32 bf16; do
         peer "step $small $precision channels_last" scrl_step.py "${net[@]}" --batch $small --steps $steps --layout channels_last --precision $precision
     done
 fi
 bench "forward $small" forward "${net[@]}" --batch $small --steps $steps
-if [[ $device == cuda* ]]; then bench "forward $small bf16" forward "${net[@]}" --batch $small --steps $steps --precision bf16; fi
 if [[ $device == cuda* ]]; then
+    bench "forward $small bf16" forward "${net[@]}" --batch $small --steps $steps --precision bf16
     for precision in f32 tf32 bf16; do
         peer "forward $small $precision channels_last" forward.py "${net[@]}" --batch $small --steps $steps --layout channels_last --precision $precision
     done
@@ -69,16 +69,16 @@ done
 
 detector=(--arch resnet50 --batch 2 --width 1344 --height 800); [[ $device == cuda* ]] || detector=(--arch resnet18 --batch 1 --width 128 --height 96)
 bench "detector" detector "${detector[@]}" --steps 5
-if [[ $device == cuda* ]]; then bench "detector bf16" detector "${detector[@]}" --steps 5 --precision bf16; fi
 if [[ $device == cuda* ]]; then
+    bench "detector bf16" detector "${detector[@]}" --steps 5 --precision bf16
     for precision in tf32 bf16; do
         peer "detector $precision channels_last" detector_step.py "${detector[@]}" --steps 5 --layout channels_last --precision $precision
     done
     peer "step $small bf16 channels_last compiled" scrl_step.py "${net[@]}" --batch $small --steps $steps --layout channels_last --precision bf16 --compile
 fi
 bench "step $large" pretrain "${net[@]}" --batch $large --steps 5
-if [[ $device == cuda* ]]; then bench "step $large bf16" pretrain "${net[@]}" --batch $large --steps 5 --precision bf16; fi
 if [[ $device == cuda* ]]; then
+    bench "step $large bf16" pretrain "${net[@]}" --batch $large --steps 5 --precision bf16
     for precision in tf32 bf16; do
         peer "step $large $precision channels_last" scrl_step.py "${net[@]}" --batch $large --steps 5 --layout channels_last --precision $precision
     done

@@ -1,7 +1,7 @@
 //! Operators of detection and convolution with hand-written backward passes, as Burn backend extensions.
 //!
 //! Every operator has a reference composed of Burn's own operators; it is the path of every backend
-//! without a kernel of its own and what ONNX capture records. The `flex` (CPU) backend has kernels.
+//! without a kernel of its own and what ONNX capture records. The `flex` (CPU) backend has kernels; GPUs have some (`cube`).
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

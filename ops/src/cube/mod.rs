@@ -7,8 +7,8 @@ mod rows;
 
 pub(crate) use rows::{Grid, Rows, fold};
 
-use burn::tensor::DType;
-use burn_cubecl::tensor::CubeTensor;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::{BufferArg, CubeCount, CubeDim};
 
@@ -20,6 +20,11 @@ pub(crate) fn element(dtype: DType) -> Option<ElemType> {
         DType::BF16 => Some(ElemType::Float(FloatKind::BF16)),
         _ => None,
     }
+}
+
+/// Dense memory beside a tensor on its device, not written yet.
+pub(crate) fn empty(beside: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(beside.client.clone(), beside.device.clone(), shape, dtype)
 }
 
 /// The tensor with its numbers as another type.

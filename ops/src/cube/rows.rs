@@ -1,12 +1,8 @@
 //! Tensors as rows of channels, and how work on them is shared out.
 
-use super::buffer;
+use super::{buffer, empty};
 use burn::tensor::Shape;
-use burn_cubecl::{
-    kernel::into_contiguous,
-    ops::{numeric::empty_device_contiguous_dtype, permute},
-    tensor::CubeTensor,
-};
+use burn_cubecl::{kernel::into_contiguous, ops::permute, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 /// Units of a cube.
@@ -44,17 +40,14 @@ impl Rows {
 
     /// Memory for a tensor of the same shape.
     pub(crate) fn another(&self) -> Self {
-        let (client, device) = (self.tensor.client.clone(), self.tensor.device.clone());
-        let shape = self.tensor.meta.shape().clone();
-        let tensor = empty_device_contiguous_dtype(client, device, shape, self.tensor.dtype);
+        let tensor = empty(&self.tensor, self.tensor.meta.shape().clone(), self.tensor.dtype);
         Self { pitch: self.channels(), tensor }
     }
 
     /// Memory for `[batch, channels, ...]` of this shape and type, beside a tensor on the same device.
     pub(crate) fn empty(shape: &[usize], beside: &CubeTensor) -> Self {
         let shape: Vec<usize> = channels_last(shape.len()).into_iter().map(|axis| shape[axis]).collect();
-        let (client, device) = (beside.client.clone(), beside.device.clone());
-        let tensor = empty_device_contiguous_dtype(client, device, Shape::from(shape), beside.dtype);
+        let tensor = empty(beside, Shape::from(shape), beside.dtype);
         Self { pitch: channels(&tensor), tensor }
     }
 

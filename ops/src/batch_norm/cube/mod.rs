@@ -6,12 +6,11 @@ use super::backend::{
     BatchNormGradients, BatchNormOps, Gradients, Residual, Saved, Wanted, composed_by_batch,
     composed_by_statistics, composed_gradients,
 };
-use crate::cube::{Grid, Rows, buffer, element};
+use crate::cube::{Grid, Rows, buffer, element, empty, one_unit_each};
 use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::{DType, Shape};
-use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::ir::ElemType;
-use cubecl::prelude::*;
 use kernels::Mask;
 
 /// Units of a cube of the kernels that take a channel each.
@@ -36,17 +35,7 @@ fn known(activations: &[&CubeTensor], per_channel: &[&CubeTensor]) -> Option<Ele
 
 /// Memory for `[length]` numbers of 32 bits.
 fn vector(beside: &CubeTensor, length: usize) -> CubeTensor {
-    let (client, device) = (beside.client.clone(), beside.device.clone());
-    empty_device_contiguous_dtype(client, device, Shape::new([length]), DType::F32)
-}
-
-/// `[channels]` as kernels read it.
-fn dense(tensor: CubeTensor) -> CubeTensor {
-    burn_cubecl::kernel::into_contiguous(tensor)
-}
-
-fn channel_cubes(channels: usize) -> (CubeCount, CubeDim) {
-    (CubeCount::new_1d((channels as u32).div_ceil(CHANNEL_UNITS)), CubeDim::new_1d(CHANNEL_UNITS))
+    empty(beside, Shape::new([length]), DType::F32)
 }
 
 /// Mean and biased variance.
@@ -67,7 +56,7 @@ fn moments(input: &Rows, element: ElemType) -> (CubeTensor, CubeTensor) {
         element,
     );
     let (mean, variance) = (vector(&sums, channels), vector(&sums, channels));
-    let (count, dim) = channel_cubes(channels);
+    let (count, dim) = one_unit_each(channels, CHANNEL_UNITS);
     kernels::moments::launch(
         client,
         count,
@@ -136,7 +125,7 @@ impl BatchNormOps for Cube {
         };
         let input = Rows::of(input);
         let (mean, variance) = moments(&input, element);
-        let of = PerChannel { weight: dense(weight), bias: dense(bias), mean, variance };
+        let of = PerChannel { weight: into_contiguous(weight), bias: into_contiguous(bias), mean, variance };
         let output = apply(&input, &of, residual, epsilon, relu, element);
         (output, of.mean, of.variance)
     }
@@ -159,7 +148,7 @@ impl BatchNormOps for Cube {
                 input, weight, bias, mean, variance, residual, epsilon, relu,
             );
         };
-        let [weight, bias, mean, variance] = [weight, bias, mean, variance].map(dense);
+        let [weight, bias, mean, variance] = [weight, bias, mean, variance].map(into_contiguous);
         let of = PerChannel { weight, bias, mean, variance };
         apply(&Rows::of(input), &of, residual, epsilon, relu, element)
     }
@@ -208,7 +197,7 @@ impl Backward {
             self.element,
         );
         let [weight, bias] = std::array::from_fn(|_| vector(&sums, channels));
-        let (count, dim) = channel_cubes(channels);
+        let (count, dim) = one_unit_each(channels, CHANNEL_UNITS);
         kernels::parameter_gradients::launch(
             client,
             count,
@@ -289,7 +278,7 @@ impl BatchNormGradients for Cube {
         let gradient = Rows::of(gradient);
         let rows = |tensor: Option<CubeTensor>| tensor.map_or_else(|| gradient.clone(), Rows::of);
         let (input, output) = (rows(input), rows(output));
-        let [weight, bias, mean, variance] = [weight, bias, mean, variance].map(dense);
+        let [weight, bias, mean, variance] = [weight, bias, mean, variance].map(into_contiguous);
         let of = PerChannel { weight, bias, mean, variance };
         let backward = Backward { output, input, gradient, of, epsilon: epsilon as f32, mask, element };
         let parameters = (wanted.parameters || by_batch).then(|| backward.parameters());
