@@ -19,15 +19,16 @@ use crate::evaluation::{DetectionMetrics, precision_recall, write_results};
 use crate::weights::{DETECTOR_FILE, InitWeights, save_detector};
 
 mod best;
-mod loss_values;
+mod loss_log;
 mod resume;
 mod run_data;
 mod training_state;
 
 pub use best::{BEST_FILE, Best};
-pub use loss_values::LossValues;
+pub use loss_log::{LossValues, UnreadLosses};
 pub use training_state::Training;
 
+use loss_log::LossLog;
 use run_data::TransferData;
 
 /// Name of the precision–recall curves in a run's directory.
@@ -134,6 +135,7 @@ impl<'a> Transfer<'a> {
         run.write_config(&to_toml(config))?;
         log_settings(config, &data, &training);
         let mut events = Events::open(run, resumed.then_some(training.iteration))?;
+        let mut loss_log = LossLog::default();
         let mut meter = Throughput::new(config.log_every as usize);
         let schedule = config.schedule();
         let mut batches = data.batches(training.iteration);
@@ -153,6 +155,7 @@ impl<'a> Transfer<'a> {
                 monitor.progress.start(config.iterations, training.iteration, "training");
             }
             if monitor.interrupt.is_requested() {
+                loss_log.read(&data.train)?;
                 training.save(&last, config)?;
                 monitor.progress.finish("interrupted, checkpoint written");
                 return interrupted(&training);
@@ -162,21 +165,28 @@ impl<'a> Transfer<'a> {
             let lr = schedule.lr(training.iteration);
             let log = is_due(training.iteration + 1, config.log_every);
             let losses;
-            (training, losses) = training.step(batch, lr, config.seed, log, &data.train)?;
+            (training, losses) = training.step(batch, lr, config.seed, log);
+            loss_log.add(losses);
             meter.record(config.batch_size);
-            if log {
+            let saves = is_due(training.iteration, config.checkpoint_every)
+                || training.owes_evaluation(config.eval_every);
+            if log || saves || loss_log.is_full() {
+                loss_log.read(&data.train)?;
+            }
+            if let Some(losses) = loss_log.last().filter(|_| log) {
                 let figures = losses.figures(lr, meter.images_per_second(), training.grad_norm());
                 events.record("train", training.iteration, data.epoch(training.iteration), figures)?;
             }
-            monitor.progress.update(training.iteration, &format!("loss {:.3}, lr {lr:.2e}", losses.total()));
-            if is_due(training.iteration, config.checkpoint_every)
-                || training.owes_evaluation(config.eval_every)
-            {
+            let loss =
+                loss_log.last().map_or(String::new(), |losses| format!("loss {:.3}, ", losses.total()));
+            monitor.progress.update(training.iteration, &format!("{loss}lr {lr:.2e}"));
+            if saves {
                 training.save(&last, config)?;
             }
         }
         monitor.progress.finish("");
 
+        loss_log.read(&data.train)?;
         training.save(&last, config)?;
         let model = data.detector(&training.model, device)?;
         save_detector(&run.weights().join(DETECTOR_FILE), &model, &data.metadata())?;

@@ -1,13 +1,10 @@
 //! `scrl bench detector`
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use burn::module::Module;
 use scrl_core::random::{Rng, RngExt};
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
-use scrl_transfer::data::{Category, DetectionDataset, DetectionImage};
 use scrl_transfer::data::{Sample, collate};
 use scrl_transfer::detection::{BackboneConfig, DetectorConfig, Norm, Target};
 use scrl_transfer::inference::detect_batch;
@@ -15,7 +12,7 @@ use scrl_transfer::train::Training;
 use scrl_transfer::{InitWeights, SolverConfig, TransferConfig};
 use serde_json::{Value, json};
 
-use super::{SEED, median_seconds, peak_gib, random_stream, set_up};
+use super::{SEED, peak_gib, random_stream, set_up, time};
 use crate::cli::BenchDetectorArgs;
 
 /// Sides of objects in pixels, of images at least twice as large.
@@ -28,27 +25,26 @@ pub fn run(args: &BenchDetectorArgs) -> Result<Value> {
     config.validate()?;
     let mut rng = random_stream();
     let samples: Vec<Sample> = (0..args.batch).map(|index| sample(index, args, &mut rng)).collect();
-    let dataset = dataset(&samples, args.classes - 1);
 
     let mut training = Some(Training::start(&config, &InitWeights::Random, &training_device)?);
     let mut loss = f64::NAN;
-    let train = median_seconds(args.run.steps, &device, || {
+    let train = time(&args.run, &device, || {
         let state = training.take().expect("every step gives the state back");
         let batch = collate(samples.clone(), &training_device);
-        let (state, losses) = state.step(batch, config.solver.lr, SEED, false, &dataset)?;
+        let (state, losses) = state.step(batch, config.solver.lr, SEED, false);
         training = Some(state);
-        loss = losses.total();
+        loss = losses.read().total();
         Ok(())
     })?;
     let model = training.expect("every step gives the state back").model.valid();
     let _weights = scrl_ops::keep_weights();
     let mut detections = 0;
-    let infer = median_seconds(args.run.steps, &device, || {
+    let infer = time(&args.run, &device, || {
         let found = detect_batch(&model, collate(samples.clone(), &device));
         detections = found.iter().map(|(_, found)| found.len()).sum();
         Ok(())
     })?;
-    Ok(json!({
+    let mut line = json!({
         "bench": "detector",
         "arch": args.arch.name(),
         "batch": args.batch,
@@ -59,14 +55,17 @@ pub fn run(args: &BenchDetectorArgs) -> Result<Value> {
         "precision": args.run.precision,
         "threads": args.run.threads,
         "steps": args.run.steps,
-        "train_step_seconds": train,
-        "train_images_per_second": args.batch as f64 / train,
-        "infer_step_seconds": infer,
-        "infer_images_per_second": args.batch as f64 / infer,
+        "train_step_seconds": train.seconds,
+        "train_images_per_second": args.batch as f64 / train.seconds,
+        "infer_step_seconds": infer.seconds,
+        "infer_images_per_second": args.batch as f64 / infer.seconds,
         "detections": detections,
         "peak_gib": peak_gib(),
         "loss": loss,
-    }))
+    });
+    train.list_kernels(&mut line, "train_kernels")?;
+    infer.list_kernels(&mut line, "infer_kernels")?;
+    Ok(line)
 }
 
 /// torchvision's `fasterrcnn_resnet50_fpn` with nothing frozen.
@@ -111,24 +110,4 @@ fn object(image: Size, rng: &mut Rng) -> BoxXyxy {
     };
     let ((x1, x2), (y1, y2)) = (side(image.width), side(image.height));
     BoxXyxy::new(x1, y1, x2, y2)
-}
-
-/// What a step's errors name.
-fn dataset(samples: &[Sample], classes: usize) -> DetectionDataset {
-    let image = |sample: &Sample| DetectionImage {
-        id: sample.index as u64,
-        path: PathBuf::new(),
-        file_name: format!("generated image {}", sample.index),
-        width: sample.size.width,
-        height: sample.size.height,
-        objects: Vec::new(),
-        annotated: None,
-    };
-    let category = |id: usize| Category { id: id as u64 + 1, name: format!("class {}", id + 1) };
-    DetectionDataset {
-        name: "generated".into(),
-        images: samples.iter().map(image).collect(),
-        categories: (0..classes).map(category).collect(),
-        dropped: 0,
-    }
 }

@@ -1,14 +1,12 @@
 //! Predictions on the host.
 
-use burn::tensor::{Tensor, TensorData, Transaction};
+use burn::tensor::Tensor;
 
-/// Copies two tensors to the host at once.
+/// Copies two tensors to the host at once: the host waits for a GPU once.
 pub(super) fn read<const A: usize, const B: usize>(a: Tensor<A>, b: Tensor<B>) -> [Vec<f32>; 2] {
-    let data = Transaction::default().register(a.detach()).register(b.detach()).execute();
-    let values: Vec<Vec<f32>> = data.into_iter().map(to_floats).collect();
-    values.try_into().expect("two tensors were registered")
-}
-
-fn to_floats(data: TensorData) -> Vec<f32> {
-    data.convert::<f32>().try_to_vec().expect("the values were converted to f32")
+    let first = a.shape().num_elements();
+    let both = Tensor::cat(vec![a.detach().flatten(0, A - 1), b.detach().flatten::<1>(0, B - 1)], 0);
+    let mut values: Vec<f32> = both.into_data().convert::<f32>().try_to_vec().expect("the values are f32");
+    let second = values.split_off(first);
+    [values, second]
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::data::DetectionDataset;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use scrl_core::checkpoint::weights::check_finite;
@@ -13,7 +12,7 @@ use scrl_core::random::{Rng, stream};
 use scrl_core::solver::Optimizer;
 use serde::{Deserialize, Serialize};
 
-use super::{LossValues, is_due, resume};
+use super::{UnreadLosses, is_due, resume};
 use crate::config::TransferConfig;
 use crate::data::Batch;
 use crate::detection::Detector;
@@ -118,41 +117,17 @@ impl Training {
         state::save(checkpoint, &tensors, &progress)
     }
 
-    /// One optimizer step on a batch of `dataset`; `grad_norm` measures the gradient on the way.
-    ///
-    /// # Errors
-    /// When the loss is not finite.
-    pub fn step(
-        self,
-        batch: Batch,
-        lr: f64,
-        seed: u64,
-        grad_norm: bool,
-        dataset: &DetectionDataset,
-    ) -> Result<(Self, LossValues), TransferError> {
+    /// One optimizer step; `grad_norm` measures the gradient on the way. The losses stay on the device.
+    pub fn step(self, batch: Batch, lr: f64, seed: u64, grad_norm: bool) -> (Self, UnreadLosses) {
         let Self { model, mut optimizer, init, iteration, evaluated, data_hash } = self;
         let mut rng: Rng = stream(seed, &[SAMPLING, iteration]);
         let losses = model.forward_train(batch.images, &batch.sizes, &batch.targets, &mut rng);
-        let values = LossValues::read(&losses);
-        if !values.total().is_finite() {
-            return Err(non_finite(iteration, &values, &batch.indices, dataset));
-        }
         if grad_norm {
             optimizer.request_grad_norm();
         }
         let grads = GradientsParams::from_grads(losses.total().backward(), &model);
         let model = optimizer.step(lr, model, grads);
-        Ok((Self { model, optimizer, init, iteration: iteration + 1, evaluated, data_hash }, values))
+        let losses = UnreadLosses::new(iteration, batch.indices, &losses);
+        (Self { model, optimizer, init, iteration: iteration + 1, evaluated, data_hash }, losses)
     }
-}
-
-fn non_finite(
-    iteration: u64,
-    values: &LossValues,
-    indices: &[usize],
-    dataset: &DetectionDataset,
-) -> TransferError {
-    let images: Vec<&str> = indices.iter().map(|&index| dataset.images[index].file_name.as_str()).collect();
-    let losses: Vec<String> = values.terms().iter().map(|(name, value)| format!("{name} {value}")).collect();
-    TransferError::NonFinite { iteration, losses: losses.join(", "), images: images.join(", ") }
 }
