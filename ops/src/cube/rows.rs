@@ -1,12 +1,14 @@
 //! Tensors as rows of channels, and how work on them is shared out.
 
-use super::{buffer, empty};
+use super::{buffer, empty, one_unit_each};
 use burn::tensor::Shape;
 use burn_cubecl::{kernel::into_contiguous, ops::permute, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 /// Units of a cube.
 const UNITS: u32 = 256;
+/// Units of a cube where each has an element of its own.
+const SHARE_UNITS: u32 = 128;
 /// Units of a cube side by side on the channels of a row.
 const MAX_UNITS_ACROSS: u32 = 32;
 /// Cubes that keep a large GPU busy.
@@ -169,6 +171,36 @@ impl Grid {
 
     pub(crate) fn dim(&self) -> CubeDim {
         CubeDim::new_2d(self.units[0], self.units[1])
+    }
+}
+
+/// How the elements of an output are shared out where no two are summed: a unit for each vector of channels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shares {
+    /// Elements of a vector.
+    pub width: usize,
+    /// Vectors in all.
+    pub size: usize,
+}
+
+impl Shares {
+    /// For the vectors of `output`, which follow from those of the same channels of `others`.
+    pub(crate) fn of(output: &Rows, others: &[&Rows]) -> Self {
+        Self::new(output.count(), output, others)
+    }
+
+    /// For so many rows of the channels that `some` and `others` have.
+    pub(crate) fn new(rows: usize, some: &Rows, others: &[&Rows]) -> Self {
+        let width = some.width_with(others);
+        Self { width, size: rows * some.channels() / width }
+    }
+
+    pub(crate) fn count(&self) -> CubeCount {
+        one_unit_each(self.size, SHARE_UNITS).0
+    }
+
+    pub(crate) fn dim(&self) -> CubeDim {
+        one_unit_each(self.size, SHARE_UNITS).1
     }
 }
 

@@ -54,6 +54,3 @@ pub(super) fn input_gradient<B: Backend>(
 
 // Graph capture records the standard operator, which is what an exporter knows.
 impl MaxPoolOps for burn::backend::Capture {}
-
-#[cfg(feature = "cube")]
-impl MaxPoolOps for burn::backend::Cube {}

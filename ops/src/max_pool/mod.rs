@@ -2,6 +2,8 @@
 
 mod autodiff;
 mod backend;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 
@@ -9,7 +11,7 @@ use backend::MaxPoolOps;
 use burn::{backend::Dispatch, tensor::Tensor};
 
 /// Window of [`max_pool2d`], as `[vertical, horizontal]`, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MaxPool2dOptions {
     /// Size of a window.
     pub kernel: [usize; 2],

@@ -6,15 +6,12 @@
 
 use super::sampling::{AxisTaps, SampledBox, sample_boxes};
 use super::{ImageBox, RoiAlignOps, RoiAlignOptions, composed};
-use crate::cube::{Rows, element};
+use crate::cube::{Rows, Shares, element};
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use std::sync::Arc;
-
-/// Units of a cube.
-const UNITS: u32 = 128;
 
 /// Weights of rows, columns or cells, with the place that each is for.
 #[derive(Default)]
@@ -98,18 +95,24 @@ fn sent<T: bytemuck::Pod + bytemuck::Zeroable>(client: &Client, values: &[T]) ->
     unsafe { BufferArg::from_raw_parts(handle, padded.len()) }
 }
 
-/// The average over the sampling points of a cell.
-#[cube(launch)]
-fn pool<F: Float, N: Size>(
-    features: &[Vector<F, N>],
-    images: &[u32],
-    vertical_bounds: &[u32],
-    vertical_places: &[u32],
-    vertical_weights: &[f32],
-    horizontal_bounds: &[u32],
-    horizontal_places: &[u32],
-    horizontal_weights: &[f32],
-    output: &mut [Vector<F, N>],
+/// [`FlatTaps`] in a kernel.
+#[derive(CubeType, CubeLaunch)]
+struct Taps {
+    bounds: Box<[u32]>,
+    places: Box<[u32]>,
+    weights: Box<[f32]>,
+}
+
+impl FlatTaps {
+    fn sent(&self, client: &Client) -> TapsLaunch {
+        TapsLaunch::new(sent(client, &self.bounds), sent(client, &self.places), sent(client, &self.weights))
+    }
+}
+
+/// Pixels of a feature map, cells of a box, and elements from one row to the next in vectors.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Sizes {
+    /// Vectors of the result.
     size: usize,
     channels: usize,
     pitch: usize,
@@ -117,27 +120,38 @@ fn pool<F: Float, N: Size>(
     width: usize,
     rows: usize,
     columns: usize,
+}
+
+/// The average over the sampling points of a cell.
+#[cube(launch)]
+fn pool<F: Float, N: Size>(
+    features: &[Vector<F, N>],
+    images: &[u32],
+    vertical: &Taps,
+    horizontal: &Taps,
+    output: &mut [Vector<F, N>],
+    sizes: Sizes,
     #[define(F)] _element: ElemType,
 ) {
-    if ABSOLUTE_POS >= size {
+    if ABSOLUTE_POS >= sizes.size {
         terminate!();
     }
-    let (cell, channel) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
-    let (cell_row, column) = (cell / columns, cell % columns);
-    let roi = cell_row / rows;
-    let cell_column = roi * columns + column;
+    let (cell, channel) = (ABSOLUTE_POS / sizes.channels, ABSOLUTE_POS % sizes.channels);
+    let (cell_row, column) = (cell / sizes.columns, cell % sizes.columns);
+    let roi = cell_row / sizes.rows;
+    let cell_column = roi * sizes.columns + column;
     let image = images[roi] as usize;
     let mut sum = Vector::<f32, N>::new(0.0);
-    for vertical in vertical_bounds[cell_row]..vertical_bounds[cell_row + 1] {
-        let y = vertical_places[vertical as usize] as usize;
-        let first = (image * height + y) * width;
+    for down in vertical.bounds[cell_row]..vertical.bounds[cell_row + 1] {
+        let y = vertical.places[down as usize] as usize;
+        let first = (image * sizes.height + y) * sizes.width;
         let mut row = Vector::<f32, N>::new(0.0);
-        for horizontal in horizontal_bounds[cell_column]..horizontal_bounds[cell_column + 1] {
-            let x = horizontal_places[horizontal as usize] as usize;
-            let weight = Vector::<f32, N>::new(horizontal_weights[horizontal as usize]);
-            row += weight * Vector::cast_from(features[(first + x) * pitch + channel]);
+        for across in horizontal.bounds[cell_column]..horizontal.bounds[cell_column + 1] {
+            let x = horizontal.places[across as usize] as usize;
+            let weight = Vector::<f32, N>::new(horizontal.weights[across as usize]);
+            row += weight * Vector::cast_from(features[(first + x) * sizes.pitch + channel]);
         }
-        sum += Vector::<f32, N>::new(vertical_weights[vertical as usize]) * row;
+        sum += Vector::<f32, N>::new(vertical.weights[down as usize]) * row;
     }
     output[ABSOLUTE_POS] = Vector::cast_from(sum);
 }
@@ -146,95 +160,66 @@ fn pool<F: Float, N: Size>(
 #[cube(launch)]
 fn gather<F: Float, N: Size>(
     gradient: &[Vector<F, N>],
-    vertical_bounds: &[u32],
-    vertical_places: &[u32],
-    vertical_weights: &[f32],
-    horizontal_bounds: &[u32],
-    horizontal_places: &[u32],
-    horizontal_weights: &[f32],
+    vertical: &Taps,
+    horizontal: &Taps,
     spans: &[u32],
     output: &mut [Vector<F, N>],
-    size: usize,
-    channels: usize,
-    pitch: usize,
-    width: usize,
-    rows: usize,
-    columns: usize,
+    sizes: Sizes,
     #[define(F)] _element: ElemType,
 ) {
-    if ABSOLUTE_POS >= size {
+    if ABSOLUTE_POS >= sizes.size {
         terminate!();
     }
-    let (pixel, channel) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
-    let (map_row, x) = (pixel / width, (pixel % width) as u32);
+    let (pixel, channel) = (ABSOLUTE_POS / sizes.channels, ABSOLUTE_POS % sizes.channels);
+    let (map_row, x) = (pixel / sizes.width, (pixel % sizes.width) as u32);
     let mut sum = Vector::<f32, N>::new(0.0);
-    for vertical in vertical_bounds[map_row]..vertical_bounds[map_row + 1] {
-        let cell_row = vertical_places[vertical as usize] as usize;
-        let span = 3 * (cell_row / rows);
+    for down in vertical.bounds[map_row]..vertical.bounds[map_row + 1] {
+        let cell_row = vertical.places[down as usize] as usize;
+        let span = 3 * (cell_row / sizes.rows);
         let first = spans[span];
         if x >= first && x < spans[span + 1] {
             let list = (spans[span + 2] + x - first) as usize;
             let mut row = Vector::<f32, N>::new(0.0);
-            for horizontal in horizontal_bounds[list]..horizontal_bounds[list + 1] {
-                let cell = cell_row * columns + horizontal_places[horizontal as usize] as usize;
-                let weight = Vector::<f32, N>::new(horizontal_weights[horizontal as usize]);
-                row += weight * Vector::cast_from(gradient[cell * pitch + channel]);
+            for across in horizontal.bounds[list]..horizontal.bounds[list + 1] {
+                let cell = cell_row * sizes.columns + horizontal.places[across as usize] as usize;
+                let weight = Vector::<f32, N>::new(horizontal.weights[across as usize]);
+                row += weight * Vector::cast_from(gradient[cell * sizes.pitch + channel]);
             }
-            sum += Vector::<f32, N>::new(vertical_weights[vertical as usize]) * row;
+            sum += Vector::<f32, N>::new(vertical.weights[down as usize]) * row;
         }
     }
     output[ABSOLUTE_POS] = Vector::cast_from(sum);
 }
 
-/// Elements of a vector, and how the vectors of an output are shared out.
-struct Shares {
-    width: usize,
-    size: usize,
-    count: CubeCount,
-    dim: CubeDim,
-}
-
-impl Shares {
-    fn of(output: &Rows, other: &Rows) -> Self {
-        let width = output.width_with(&[other]);
-        let size = output.count() * output.channels() / width;
-        let (count, dim) = crate::cube::one_unit_each(size, UNITS);
-        Self { width, size, count, dim }
-    }
+/// The sizes of a kernel that reads `read`, whose features are `[_, _, height, width]`.
+fn sizes(shares: &Shares, read: &Rows, features: [usize; 4], options: &RoiAlignOptions) -> SizesLaunch {
+    let ([_, channels, height, width], [rows, columns]) = (features, options.output_size);
+    let (channels, pitch) = (channels / shares.width, read.pitch(shares.width));
+    SizesLaunch::new(shares.size, channels, pitch, height, width, rows, columns)
 }
 
 fn pooled(features: CubeTensor, boxes: &[ImageBox], options: &RoiAlignOptions, kind: ElemType) -> CubeTensor {
-    let shape @ [_, channels, height, width] = features.shape().dims();
+    let shape @ [_, channels, _, _] = features.shape().dims();
     let [rows, columns] = options.output_size;
     let rois = sample_boxes(boxes, shape, options);
     let output = Rows::empty(&[rois.len(), channels, rows, columns], &features);
     let features = Rows::of(features);
-    let shares = Shares::of(&output, &features);
+    let shares = Shares::of(&output, &[&features]);
     let images: Vec<u32> = rois.iter().map(|roi| roi.image as u32).collect();
     let vertical = FlatTaps::of_cells(rois.iter().map(|roi| &roi.vertical));
     let horizontal = FlatTaps::of_cells(rois.iter().map(|roi| &roi.horizontal));
     let client = features.client();
     pool::launch(
         client,
-        shares.count,
-        shares.dim,
+        shares.count(),
+        shares.dim(),
         shares.width,
         features.argument(),
         sent(client, &images),
-        sent(client, &vertical.bounds),
-        sent(client, &vertical.places),
-        sent(client, &vertical.weights),
-        sent(client, &horizontal.bounds),
-        sent(client, &horizontal.places),
-        sent(client, &horizontal.weights),
+        vertical.sent(client),
+        horizontal.sent(client),
         output.argument(),
-        shares.size,
-        channels / shares.width,
-        features.pitch(shares.width),
-        height,
-        width,
-        rows,
-        columns,
+        sizes(&shares, &features, shape, options),
         kind,
     );
     output.into_tensor()
@@ -247,34 +232,24 @@ fn gathered(
     options: &RoiAlignOptions,
     kind: ElemType,
 ) -> CubeTensor {
-    let [images, channels, height, width] = shape;
-    let [rows, columns] = options.output_size;
+    let [images, _, height, _] = shape;
     let rois = sample_boxes(boxes, shape, options);
-    let lists = PixelLists::new(&rois, [images, height], rows);
+    let lists = PixelLists::new(&rois, [images, height], options.output_size[0]);
     let output = Rows::empty(&shape, &gradient);
     let gradient = Rows::of(gradient);
-    let shares = Shares::of(&output, &gradient);
+    let shares = Shares::of(&output, &[&gradient]);
     let client = gradient.client();
     gather::launch(
         client,
-        shares.count,
-        shares.dim,
+        shares.count(),
+        shares.dim(),
         shares.width,
         gradient.argument(),
-        sent(client, &lists.vertical.bounds),
-        sent(client, &lists.vertical.places),
-        sent(client, &lists.vertical.weights),
-        sent(client, &lists.horizontal.bounds),
-        sent(client, &lists.horizontal.places),
-        sent(client, &lists.horizontal.weights),
+        lists.vertical.sent(client),
+        lists.horizontal.sent(client),
         sent(client, &lists.spans),
         output.argument(),
-        shares.size,
-        channels / shares.width,
-        gradient.pitch(shares.width),
-        width,
-        rows,
-        columns,
+        sizes(&shares, &gradient, shape, options),
         kind,
     );
     output.into_tensor()
