@@ -17,15 +17,24 @@ cd "$out"
 # kept there where no folder above the current one has a Cargo.toml.
 export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$out/cache}
 
-# note NAME COMMAND...: runs it within the limit; its last line goes to the results, the rest to the log.
+# note NAME COMMAND...: runs it within the limit; its last line goes to the results with the most memory of the card that was in
+# use meanwhile, the rest to the log.
 note() {
-    local name=$1 start=$SECONDS text status; shift
+    local name=$1 start=$SECONDS text status watcher= memory=null; shift
     printf '\n== %s: %s\n' "$name" "$*" >> "$log"
+    if [[ $device == cuda* ]]; then
+        nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits --loop-ms=200 > "$out/memory.txt" 2>> "$log" & watcher=$!
+    fi
     text=$(timeout -s KILL "$limit" "$@" 2>> "$log"); status=$?
+    if [ -n "$watcher" ]; then
+        kill "$watcher"; wait "$watcher" 2> /dev/null
+        memory=$(sort -n "$out/memory.txt" | tail -n 1)
+    fi
     printf '%s\n' "$text" >> "$log"
     text=$(printf '%s\n' "$text" | tail -n 1)
     case $text in "{"*) ;; *) text="\"$(printf '%s' "$text" | tr -d '"\\' | cut -c1-200)\"" ;; esac
-    printf '{"name": "%s", "status": %s, "wall_s": %s, "result": %s}\n' "$name" "$status" $((SECONDS - start)) "$text" | tee -a "$results"
+    printf '{"name": "%s", "status": %s, "wall_s": %s, "gpu_mib": %s, "result": %s}\n' \
+        "$name" "$status" $((SECONDS - start)) "${memory:-null}" "$text" | tee -a "$results"
 }
 
 peer() { local name=$1 script=$2; shift 2; note "torch $name" python3 "$here/peers/$script" --device "$device" --threads 8 "$@"; }
@@ -36,7 +45,8 @@ case $device in
         net=(--arch resnet50 --size 224); small=64; large=256; steps=10 ;;
     *) net=(--arch resnet18 --size 64); small=2; large=4; steps=2 ;;
 esac
-bench() { local name=$1; shift; note "scrl $name" "$scrl" bench "$@" --device "$device" --threads 8; }
+kernels=(--kernels 12); [[ $device != cpu ]] || kernels=()
+bench() { local name=$1; shift; note "scrl $name" "$scrl" bench "$@" --device "$device" --threads 8 "${kernels[@]}"; }
 
 bench "step $small" pretrain "${net[@]}" --batch $small --steps $steps
 if [[ $device == cuda* ]]; then

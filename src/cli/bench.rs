@@ -40,6 +40,9 @@ pub struct BenchRunArgs {
     /// Numbers that networks compute with: `f32` or `bf16`.
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
+    /// Also list so many of the kernels that take longest, of one more step; GPUs only.
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub kernels: Option<usize>,
 }
 
 /// One SCRL training step: both views through both networks, backward, optimiser, moving average.

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use scrl_core::models::{Level, ResNetConfig};
 use serde_json::{Value, json};
 
-use super::{median_seconds, normal, peak_gib, random_stream, set_up};
+use super::{normal, peak_gib, random_stream, set_up, time};
 use crate::cli::BenchForwardArgs;
 
 pub fn run(args: &BenchForwardArgs) -> Result<Value> {
@@ -18,11 +18,12 @@ pub fn run(args: &BenchForwardArgs) -> Result<Value> {
     let images = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
     let images = Tensor::<4>::from_data(images, &device);
     let _weights = scrl_ops::keep_weights();
-    let seconds = median_seconds(args.run.steps, &device, || {
+    let timing = time(&args.run, &device, || {
         std::hint::black_box(model.forward(images.clone()).at(Level::C5));
         Ok(())
     })?;
-    Ok(json!({
+    let seconds = timing.seconds;
+    let mut line = json!({
         "bench": "forward",
         "arch": args.arch.name(),
         "batch": args.batch,
@@ -33,5 +34,7 @@ pub fn run(args: &BenchForwardArgs) -> Result<Value> {
         "median_step_seconds": seconds,
         "images_per_second": args.batch as f64 / seconds,
         "peak_gib": peak_gib(),
-    }))
+    });
+    timing.list_kernels(&mut line, "kernels")?;
+    Ok(line)
 }

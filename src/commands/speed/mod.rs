@@ -3,6 +3,7 @@
 mod augment;
 mod detector;
 mod forward;
+mod kernels;
 mod pretrain;
 mod roi_align;
 
@@ -11,6 +12,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use scrl_core::random::{Rng, standard_normal, stream};
+
+use kernels::KernelTime;
+use serde_json::Value;
 
 use super::Ending;
 use crate::cli::{BenchArgs, BenchCommand, BenchRunArgs};
@@ -53,8 +57,26 @@ fn set_threads(threads: usize) -> Result<()> {
     pool.with_context(|| format!("cannot start {threads} threads"))
 }
 
-/// Runs `step` once to warm up and then `steps` times; the median of these times, in seconds.
-fn median_seconds(steps: usize, device: &Device, mut step: impl FnMut() -> Result<()>) -> Result<f64> {
+/// What a step takes.
+struct Timing {
+    /// The median of the timed repetitions.
+    seconds: f64,
+    /// Of one more step, where they are asked for.
+    kernels: Option<Vec<KernelTime>>,
+}
+
+impl Timing {
+    /// Adds the kernels to the line of a bench, where they are known.
+    fn list_kernels(&self, line: &mut Value, key: &str) -> Result<()> {
+        if let Some(kernels) = &self.kernels {
+            line[key] = serde_json::to_value(kernels)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs `step` once to warm up and then as often as asked for.
+fn time(args: &BenchRunArgs, device: &Device, mut step: impl FnMut() -> Result<()>) -> Result<Timing> {
     let mut timed = || -> Result<f64> {
         let start = Instant::now();
         step()?;
@@ -62,9 +84,10 @@ fn median_seconds(steps: usize, device: &Device, mut step: impl FnMut() -> Resul
         Ok(start.elapsed().as_secs_f64())
     };
     timed()?;
-    let mut seconds = (0..steps).map(|_| timed()).collect::<Result<Vec<_>>>()?;
+    let mut seconds = (0..args.steps).map(|_| timed()).collect::<Result<Vec<_>>>()?;
     seconds.sort_by(f64::total_cmp);
-    Ok(median(&seconds))
+    let kernels = args.kernels.map(|most| kernels::slowest(most, step)).transpose()?;
+    Ok(Timing { seconds: median(&seconds), kernels })
 }
 
 /// Of ascending numbers; the mean of the middle two of an even count.

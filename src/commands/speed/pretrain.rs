@@ -13,7 +13,7 @@ use scrl_pretrain::methods::{self, StepSettings};
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use serde_json::{Value, json};
 
-use super::{median_seconds, normal, peak_gib, random_stream, set_up};
+use super::{normal, peak_gib, random_stream, set_up, time};
 use crate::cli::{BenchPretrainArgs, OptimizerArg};
 
 /// A recipe's values; they do not change the time of a step.
@@ -29,12 +29,13 @@ pub fn run(args: &BenchPretrainArgs) -> Result<Value> {
     let mut method = methods::init(&config, 0, None, &mut rng, &device);
     let mut optimizer = Optimizer::new(config.optimizer.clone());
     let mut loss = f32::NAN;
-    let seconds = median_seconds(args.run.steps, &device, || {
+    let timing = time(&args.run, &device, || {
         let report = method.step(&batch, STEP, &mut optimizer).context("a batch has boxes")?;
         loss = report.loss.into_scalar::<f32>();
         Ok(())
     })?;
-    Ok(json!({
+    let seconds = timing.seconds;
+    let mut line = json!({
         "bench": "pretrain",
         "arch": args.arch.name(),
         "batch": args.batch,
@@ -48,7 +49,9 @@ pub fn run(args: &BenchPretrainArgs) -> Result<Value> {
         "pairs_per_second": args.batch as f64 / seconds,
         "peak_gib": peak_gib(),
         "loss": loss,
-    }))
+    });
+    timing.list_kernels(&mut line, "kernels")?;
+    Ok(line)
 }
 
 /// The published recipe of SCRL at the size asked for.

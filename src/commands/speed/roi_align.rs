@@ -6,7 +6,7 @@ use scrl_core::random::{Rng, RngExt};
 use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
 use serde_json::{Value, json};
 
-use super::{median_seconds, normal, peak_gib, random_stream, set_up};
+use super::{normal, peak_gib, random_stream, set_up, time};
 use crate::cli::BenchRoiAlignArgs;
 
 /// Input-image pixels per feature-map pixel, as of P2.
@@ -25,7 +25,7 @@ pub fn run(args: &BenchRoiAlignArgs) -> Result<Value> {
     let features = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
     let boxes = random_boxes(args, &mut rng);
     let inference = Tensor::<4>::from_data(features.clone(), &device);
-    let forward = median_seconds(args.run.steps, &device, || {
+    let forward = time(&args.run, &device, || {
         std::hint::black_box(roi_align(inference.clone(), &boxes, OPTIONS));
         Ok(())
     })?;
@@ -33,14 +33,14 @@ pub fn run(args: &BenchRoiAlignArgs) -> Result<Value> {
     let shape = [args.rois, args.channels, OPTIONS.output_size[0], OPTIONS.output_size[1]];
     let gradient = TensorData::new(normal(shape.iter().product(), &mut rng), shape);
     let gradient = Tensor::<4>::from_data(gradient, &training);
-    let both = median_seconds(args.run.steps, &device, || {
+    let both = time(&args.run, &device, || {
         let features = features.clone().require_grad();
         let pooled = roi_align(features.clone(), &boxes, OPTIONS);
         let gradients = (pooled * gradient.clone()).sum().backward();
         std::hint::black_box(features.grad(&gradients).context("RoIAlign has a gradient")?);
         Ok(())
     })?;
-    Ok(json!({
+    let mut line = json!({
         "bench": "roi-align",
         "rois": args.rois,
         "batch": args.batch,
@@ -49,10 +49,13 @@ pub fn run(args: &BenchRoiAlignArgs) -> Result<Value> {
         "width": args.width,
         "threads": args.run.threads,
         "steps": args.run.steps,
-        "forward_seconds": forward,
-        "forward_backward_seconds": both,
+        "forward_seconds": forward.seconds,
+        "forward_backward_seconds": both.seconds,
         "peak_gib": peak_gib(),
-    }))
+    });
+    forward.list_kernels(&mut line, "forward_kernels")?;
+    both.list_kernels(&mut line, "forward_backward_kernels")?;
+    Ok(line)
 }
 
 /// As many boxes as asked for, on the images in turn.
