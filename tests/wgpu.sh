@@ -25,7 +25,7 @@ export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
 # run TESTS... [-- FILTERS...]: tests of the workspace in a build with wgpu.
 run() { cargo test --release --workspace --locked --features wgpu "$@"; }
 
-run --test batch_norm --test update --test optimizer --test resnet --test parity
+run --test batch_norm --test max_pool --test update --test optimizer --test resnet --test parity --test reads
 run --test roi_align -- torchvision
-run --test detection -- fasterrcnn_resnet50_fpn::detections box_head fpn::pyramids losses::the_box torchvisions_detections
+run --test detection -- fasterrcnn_resnet50_fpn::detections box_head fpn::pyramids losses::the_box torchvisions_detections reads
 run --test integration -- wgpu::

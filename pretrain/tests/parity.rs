@@ -41,6 +41,9 @@ const LOSS_TOLERANCE: f64 = 2e-5;
 /// Of a weight or a running statistic, relative to the tensor's largest element. Most weights move by 1e-3 with SGD and
 /// by 1e-2 with LARS.
 const VALUE_TOLERANCE: f64 = 5e-5;
+/// The same on a GPU, which chooses its kernels by time and so sums in another order on every run. Biases start at zero and are
+/// sums of gradients; this is twice what those differ by between 32 and 64 bits in PyTorch.
+const VALUE_TOLERANCE_ON_GPU: f64 = 2e-4;
 /// Of a momentum buffer, relative to its largest element: buffers are gradients, whose rounding no learning rate scales
 /// down; 32 and 64 bits in PyTorch differ by 1e-4.
 const BUFFER_TOLERANCE: f64 = 1e-3;
@@ -154,9 +157,11 @@ fn follows(case: &str, config: PretrainConfig, seed: u64) {
         assert!(deviation <= LOSS_TOLERANCE, "{case}, step {step}: loss {loss} is not {expected}");
     }
     let mut largest = vec![worst];
+    let on_cpu = device::device() == Device::flex();
+    let tolerance = if on_cpu { VALUE_TOLERANCE } else { VALUE_TOLERANCE_ON_GPU };
     for (part, found) in method.tensors() {
         let part = if part == "classifier" { "online" } else { part };
-        largest.push(compare(&fixture, &format!("{case}/{part}"), &found, VALUE_TOLERANCE));
+        largest.push(compare(&fixture, &format!("{case}/{part}"), &found, tolerance));
     }
     largest.push(compare(&fixture, &format!("{case}/optimizer"), &optimizer.state(), BUFFER_TOLERANCE));
     let largest: Vec<String> = largest.into_iter().map(|deviation| format!("{deviation:.1e}")).collect();

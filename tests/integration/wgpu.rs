@@ -63,6 +63,37 @@ fn pretraining_and_transfer_on_wgpu_have_the_losses_of_the_cpu() {
     }
 }
 
+/// Figures of a detector that finds things: those of barely trained ones hang on the order of scores that are nearly equal.
+#[test]
+fn a_trained_detector_has_the_average_precision_of_the_cpu() {
+    /// Scores and corners differ by some 1e-5; where two of them change places AP moves by less than this.
+    const AP_TOLERANCE: f64 = 1e-3;
+    let tmp = temporary();
+    let data = scenes(tmp.path());
+    let sets =
+        ["iterations=400", "batch_size=4", "solver.lr=0.05", "solver.milestones=[300]", "log_every=100"];
+    let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+    let run = tiny_detector(tmp.path(), &data, &sets);
+    // On its training images, which it has learnt in these few seconds.
+    let (train, val) =
+        (data.join("annotations/instances_train.json"), data.join("annotations/instances_val.json"));
+    fs::copy(train, val).expect("the annotations are copied");
+    fs::remove_dir_all(data.join("val")).expect("the images are removed");
+    fs::rename(data.join("train"), data.join("val")).expect("the images are moved");
+    fs::create_dir(data.join("train")).expect("the folder is made");
+    let [cpu, wgpu] = ["cpu", "wgpu"].map(|device| {
+        let figures = tmp.path().join(format!("{device}.json"));
+        let args = ["--run", text(&run), "--data", text(&data), "--out", text(&figures), "--device", device];
+        succeed(&[&["evaluate"], &args[..]].concat());
+        json(&figures)
+    });
+    for figure in ["AP", "AP50", "AR100", "VOC07_mAP"] {
+        let [cpu, wgpu] = [&cpu, &wgpu].map(|figures| figures[figure].as_f64().expect("a figure"));
+        assert!(cpu > 0.05, "{figure} is {cpu}: the detector has learnt nothing that could be compared");
+        assert!((cpu - wgpu).abs() < AP_TOLERANCE, "{figure}: {cpu} on the CPU, {wgpu} on wgpu");
+    }
+}
+
 #[test]
 fn devices_that_are_not_there_are_named_with_the_reason() {
     let tmp = temporary();

@@ -13,6 +13,8 @@ mod matcher;
 mod normalization;
 mod pooler;
 mod postprocess;
+#[cfg(feature = "wgpu")]
+mod reads;
 mod retinanet_resnet50_fpn;
 mod rpn;
 mod sampler;
