@@ -4,6 +4,8 @@
 #[path = "../../ops/tests/support/reads.rs"]
 mod reads;
 
+use std::path::Path;
+
 use burn::tensor::{Device, DeviceKind};
 use scrl_core::random::stream;
 use scrl_core::solver::Optimizer;
@@ -35,9 +37,9 @@ fn a_step_reads_nothing_from_the_device() {
     for method in ["scrl", "byol", "supervised", "densecl"] {
         let text = format!(
             "method = \"{method}\"\n[model]\narch = \"resnet18\"\nwidth = 0.125\n[augment]\nview_size = {SIDE}\n\
-             [heads]\nhidden = 16\noutput = 8\n[schedule]\nepochs = 1\nbatch_size = 4\nbase_lr = 0.1\n"
+             [boxes]\nmin_size = 8.0\n[heads]\nhidden = 16\noutput = 8\n[schedule]\nepochs = 1\nbatch_size = 4\nbase_lr = 0.1\n"
         );
-        let config: PretrainConfig = scrl_core::config::parse(&text, &[]).unwrap();
+        let config: PretrainConfig = scrl_core::config::parse(&text, Path::new("test.toml"), &[]).unwrap();
         let config = config.validate().unwrap();
         let mut network = methods::init(&config, 2, None, &mut stream(1, &[]), &device);
         let mut optimizer = Optimizer::new(config.optimizer.clone());

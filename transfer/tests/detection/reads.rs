@@ -1,15 +1,12 @@
 //! What a step and a detection on a GPU read back: the host waits for the GPU once where it chooses regions, and else never.
 
-use burn::module::AutodiffModule;
+use burn::module::Module;
 use burn::tensor::{Device, DeviceKind};
 use scrl_core::models::Arch;
-use scrl_core::random::stream;
 use scrl_transfer::InitWeights;
 use scrl_transfer::config::TransferConfig;
 use scrl_transfer::data::Batch;
-use scrl_transfer::detection::{
-    Architecture, BackboneConfig, DetectorConfig, FpnConfig, Norm, RoiHeadsConfig,
-};
+use scrl_transfer::detection::{BackboneConfig, DetectorConfig, FpnConfig, Norm, RoiHeadsConfig};
 use scrl_transfer::train::Training;
 
 use crate::support::*;
@@ -17,11 +14,7 @@ use crate::support::*;
 #[path = "../../../ops/tests/support/reads.rs"]
 mod counter;
 
-fn model(architecture: Architecture) -> DetectorConfig {
-    let base = match architecture {
-        Architecture::FasterRcnn => DetectorConfig::torchvision(),
-        Architecture::RetinaNet => DetectorConfig::retinanet(),
-    };
+fn model(base: DetectorConfig) -> DetectorConfig {
     let norm = Norm::BatchNorm;
     DetectorConfig {
         backbone: BackboneConfig { arch: Arch::ResNet18, width: 0.125, norm, ..base.backbone },
@@ -35,10 +28,11 @@ fn model(architecture: Architecture) -> DetectorConfig {
 #[test]
 fn a_step_waits_once_for_proposals_and_never_for_losses() {
     let device = Device::wgpu(DeviceKind::DefaultDevice).autodiff();
-    for (architecture, step_reads, detection_reads) in
-        [(Architecture::FasterRcnn, 1, 2), (Architecture::RetinaNet, 0, 1)]
+    for (config, step_reads, detection_reads) in
+        [(DetectorConfig::torchvision(), 1, 2), (DetectorConfig::retinanet(), 0, 1)]
     {
-        let config = TransferConfig { model: model(architecture), batch_size: 3, ..Default::default() };
+        let architecture = config.architecture;
+        let config = TransferConfig { model: model(config), batch_size: 3, ..Default::default() };
         let batch = || Batch {
             images: images(&device),
             sizes: SIZES.to_vec(),
