@@ -23,6 +23,7 @@ mod conv2d;
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
+mod group;
 mod linear;
 #[cfg(feature = "flex")]
 mod matrix;
@@ -38,6 +39,7 @@ mod without_kernels;
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use cast::cast;
 pub use conv2d::{Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared};
+pub use group::{Collective, Group, threads};
 pub use linear::linear;
 #[cfg(feature = "flex")]
 pub use matrix::{KeptWeights, bf16_products, cpu_products, keep_weights};

@@ -8,7 +8,10 @@ use burn_autodiff::{
     ops::{Backward, NodeGuard, Ops, OpsKind},
 };
 
-use super::backend::{BatchNormGradients, BatchNormOps, Residual, Saved, Wanted, composed_by_statistics};
+use super::backend::{
+    BatchNormGradients, BatchNormOps, Residual, Saved, Wanted, composed_by_statistics, group_gradients,
+};
+use super::exchange::Exchange;
 
 /// What the backward pass needs; tensors are shared with the forward pass, not copied.
 ///
@@ -25,6 +28,8 @@ struct State<T> {
     epsilon: f64,
     relu: bool,
     by_batch: bool,
+    /// With whom the statistics are shared.
+    exchange: Option<Exchange>,
 }
 
 /// The parents are input, weight, bias and, if there is one, the residual.
@@ -35,18 +40,23 @@ impl<B: Backend + BatchNormGradients, const N: usize> Backward<B, N> for Normali
     type State = State<FloatTensor<B>>;
 
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let State { input, output, weight, bias, statistics: (mean, variance), epsilon, relu, by_batch } =
-            ops.state;
+        let State { input, output, weight, bias, statistics, epsilon, relu, by_batch, exchange } = ops.state;
+        let (mean, variance) = statistics;
         let mut retrieve = |node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node);
         let (input, weight, bias) = (input.map(&mut retrieve), retrieve(weight), retrieve(bias));
-        let saved = Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch };
+        let saved =
+            Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch, sums: None };
         let node = |index: usize| ops.parents.get(index).and_then(Option::as_ref);
         let wanted = Wanted {
             input: node(0).is_some(),
             residual: node(3).is_some(),
             parameters: node(1).is_some() || node(2).is_some(),
         };
-        let results = B::normalization_gradients(saved, wanted, gradients.consume::<B>(&ops.node));
+        let gradient = gradients.consume::<B>(&ops.node);
+        let results = match exchange {
+            None => B::normalization_gradients(saved, wanted, gradient),
+            Some(exchange) => group_gradients::<B>(saved, wanted, gradient, &exchange),
+        };
         let [weight, bias] = results.parameters.map_or([None, None], |parameters| parameters.map(Some));
         for (index, gradient) in [results.input, weight, bias, results.residual].into_iter().enumerate() {
             if let (Some(node), Some(gradient)) = (node(index), gradient) {
@@ -67,6 +77,7 @@ struct Recording {
     epsilon: f64,
     relu: bool,
     by_batch: bool,
+    exchange: Option<Exchange>,
 }
 
 impl Recording {
@@ -90,6 +101,23 @@ impl Recording {
         }
     }
 
+    /// [`run`](Self::run)s the normalisation by given mean and variance.
+    fn run_by_statistics<B: Backend + BatchNormOps + BatchNormGradients, C: CheckpointStrategy>(
+        self,
+        tensors: [Tracked<B>; 3],
+        (mean, variance): (FloatTensor<B>, FloatTensor<B>),
+        residual: Residual<Autodiff<B, C>>,
+    ) -> Tracked<B> {
+        let (epsilon, relu) = (self.epsilon, self.relu);
+        let forward = |[input, weight, bias]: [FloatTensor<B>; 3], residual| {
+            let statistics = (mean.clone(), variance.clone());
+            let output =
+                B::normalize_by_statistics(input, weight, bias, mean, variance, residual, epsilon, relu);
+            (output, statistics.0, statistics.1)
+        };
+        self.run::<B, C>(tensors, residual, forward).0
+    }
+
     fn run_on<B: Backend + BatchNormGradients, C: CheckpointStrategy, const N: usize>(
         self,
         nodes: [NodeGuard; N],
@@ -97,7 +125,7 @@ impl Recording {
         residual: Residual<B>,
         forward: impl FnOnce([FloatTensor<B>; 3], Residual<B>) -> Normalized<FloatTensor<B>>,
     ) -> Normalized<Tracked<B>> {
-        let Self { epsilon, relu, by_batch } = self;
+        let Self { epsilon, relu, by_batch, exchange } = self;
         let keep_input = by_batch || tensors[1].is_tracked() || tensors[2].is_tracked();
         let keep_output = relu && (N == 4 || !keep_input);
         let run = |tensors: [Tracked<B>; 3]| forward(tensors.map(|tensor| tensor.into_primitive()), residual);
@@ -108,7 +136,17 @@ impl Recording {
                 let (output, mean, variance) = run(tensors);
                 let kept = keep_output.then(|| output.clone());
                 let statistics = (mean.clone(), variance.clone());
-                let state = State { input, output: kept, weight, bias, statistics, epsilon, relu, by_batch };
+                let state = State {
+                    input,
+                    output: kept,
+                    weight,
+                    bias,
+                    statistics,
+                    epsilon,
+                    relu,
+                    by_batch,
+                    exchange,
+                };
                 (prep.finish(state, output), mean, variance)
             }
             OpsKind::UnTracked(prep) => {
@@ -132,7 +170,7 @@ impl<B: Backend + BatchNormOps + BatchNormGradients, C: CheckpointStrategy> Batc
         let forward = |[input, weight, bias]: [FloatTensor<B>; 3], residual| {
             B::normalize_by_batch(input, weight, bias, residual, epsilon, relu)
         };
-        let recording = Recording { epsilon, relu, by_batch: true };
+        let recording = Recording { epsilon, relu, by_batch: true, exchange: None };
         recording.run::<B, C>([input, weight, bias], residual, forward)
     }
 
@@ -151,14 +189,29 @@ impl<B: Backend + BatchNormOps + BatchNormGradients, C: CheckpointStrategy> Batc
                 input, weight, bias, mean, variance, residual, epsilon, relu,
             );
         }
-        let (mean, variance) = (mean.into_primitive(), variance.into_primitive());
-        let forward = |[input, weight, bias]: [FloatTensor<B>; 3], residual| {
-            let statistics = (mean.clone(), variance.clone());
-            let output =
-                B::normalize_by_statistics(input, weight, bias, mean, variance, residual, epsilon, relu);
-            (output, statistics.0, statistics.1)
-        };
-        let recording = Recording { epsilon, relu, by_batch: false };
-        recording.run::<B, C>([input, weight, bias], residual, forward).0
+        let statistics = (mean.into_primitive(), variance.into_primitive());
+        let recording = Recording { epsilon, relu, by_batch: false, exchange: None };
+        recording.run_by_statistics::<B, C>([input, weight, bias], statistics, residual)
+    }
+
+    fn statistics(input: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (mean, variance) = B::statistics(input.into_primitive());
+        (Tracked::<B>::new(mean), Tracked::<B>::new(variance))
+    }
+
+    fn normalize_by_group(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        residual: Residual<Self>,
+        epsilon: f64,
+        relu: bool,
+        exchange: Exchange,
+    ) -> FloatTensor<Self> {
+        let statistics = (mean.into_primitive(), variance.into_primitive());
+        let recording = Recording { epsilon, relu, by_batch: true, exchange: Some(exchange) };
+        recording.run_by_statistics::<B, C>([input, weight, bias], statistics, residual)
     }
 }

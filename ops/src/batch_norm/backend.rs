@@ -1,5 +1,6 @@
 //! Batch normalisation as a backend extension.
 
+use super::exchange::Exchange;
 use burn::{
     backend::{Backend, ExtensionType, TensorMetadata, backend_extension, tensor::FloatTensor},
     tensor::Shape,
@@ -64,9 +65,32 @@ pub(crate) trait BatchNormOps: Backend {
     ) -> FloatTensor<Self> {
         composed_by_statistics::<Self>(input, weight, bias, mean, variance, residual, epsilon, relu)
     }
+
+    /// Mean and biased variance of each channel; without gradient.
+    fn statistics(input: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed_statistics::<Self>(input)
+    }
+
+    /// Output, given statistics of the batches of several processes, this one's among them.
+    fn normalize_by_group(
+        input: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        #[extension_type] residual: Residual<Self>,
+        epsilon: f64,
+        relu: bool,
+        exchange: Exchange,
+    ) -> FloatTensor<Self> {
+        // Only a backward pass exchanges something.
+        drop(exchange);
+        Self::normalize_by_statistics(input, weight, bias, mean, variance, residual, epsilon, relu)
+    }
 }
 
 /// What the backward pass knows of the forward pass.
+#[derive(Clone)]
 pub(crate) struct Saved<T> {
     /// Needed with statistics of the batch, for the gradients of weight and bias, and without an output.
     pub(super) input: Option<T>,
@@ -78,8 +102,10 @@ pub(crate) struct Saved<T> {
     pub(super) variance: T,
     pub(super) epsilon: f64,
     pub(super) relu: bool,
-    /// Whether the statistics are those of the input.
+    /// Whether the statistics depend on the input.
     pub(super) by_batch: bool,
+    /// The gradients of weight and bias that this dependence follows from, as if all were of this batch; by default they are.
+    pub(super) sums: Option<[T; 2]>,
 }
 
 /// The gradients that somebody needs.
@@ -155,7 +181,7 @@ pub(super) fn composed_gradients<B: Backend>(
     wanted: Wanted,
     gradient: FloatTensor<B>,
 ) -> Gradients<FloatTensor<B>> {
-    let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch } = saved;
+    let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch, sums } = saved;
     let kept = || input.clone().expect("the forward pass keeps the input where it is needed");
     let gradient = if relu {
         let output = output.unwrap_or_else(|| {
@@ -166,6 +192,10 @@ pub(super) fn composed_gradients<B: Backend>(
         gradient
     };
     let residual = wanted.residual.then(|| gradient.clone());
+    if let (true, Some(sums)) = (by_batch, sums) {
+        let input = dependent_gradient::<B>(kept(), [weight, mean, variance], sums, epsilon, gradient);
+        return Gradients { input: Some(input), residual, parameters: None };
+    }
     if by_batch {
         let gradients = B::batch_norm_train_backward(kept(), weight, mean, variance, epsilon, gradient);
         let parameters = Some([gradients.gamma_grad, gradients.beta_grad]);
@@ -176,6 +206,54 @@ pub(super) fn composed_gradients<B: Backend>(
         .then(|| parameter_gradients::<B>(kept(), mean, variance.clone(), epsilon, gradient.clone()));
     let input = wanted.input.then(|| input_gradient::<B>(weight, variance, epsilon, gradient));
     Gradients { input, residual, parameters }
+}
+
+/// Gradient of the input where the statistics depend on it: with the normalised `x̂`, gradients `s` of the weight and `b` of the
+/// bias, and `n` values a channel, `weight / σ · (g − (b + x̂ · s) / n)`.
+fn dependent_gradient<B: Backend>(
+    input: FloatTensor<B>,
+    [weight, mean, variance]: [FloatTensor<B>; 3],
+    [weight_gradient, bias_gradient]: [FloatTensor<B>; 2],
+    epsilon: f64,
+    output_gradient: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let rank = input.rank();
+    let count = input.shape().num_elements() / input.shape()[1];
+    let centred = B::float_sub(input, per_channel::<B>(mean, rank));
+    let deviation = deviation::<B>(variance.clone(), epsilon);
+    let slope = per_channel::<B>(B::float_div(weight_gradient, deviation), rank);
+    let dependent = B::float_add(B::float_mul(centred, slope), per_channel::<B>(bias_gradient, rank));
+    let dependent = B::float_div_scalar(dependent, (count as f64).into());
+    input_gradient::<B>(weight, variance, epsilon, B::float_sub(output_gradient, dependent))
+}
+
+/// [`BatchNormOps::statistics`] of Burn's operators.
+pub(super) fn composed_statistics<B: Backend>(input: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (rank, shape) = (input.rank(), input.shape());
+    let count = (shape.num_elements() / shape[1]) as f64;
+    let mean = B::float_div_scalar(channel_sums::<B>(input.clone()), count.into());
+    let centred = B::float_sub(input, per_channel::<B>(mean.clone(), rank));
+    let squares = channel_sums::<B>(B::float_mul(centred.clone(), centred));
+    (mean, B::float_div_scalar(squares, count.into()))
+}
+
+/// Gradients where the statistics are those of several processes: the ranks exchange the gradients of weight and bias, then each
+/// finds those of its activations. The gradients of weight and bias that come back are of this batch alone.
+pub(super) fn group_gradients<B: BatchNormGradients>(
+    saved: Saved<FloatTensor<B>>,
+    wanted: Wanted,
+    gradient: FloatTensor<B>,
+    exchange: &Exchange,
+) -> Gradients<FloatTensor<B>> {
+    let constant = Saved { by_batch: false, sums: None, ..saved.clone() };
+    let only = Wanted { input: false, residual: false, parameters: true };
+    let parameters = B::normalization_gradients(constant, only, gradient.clone()).parameters;
+    let parameters = parameters.expect("the gradients of weight and bias are wanted");
+    let sums = exchange.sum::<B>(parameters.clone());
+    let saved = Saved { by_batch: exchange.counts(), sums: exchange.counts().then_some(sums), ..saved };
+    let Gradients { input, residual, .. } =
+        B::normalization_gradients(saved, Wanted { parameters: false, ..wanted }, gradient);
+    Gradients { input, residual, parameters: wanted.parameters.then_some(parameters) }
 }
 
 /// Gradient of the input where the statistics are constants.

@@ -4,8 +4,12 @@ mod autodiff;
 mod backend;
 #[cfg(feature = "cube")]
 mod cube;
+mod exchange;
 #[cfg(feature = "flex")]
 mod flex;
+
+use crate::Group;
+use exchange::{Exchange, GroupStatistics};
 
 pub(crate) use backend::{BatchNormOps, Residual, composed_by_statistics};
 use burn::{backend::Dispatch, tensor::Tensor};
@@ -23,12 +27,16 @@ pub struct BatchNormOptions<const D: usize> {
     pub residual: Option<Tensor<D>>,
     /// Whether negative sums become zero.
     pub relu: bool,
+    /// The processes whose batches have statistics in common (SyncBN); used in training.
+    pub group: Group,
+    /// Whether this process's batch is part of them. One that is not must have no gradient.
+    pub counts: bool,
 }
 
 impl<const D: usize> BatchNormOptions<D> {
     /// The normalisation alone.
     pub fn new(epsilon: f64) -> Self {
-        Self { epsilon, residual: None, relu: false }
+        Self { epsilon, residual: None, relu: false, group: Group::alone(), counts: true }
     }
 
     /// Adds `residual`, of the input's shape, to the normalised values.
@@ -39,6 +47,13 @@ impl<const D: usize> BatchNormOptions<D> {
     /// Ends with ReLU.
     pub fn relu(self) -> Self {
         Self { relu: true, ..self }
+    }
+
+    /// Takes the statistics over the batches of all processes of `group`; this one's is left out unless it `counts`.
+    ///
+    /// Each process must then make the same forward and backward passes.
+    pub fn over(self, group: Group, counts: bool) -> Self {
+        Self { group, counts, ..self }
     }
 }
 
@@ -56,9 +71,11 @@ pub struct BatchNormOutput<const D: usize> {
     pub mean: Tensor<1>,
     /// Biased variance (divided by n) over the batch and all positions, `[channels]`; detached.
     pub variance: Tensor<1>,
+    /// The number of values of a channel that these are of.
+    pub count: f64,
 }
 
-/// Normalises `input`, `[batch, channels, ...]`, by the statistics of this batch.
+/// Normalises `input`, `[batch, channels, ...]`, by the statistics of this batch, or of those of all processes.
 ///
 /// `weight` and `bias`, `[channels]`, scale and shift the result. The gradient of the input takes into
 /// account that the statistics depend on it.
@@ -77,6 +94,10 @@ pub fn batch_norm_train<const D: usize>(
 ) -> BatchNormOutput<D> {
     let options = options.into();
     check(input.dims(), &[("weight", &weight), ("bias", &bias)], options.residual.as_ref());
+    let count = (input.shape().num_elements() / input.dims()[1]) as f64;
+    if !options.group.is_alone() {
+        return synchronised(input, weight, bias, options, count);
+    }
     let (output, mean, variance) = Dispatch::normalize_by_batch(
         input.into_dispatch(),
         weight.into_dispatch(),
@@ -89,7 +110,34 @@ pub fn batch_norm_train<const D: usize>(
         output: Tensor::from_dispatch(output),
         mean: Tensor::from_dispatch(mean),
         variance: Tensor::from_dispatch(variance),
+        count,
     }
+}
+
+/// Normalises a batch of `local` values a channel by the statistics of all processes' batches.
+fn synchronised<const D: usize>(
+    input: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    BatchNormOptions { epsilon, residual, relu, group, counts }: BatchNormOptions<D>,
+    local: f64,
+) -> BatchNormOutput<D> {
+    let (mean, variance) = Dispatch::statistics(input.clone().into_dispatch());
+    let own = [mean, variance].map(Tensor::from_dispatch);
+    let GroupStatistics { mean, variance, count } =
+        GroupStatistics::exchanged(&group, own, if counts { local } else { 0.0 });
+    let output = Dispatch::normalize_by_group(
+        input.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        mean.clone().into_dispatch(),
+        variance.clone().into_dispatch(),
+        Residual::from(residual.map(Tensor::into_dispatch)),
+        epsilon,
+        relu,
+        Exchange::new(group, local, counts, count),
+    );
+    BatchNormOutput { output: Tensor::from_dispatch(output), mean, variance, count }
 }
 
 /// Normalises `input`, `[batch, channels, ...]`, by running statistics.

@@ -139,7 +139,7 @@ pub fn conv2d_batch_norm(
     norm: Normalization,
     ending: impl Into<BatchNormOptions<4>>,
 ) -> Tensor<4> {
-    let BatchNormOptions { epsilon, residual, relu } = ending.into();
+    let BatchNormOptions { epsilon, residual, relu, .. } = ending.into();
     check(input.dims(), weight.dims(), None, options);
     let Normalization { weight: scale, bias: shift, mean, variance } = norm;
     let per_channel =

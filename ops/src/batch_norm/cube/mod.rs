@@ -4,7 +4,7 @@ mod kernels;
 
 use super::backend::{
     BatchNormGradients, BatchNormOps, Gradients, Residual, Saved, Wanted, composed_by_batch,
-    composed_by_statistics, composed_gradients,
+    composed_by_statistics, composed_gradients, composed_statistics,
 };
 use crate::cube::{Grid, Rows, buffer, element, empty, one_unit_each};
 use burn::backend::{Cube, TensorMetadata};
@@ -128,6 +128,13 @@ impl BatchNormOps for Cube {
         let of = PerChannel { weight: into_contiguous(weight), bias: into_contiguous(bias), mean, variance };
         let output = apply(&input, &of, residual, epsilon, relu, element);
         (output, of.mean, of.variance)
+    }
+
+    fn statistics(input: CubeTensor) -> (CubeTensor, CubeTensor) {
+        match known(&[&input], &[]) {
+            Some(element) => moments(&Rows::of(input), element),
+            None => composed_statistics::<Self>(input),
+        }
     }
 
     fn normalize_by_statistics(
@@ -268,7 +275,7 @@ impl BatchNormGradients for Cube {
         let Some(element) = known(&activations, &per_channel) else {
             return composed_gradients::<Self>(saved, wanted, gradient);
         };
-        let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch } = saved;
+        let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch, sums } = saved;
         let mask = match (relu, &output) {
             (false, _) => Mask::None,
             (true, Some(_)) => Mask::Output,
@@ -281,11 +288,12 @@ impl BatchNormGradients for Cube {
         let [weight, bias, mean, variance] = [weight, bias, mean, variance].map(into_contiguous);
         let of = PerChannel { weight, bias, mean, variance };
         let backward = Backward { output, input, gradient, of, epsilon: epsilon as f32, mask, element };
-        let parameters = (wanted.parameters || by_batch).then(|| backward.parameters());
+        let needed = wanted.parameters || (by_batch && sums.is_none());
+        let parameters = needed.then(|| backward.parameters());
+        let sums = sums.or_else(|| parameters.clone()).filter(|_| by_batch);
         let with_residual = wanted.residual && relu;
         let (input, residual) = if wanted.input || with_residual {
-            let (input, residual) =
-                backward.activations(parameters.as_ref().filter(|_| by_batch), with_residual);
+            let (input, residual) = backward.activations(sums.as_ref(), with_residual);
             (Some(input), residual)
         } else {
             (None, None)

@@ -23,6 +23,8 @@ pub(super) struct BackwardPlan<'a> {
     pub(super) by_batch: bool,
     /// Whether the gradients of weight and bias are summed up, which statistics of the batch need anyway.
     pub(super) sums: bool,
+    /// The sums of each channel by which the statistics depend on the input, where they are not those of this batch.
+    pub(super) given: Option<&'a [ParameterSums]>,
 }
 
 impl BackwardPlan<'_> {
@@ -177,6 +179,7 @@ impl<N: InLanes> Work for Group<'_, N> {
             sums.iter_mut().zip(inverses).for_each(|(sums, inverse)| sums.weight *= inverse);
         }
         let Some(results) = results else { return };
+        let sums = plan.given.map_or(&*sums, |given| &given[channels.clone()]);
         let terms = affines.iter().zip(inverses).zip(sums);
         let slopes: Vec<_> =
             terms.map(|((affine, inverse), sums)| plan.slope(*affine, *inverse, *sums)).collect();

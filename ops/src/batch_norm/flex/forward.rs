@@ -38,6 +38,16 @@ impl<N: InLanes> Forward<'_, N> {
         })
     }
 
+    /// The statistics of the batch.
+    ///
+    /// # Safety
+    /// Nobody writes the input meanwhile.
+    pub(super) unsafe fn of_batch(&self) -> Vec<Statistics> {
+        self.layout.for_each_group((0.0, 0.0), |channels, statistics| {
+            run(OfBatch { pass: self, channels, statistics });
+        })
+    }
+
     /// Normalises each channel as given.
     ///
     /// # Safety
@@ -90,6 +100,28 @@ impl<N: InLanes> Forward<'_, N> {
     }
 }
 
+struct OfBatch<'a, N> {
+    pass: &'a Forward<'a, N>,
+    channels: Range<usize>,
+    statistics: &'a mut [Statistics],
+}
+
+impl<N: InLanes> Work for OfBatch<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: nobody writes the input meanwhile; the lanes are the caller's promise.
+        unsafe {
+            if self.pass.layout.plane == 1 {
+                self.pass.row_statistics::<L>(&self.channels, self.statistics);
+            } else {
+                self.pass.statistics::<L>(&self.channels, self.statistics);
+            }
+        }
+    }
+}
+
 struct ByBatch<'a, N, F> {
     pass: &'a Forward<'a, N>,
     channels: Range<usize>,
@@ -103,16 +135,9 @@ impl<N: InLanes, F: Fn(usize, Statistics) -> Affine> Work for ByBatch<'_, N, F> 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let Self { pass, channels, statistics, affine } = self;
-        let rows = pass.layout.plane == 1;
         // SAFETY: a task accesses only its own channels and has written nothing yet; the lanes are the caller's
         // promise.
-        unsafe {
-            if rows {
-                pass.row_statistics::<L>(&channels, statistics);
-            } else {
-                pass.statistics::<L>(&channels, statistics);
-            }
-        }
+        unsafe { OfBatch { pass, channels: channels.clone(), statistics }.run::<L>() };
         let affines: Vec<_> = channels
             .clone()
             .zip(statistics)

@@ -19,12 +19,13 @@ use burn_flex::FlexTensor;
 
 use super::backend::{
     BatchNormGradients, BatchNormOps, Gradients, Residual, Saved, Wanted, composed_by_batch,
-    composed_by_statistics, composed_gradients,
+    composed_by_statistics, composed_gradients, composed_statistics,
 };
 use crate::cpu::lanes::InLanes;
-use crate::cpu::{Affine, Precision, contiguous, inverse_deviation, tensor_of, values};
+use crate::cpu::{Affine, DisjointMut, Precision, contiguous, inverse_deviation, tensor_of, values};
 use backward::{BackwardPlan, Results};
-use elements::replaced;
+use channel::ParameterSums;
+use elements::{Elements, replaced};
 use forward::Forward;
 use functions::Floor;
 use layout::Layout;
@@ -73,6 +74,25 @@ impl BatchNormOps for Flex {
             }
         }
     }
+
+    fn statistics(input: FlexTensor) -> (FlexTensor, FlexTensor) {
+        match precision(&[Some(&input)], &[]) {
+            Precision::F32 => statistics::<f32>(input),
+            Precision::Bf16 => statistics::<bf16>(input),
+            Precision::Other => composed_statistics::<Self>(input),
+        }
+    }
+}
+
+/// Mean and variance of each channel.
+fn statistics<N: InLanes>(input: FlexTensor) -> (FlexTensor, FlexTensor) {
+    let layout = Layout::of(&input);
+    let input = contiguous(input);
+    let (input, output) = (Elements::Shared(values::<N>(&input)), DisjointMut::new(&mut []));
+    let pass = Forward { layout, input, residual: None, output, floor: Floor::of(false) };
+    // SAFETY: the input is borrowed.
+    let statistics = unsafe { pass.of_batch() };
+    unzip(statistics.into_iter())
 }
 
 impl BatchNormGradients for Flex {
@@ -149,16 +169,24 @@ fn gradients<N: InLanes>(
     wanted: Wanted,
     gradient: FlexTensor,
 ) -> Gradients<FlexTensor> {
-    let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch } = saved;
+    let Saved { input, output, weight, bias, mean, variance, epsilon, relu, by_batch, sums: given } = saved;
     let variance = contiguous(variance);
     let inverses: Vec<_> = values::<f32>(&variance).iter().map(|v| inverse_deviation(*v, epsilon)).collect();
+    let given = given.map(|tensors| {
+        let [weights, biases] = tensors.map(contiguous);
+        let pairs = values::<f32>(&weights).iter().zip(values::<f32>(&biases));
+        let sums =
+            |(weight, bias): (&f32, &f32)| ParameterSums { weight: (*weight).into(), bias: (*bias).into() };
+        pairs.map(sums).collect::<Vec<_>>()
+    });
     let plan = BackwardPlan {
         layout: Layout::of(&gradient),
         affines: &normalizations([weight, bias, mean, variance], epsilon),
         inverses: &inverses,
         floor: Floor::of(relu),
         by_batch,
-        sums: by_batch || wanted.parameters,
+        sums: (by_batch && given.is_none()) || wanted.parameters,
+        given: given.as_deref(),
     };
     // Without an activation the residual's gradient is that of the output.
     let passed_on = (wanted.residual && !relu).then(|| gradient.clone());
