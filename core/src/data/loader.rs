@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -23,7 +22,7 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// The epoch, from 0; with the seed and a sample's index it determines the sample's random stream.
     pub epoch: u64,
-    /// Worker threads; 0 for one a processor core.
+    /// Worker threads; 0 for as many as the kernels use, one a processor core unless somebody said otherwise.
     pub threads: usize,
     /// Batches being prepared or waiting, beyond those handed out; 0 counts as 1.
     pub prefetch: usize,
@@ -63,7 +62,7 @@ pub fn load_batches<T: Send + 'static>(
 
 fn threads(asked: usize) -> usize {
     match asked {
-        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        0 => rayon::current_num_threads(),
         n => n,
     }
 }

@@ -1,6 +1,9 @@
 //! Which samples go into which batch.
 
+use std::ops::Range;
+
 use rand::seq::SliceRandom;
+use scrl_ops::Group;
 
 use crate::random::stream;
 
@@ -29,9 +32,45 @@ pub fn batches(
     indices.chunks(batch_size).filter(full).map(<[usize]>::to_vec).collect()
 }
 
+/// The places of a batch of `total` samples that this process takes, of each of `accumulate` micro-batches.
+///
+/// The batch is cut into micro-batches first, as one process would, and each of these is shared out: sizes differ by one at most.
+/// A part is empty where a micro-batch has fewer samples than there are processes.
+pub fn shares(total: usize, accumulate: usize, group: &Group) -> Vec<Range<usize>> {
+    let length = total.div_ceil(accumulate.max(1)).max(1);
+    let (rank, size) = (group.rank(), group.size());
+    let starts = (0..total).step_by(length);
+    let share = |start: usize| {
+        let samples = length.min(total - start);
+        start + rank * samples / size..start + (rank + 1) * samples / size
+    };
+    starts.map(share).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use scrl_ops::threads;
+
+    #[test]
+    fn micro_batches_are_those_of_one_process_and_shared_out_evenly() {
+        for (total, accumulate) in [(8, 1), (7, 2), (10, 4), (3, 1), (1, 1)] {
+            let whole = shares(total, accumulate, &Group::alone());
+            assert_eq!(whole.iter().cloned().flatten().collect::<Vec<_>>(), (0..total).collect::<Vec<_>>());
+            for size in 2..=4 {
+                let parts = threads(size, |group| shares(total, accumulate, &group));
+                for (index, micro_batch) in whole.iter().enumerate() {
+                    let parts: Vec<_> = parts.iter().map(|shares| shares[index].clone()).collect();
+                    assert_eq!(
+                        parts.iter().cloned().flatten().collect::<Vec<_>>(),
+                        micro_batch.clone().collect::<Vec<_>>()
+                    );
+                    let lengths = parts.iter().map(ExactSizeIterator::len);
+                    assert!(lengths.clone().max().unwrap() - lengths.min().unwrap() <= 1);
+                }
+            }
+        }
+    }
 
     #[test]
     fn without_shuffling_the_batches_are_in_order() {

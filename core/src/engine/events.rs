@@ -14,7 +14,10 @@ use super::tensorboard::EventWriter;
 
 /// Writes figures as they come; each record is on its way to the disk when [`record`](Self::record) returns.
 #[derive(Debug)]
-pub struct Events {
+pub struct Events(Option<Files>);
+
+#[derive(Debug)]
+struct Files {
     path: PathBuf,
     metrics: File,
     tensorboard: EventWriter,
@@ -49,7 +52,12 @@ impl Events {
         let tensorboard_dir = run.path().to_path_buf();
         let tensorboard = start_tensorboard(&tensorboard_dir, keep_up_to_step)
             .map_err(RunError::io("write TensorBoard events in", &tensorboard_dir))?;
-        Ok(Events { path, metrics, tensorboard, tensorboard_dir })
+        Ok(Events(Some(Files { path, metrics, tensorboard, tensorboard_dir })))
+    }
+
+    /// Forgets every record: for a process that leaves the writing to another.
+    pub fn nowhere() -> Events {
+        Events(None)
     }
 
     /// Records one event.
@@ -70,11 +78,15 @@ impl Events {
         if let Some(name) = RESERVED.iter().find(|name| fields.contains_key(**name)) {
             return Err(RunError::ReservedField { name: name.to_string() });
         }
+        let Some(files) = &mut self.0 else { return Ok(()) };
         let line = Line { kind, step, epoch, fields: &fields };
         let text =
-            serde_json::to_string(&line).map_err(|error| RunError::io("write", &self.path)(error.into()))?;
+            serde_json::to_string(&line).map_err(|error| RunError::io("write", &files.path)(error.into()))?;
         // One write a line: a reader sees whole lines, and a crash can tear only the last one.
-        self.metrics.write_all(format!("{text}\n").as_bytes()).map_err(RunError::io("write", &self.path))?;
+        files
+            .metrics
+            .write_all(format!("{text}\n").as_bytes())
+            .map_err(RunError::io("write", &files.path))?;
         let scalars: Vec<(String, f64)> = fields
             .iter()
             .filter_map(|(name, value)| Some((format!("{kind}/{name}"), value.as_f64()?)))
@@ -82,9 +94,10 @@ impl Events {
         if scalars.is_empty() {
             return Ok(());
         }
-        self.tensorboard
+        files
+            .tensorboard
             .scalars(step, scalars)
-            .map_err(RunError::io("write TensorBoard events in", &self.tensorboard_dir))
+            .map_err(RunError::io("write TensorBoard events in", &files.tensorboard_dir))
     }
 }
 

@@ -35,7 +35,7 @@ pub enum OpenMode {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 const LOCK: &str = ".lock";
@@ -66,11 +66,22 @@ impl RunDir {
         if mode == OpenMode::Overwrite {
             clear(path)?;
         }
-        let run = RunDir { path: path.to_path_buf(), _lock: lock };
+        let run = RunDir { path: path.to_path_buf(), _lock: Some(lock) };
         for folder in [run.checkpoints(), run.weights()] {
             std::fs::create_dir_all(&folder).map_err(RunError::io("create", &folder))?;
         }
         Ok(run)
+    }
+
+    /// A directory that another process of the same run has opened; this one only reads from it.
+    ///
+    /// # Errors
+    /// When it is not there: the processes do not share a file system.
+    pub fn join(path: &Path) -> Result<RunDir, RunError> {
+        match path.is_dir() {
+            true => Ok(RunDir { path: path.to_path_buf(), _lock: None }),
+            false => Err(RunError::Missing { path: path.into() }),
+        }
     }
 
     /// The directory itself.

@@ -6,7 +6,7 @@ use burn::module::{Flag, Module, Param, RunningState};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{
-    BatchNormOptions, Conv2dOptions, Normalization, batch_norm_inference, batch_norm_train, conv2d,
+    BatchNormOptions, Conv2dOptions, Group, Normalization, batch_norm_inference, batch_norm_train, conv2d,
     conv2d_batch_norm, conv2d_relu, conv2d_shared, linear,
 };
 
@@ -236,6 +236,9 @@ pub struct BatchNorm {
     pub epsilon: f64,
     /// Weight of a batch in the running statistics.
     pub momentum: f64,
+    /// The processes over whose batches statistics are taken in training (SyncBN).
+    #[module(skip)]
+    pub group: Group,
 }
 
 impl BatchNorm {
@@ -254,6 +257,7 @@ impl BatchNorm {
             training: Param::from_bool(true),
             epsilon: 1e-5,
             momentum: 0.1,
+            group: Group::alone(),
         }
     }
 
@@ -272,6 +276,14 @@ impl BatchNorm {
         self.normalize(input, BatchNormOptions::new(self.epsilon))
     }
 
+    /// [`forward_relu`](Self::forward_relu) of a batch that is part of the group's statistics only if it `counts`.
+    ///
+    /// A process without samples passes on a batch that does not count, so that the others do not wait for it.
+    pub fn forward_relu_counting<const D: usize>(&self, input: Tensor<D>, counts: bool) -> Tensor<D> {
+        let options = BatchNormOptions::new(self.epsilon).relu();
+        self.normalize(input, BatchNormOptions { counts, ..options })
+    }
+
     /// The normalised input through ReLU, in one operator.
     pub fn forward_relu<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         self.normalize(input, BatchNormOptions::new(self.epsilon).relu())
@@ -288,10 +300,9 @@ impl BatchNorm {
                 options,
             );
         }
-        let dims = input.dims();
-        let samples = (dims.iter().product::<usize>() / dims[1]) as f64;
+        let options = BatchNormOptions { group: self.group.clone(), ..options };
         let result = batch_norm_train(input, self.weight.val(), self.bias.val(), options);
-        let unbiased = if samples > 1.0 { samples / (samples - 1.0) } else { 1.0 };
+        let unbiased = if result.count > 1.0 { result.count / (result.count - 1.0) } else { 1.0 };
         self.update(&self.running_mean, result.mean, 1.0);
         self.update(&self.running_var, result.variance, unbiased);
         result.output

@@ -4,7 +4,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use scrl_ops::{MaxPool2dOptions, max_pool2d};
+use scrl_ops::{Group, MaxPool2dOptions, max_pool2d};
 use serde::{Deserialize, Serialize};
 
 mod layout;
@@ -141,6 +141,12 @@ impl ResNet {
     /// With feature maps of these numbers.
     pub fn compute_in(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// With the statistics of batch norms over the batches of all processes of `group`, in training.
+    pub fn over(mut self, group: &Group) -> Self {
+        self.batch_norms_mut().for_each(|norm| norm.group = group.clone());
+        self
     }
 
     /// `[N, 3, H, W]` to the four feature maps; C*k* is `[N, channels, ⌈H/2^k⌉, ⌈W/2^k⌉]`.
