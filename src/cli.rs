@@ -11,6 +11,7 @@ mod convert;
 mod evaluate;
 mod export;
 mod inspect;
+mod pack;
 mod predict;
 mod probe;
 mod replay;
@@ -21,6 +22,7 @@ pub use convert::*;
 pub use evaluate::*;
 pub use export::*;
 pub use inspect::*;
+pub use pack::*;
 pub use predict::*;
 pub use probe::*;
 pub use replay::*;
@@ -49,6 +51,7 @@ pub enum Command {
     BenchmarkCell(BenchmarkCellArgs),
     Convert(ConvertArgs),
     Inspect(InspectArgs),
+    Pack(PackArgs),
     Predict(PredictArgs),
     Probe(ProbeArgs),
     Replay(ReplayArgs),

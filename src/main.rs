@@ -63,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Convert(args) => commands::convert::run(args),
         Command::Predict(args) => commands::predict::run(args, monitor()?),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Pack(args) => commands::pack::run(args, monitor()?),
         Command::Probe(args) => commands::probe::run(args, monitor()?),
         Command::Replay(args) => commands::replay::run(&args),
     }

@@ -23,6 +23,7 @@ pub mod data;
 pub mod draw;
 pub mod engine;
 pub mod models;
+pub mod packed;
 pub mod random;
 pub mod solver;
 pub mod structures;

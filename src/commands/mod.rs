@@ -6,6 +6,7 @@ pub mod detector;
 pub mod evaluate;
 pub mod export;
 pub mod inspect;
+pub mod pack;
 pub mod predict;
 pub mod pretrain;
 pub mod probe;

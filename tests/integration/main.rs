@@ -10,6 +10,7 @@ mod export;
 mod exported;
 mod field_inputs;
 mod inspect;
+mod pack;
 mod pipeline;
 mod precision;
 mod predict;

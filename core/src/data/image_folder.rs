@@ -8,6 +8,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::DataError;
 use crate::engine::DataList;
+use crate::packed;
 
 /// File name endings of images, matched in any case.
 pub const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"];
@@ -46,7 +47,7 @@ pub struct FolderSurvey {
 }
 
 impl ImageFolder {
-    /// Finds the images below `roots`, at any depth, through links, skipping hidden files and folders. A file that several
+    /// Finds the images below `roots`, packed folders among them, at any depth, through links, skipping hidden files and folders. A file that several
     /// roots lead to counts once.
     ///
     /// The images get labels when there is one root, every image lies in a subfolder of it, and there are two such
@@ -152,6 +153,9 @@ fn find_images(root: &Path, found: &mut Found) -> Result<Vec<PathBuf>, DataError
     if !metadata.is_dir() {
         return Err(DataError::invalid(root, "it is a file; pass the folder that holds the images"));
     }
+    if packed::is_packed(root) {
+        return packed_images(root);
+    }
     let mut paths = Vec::new();
     let mut unread = BTreeMap::<String, usize>::new();
     for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(|e| !is_hidden(e)) {
@@ -184,6 +188,14 @@ fn find_images(root: &Path, found: &mut Found) -> Result<Vec<PathBuf>, DataError
         let extensions = EXTENSIONS.map(|e| format!(".{e}")).join(", ");
         return Err(DataError::NoImages { path: root.to_path_buf(), extensions });
     }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// The images of a packed folder, as those of the folder that it was made from.
+fn packed_images(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    packed::mount(root)?;
+    let mut paths: Vec<PathBuf> = packed::files(root).into_iter().filter(|path| is_image(path)).collect();
     paths.sort_unstable();
     Ok(paths)
 }

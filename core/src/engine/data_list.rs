@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{RunDir, RunError, atomic};
 use crate::config::hex;
+use crate::packed;
 
 /// File of a run directory that lists its data.
 pub(super) const DATA_LIST: &str = "data.tsv";
@@ -28,7 +29,7 @@ impl DataList {
     pub fn new(images: impl IntoIterator<Item = (String, PathBuf, String)>) -> Self {
         let images: Vec<_> = images.into_iter().collect();
         let entry = |(name, path, facts): (String, PathBuf, String)| {
-            let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+            let size = packed::size(&path).unwrap_or(0);
             (name.replace(['\t', '\n'], " "), format!("{size} {facts}").trim_end().to_string())
         };
         Self { entries: images.into_par_iter().map(entry).collect() }

@@ -1,6 +1,5 @@
 //! Image files to 8-bit RGB.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -14,6 +13,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::{ImageError, scratch};
+use crate::packed;
 use crate::structures::Size;
 
 /// Most pixels of an image that is decoded, unless `SCRL_MAX_PIXELS` says otherwise: Pillow refuses as much.
@@ -78,7 +78,7 @@ pub fn read_size(path: &Path) -> Result<Size, ImageError> {
 pub fn read_header(path: &Path) -> Result<Header, ImageError> {
     let failed = |reason| ImageError::Read { path: path.to_path_buf(), reason };
     let mut beginning = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = packed::open(path).map_err(failed)?;
     file.take(HEADER_BYTES).read_to_end(&mut beginning).map_err(failed)?;
     header(&beginning, path).or_else(|error| match beginning.len() as u64 == HEADER_BYTES {
         true => with_content(path, |bytes| header(bytes, path)),
@@ -109,8 +109,8 @@ fn header(bytes: &[u8], name: &Path) -> Result<Header, ImageError> {
 /// Calls `read` with the content of a file.
 fn with_content<T>(path: &Path, read: impl FnOnce(&[u8]) -> Result<T, ImageError>) -> Result<T, ImageError> {
     let failed = |reason| ImageError::Read { path: path.to_path_buf(), reason };
-    let mut file = File::open(path).map_err(failed)?;
-    let len = file.metadata().map_err(failed)?.len();
+    let mut file = packed::open(path).map_err(failed)?;
+    let len = file.len().map_err(failed)?;
     // The end of the file is found by reading nothing there, for which there must be room.
     let mut bytes = scratch::take(usize::try_from(len).unwrap_or(0).saturating_add(1));
     bytes.clear();
