@@ -10,6 +10,11 @@ pub struct Host {
     /// A program that does the work of a cell when it is started with the arguments `benchmark-cell --job FILE --device
     /// NAME`: it calls [`JobFile::run`](crate::job::JobFile::run) and exits with 0, or with 130 after an interrupt.
     pub program: PathBuf,
+    /// Another command, which runs its arguments on some machine and ends with their exit code, such as `srun -n 1`; or none.
+    ///
+    /// The machines see the benchmark's folder and the data under the same paths. Cells are then started with `--remote`: they listen
+    /// to a [`Pulse`](crate::process::Pulse) instead of their standard input.
+    pub launcher: Vec<String>,
     /// The device of a name, or why there is none.
     pub device: fn(&str) -> Result<Device, String>,
     /// Sends log lines to this file from now on.

@@ -1,7 +1,8 @@
 //! A cell's process: this program again, told over its standard input when to stop.
 //!
 //! The input's other end closes when the benchmark dies, however it dies, and the cell's process ends with it; its run
-//! resumes from the last checkpoint. So nothing goes on working for a benchmark that is gone.
+//! resumes from the last checkpoint. So nothing goes on working for a benchmark that is gone. A process that a launcher starts
+//! on some other machine reads the same from a file, the benchmark's [`Pulse`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -11,6 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Result};
+use crate::host::Host;
+use crate::record::write_file;
 use scrl_core::engine::{Interrupt, Progress};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +51,8 @@ pub struct CellProcess {
     child: Child,
     /// Closing it ends the process.
     stdin: ChildStdin,
+    /// Whether it runs wherever a launcher put it.
+    remote: bool,
     phase: Arc<Mutex<Phase>>,
     started: Instant,
     log: PathBuf,
@@ -57,28 +62,35 @@ pub struct CellProcess {
 }
 
 impl CellProcess {
-    /// Starts the job of a file in a process of `program`, see [`Host::program`](crate::Host); what it says goes to the end
-    /// of `log`.
+    /// Starts the job of a file in a process of the host's program, by way of its launcher if there is one; what it says goes to
+    /// the end of `log`.
     ///
     /// # Errors
     /// When the process or its log cannot be created.
-    pub fn start(
-        program: &Path,
-        job: &Path,
-        log: &Path,
-        device: &str,
-        threads: Option<usize>,
-    ) -> Result<Self> {
+    pub fn start(host: &Host, job: &Path, log: &Path, device: &str, threads: Option<usize>) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write `{}`", log.display()))?;
         let log_start = file.metadata().map_or(0, |metadata| metadata.len());
-        let mut command = Command::new(program);
+        let remote = !host.launcher.is_empty();
+        let mut command = match host.launcher.split_first() {
+            None => Command::new(&host.program),
+            Some((launcher, args)) => {
+                let mut command = Command::new(launcher);
+                command.args(args).arg(&host.program);
+                command
+            }
+        };
         command.arg("benchmark-cell").arg("--job").arg(job).args(["--device", device]);
+        command.args(remote.then_some("--remote"));
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::from(file));
-        let mut child = command.spawn().context("cannot start a cell's process")?;
+        let failed = || match host.launcher.first() {
+            Some(launcher) => format!("cannot start `{launcher}`, the launcher of cells"),
+            None => "cannot start a cell's process".to_string(),
+        };
+        let mut child = command.spawn().with_context(failed)?;
         let stdin = child.stdin.take().context("a cell's process has no standard input")?;
         let stdout = child.stdout.take().context("a cell's process has no standard output")?;
         let phase = Arc::new(Mutex::new(Phase::default()));
@@ -91,7 +103,7 @@ impl CellProcess {
             }
         });
         let started = Instant::now();
-        Ok(Self { child, stdin, phase, started, log: log.to_path_buf(), log_start, stopping: false })
+        Ok(Self { child, stdin, remote, phase, started, log: log.to_path_buf(), log_start, stopping: false })
     }
 
     /// How far it is.
@@ -143,8 +155,11 @@ impl CellProcess {
 }
 
 impl Drop for CellProcess {
-    /// Leaves no process behind.
+    /// Leaves no process behind. One that a launcher started ends without the benchmark's pulse.
     fn drop(&mut self) {
+        if self.remote {
+            return;
+        }
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -162,6 +177,89 @@ pub fn listen_to_parent(interrupt: Interrupt) {
             }
         }
         std::process::exit(1);
+    });
+}
+
+/// How a benchmark tells processes on other machines that it is there, by a file in its folder that they all see.
+///
+/// It counts up in the file; a process that sees the same count for too long, or the word to stop, ends with a checkpoint. The
+/// machines' clocks do not matter.
+#[derive(Debug)]
+pub struct Pulse {
+    path: PathBuf,
+    count: u64,
+    last: Option<Instant>,
+}
+
+/// Name of the file of a [`Pulse`], beside the jobs.
+const PULSE: &str = "pulse";
+/// Between two beats.
+const BEAT: Duration = Duration::from_secs(5);
+/// Without a beat the benchmark is taken for dead: shared file systems may be late by a minute.
+const SILENCE: Duration = Duration::from_secs(180);
+
+impl Pulse {
+    /// A pulse in the folder of the jobs.
+    pub fn new(jobs: &Path) -> Self {
+        Self { path: jobs.join(PULSE), count: 0, last: None }
+    }
+
+    /// Beats, if it is time.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn beat(&mut self) -> Result<()> {
+        if self.last.is_some_and(|last| last.elapsed() < BEAT) {
+            return Ok(());
+        }
+        self.last = Some(Instant::now());
+        self.count += 1;
+        // The process number tells this benchmark from one that was here before.
+        self.write(&format!("{} {}", std::process::id(), self.count))
+    }
+
+    /// Asks all processes for a checkpoint and an end.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn stop(&mut self) -> Result<()> {
+        self.write(STOP)
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        write_file(&self.path, text.as_bytes())
+    }
+}
+
+/// In the process of a job that a launcher has started: stops when the benchmark's [`Pulse`] says so or is gone.
+///
+/// # Errors
+/// When no folder above the job has a pulse.
+pub fn follow_pulse(job: &Path, interrupt: Interrupt) -> Result<()> {
+    let found = job.ancestors().map(|folder| folder.join(PULSE)).find(|path| path.is_file());
+    let path = found.with_context(|| format!("no benchmark is at work above `{}`", job.display()))?;
+    follow(path, interrupt, Duration::from_secs(1), SILENCE);
+    Ok(())
+}
+
+/// Looks at a pulse from time to time; without a new beat for so long, its benchmark is gone.
+fn follow(path: PathBuf, interrupt: Interrupt, look: Duration, silence: Duration) {
+    std::thread::spawn(move || {
+        let read = || std::fs::read_to_string(&path).unwrap_or_default();
+        // What is there at first may be the end of a benchmark before.
+        let (mut known, mut changed, mut beats) = (read(), Instant::now(), 0);
+        loop {
+            let text = read();
+            if text != known {
+                (known, changed) = (text, Instant::now());
+                beats += 1;
+            }
+            if (known == STOP && beats > 0) || changed.elapsed() > silence {
+                interrupt.request();
+                return;
+            }
+            std::thread::sleep(look);
+        }
     });
 }
 
@@ -201,5 +299,50 @@ impl Progress for PipedProgress {
 
     fn finish(&mut self, _message: &str) {
         self.tell();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a process that follows the pulse is asked to stop within a second.
+    fn stops(interrupt: &Interrupt) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            if interrupt.is_requested() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    #[test]
+    fn a_process_stops_when_the_pulse_says_so_or_stays_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |silence: u64| {
+            let interrupt = Interrupt::new();
+            let path = folder.path().join(PULSE);
+            follow(path, interrupt.clone(), Duration::from_millis(5), Duration::from_millis(silence));
+            // The process has read what is there before it changes.
+            std::thread::sleep(Duration::from_millis(100));
+            interrupt
+        };
+        let mut pulse = Pulse::new(folder.path());
+        pulse.stop().unwrap();
+        let after_another = start(60_000);
+        pulse.beat().unwrap();
+        assert!(!stops(&after_another), "a benchmark before this one was stopped, not this one");
+        pulse.stop().unwrap();
+        assert!(stops(&after_another));
+        assert!(stops(&start(300)), "nobody beats any more");
+    }
+
+    #[test]
+    fn a_job_without_a_benchmark_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = follow_pulse(&folder.path().join("cells/a.job.json"), Interrupt::new()).unwrap_err();
+        assert!(error.to_string().contains("no benchmark is at work"), "{error}");
     }
 }

@@ -12,7 +12,7 @@ use super::graph::Cell;
 use super::host::Host;
 use super::job::JobFile;
 use super::observer::CellObserver;
-use super::process::{CellProcess, ExitState};
+use super::process::{CellProcess, ExitState, Pulse};
 use super::record::{CellState, Done, write_file};
 
 /// Between two looks at the processes.
@@ -60,14 +60,16 @@ impl Runner {
             !devices.is_empty(),
             "--device names no device; pass `cpu`, or a list such as `cuda:0,cuda:1`"
         );
-        for device in devices {
+        // The devices of other machines are not known here.
+        for device in devices.iter().filter(|_| host.launcher.is_empty()) {
             (host.device)(device).map_err(BenchmarkError::Refused)?;
         }
         let jobs = jobs.unwrap_or(devices.len());
         let slots: Vec<String> = devices.iter().cycle().take(jobs).cloned().collect();
         let on_cpu = slots.iter().filter(|device| device.as_str() == "cpu").count();
         // Results do not depend on the number of threads; more threads than cores only slow each other down.
-        let shared = on_cpu > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none();
+        let shared =
+            on_cpu > 1 && host.launcher.is_empty() && std::env::var_os("RAYON_NUM_THREADS").is_none();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = shared.then(|| (cores / on_cpu).max(1));
         Ok(Self { out: out.to_path_buf(), slots, threads, interrupt, host })
@@ -85,9 +87,15 @@ impl Runner {
     ) -> Result<RunEnd> {
         let mut states = cells.iter().map(|cell| self.state_of(cell)).collect::<Result<Vec<_>>>()?;
         let mut running: Vec<Running> = Vec::new();
+        let mut pulse = (!self.host.launcher.is_empty()).then(|| Pulse::new(&self.out.join("cells")));
         observer.begin(cells, &states, self.slots.len(), work);
         loop {
             let interrupted = self.interrupt.is_requested();
+            match &mut pulse {
+                Some(pulse) if interrupted => pulse.stop()?,
+                Some(pulse) => pulse.beat()?,
+                None => {}
+            }
             if interrupted {
                 running.iter_mut().for_each(|running| running.process.stop());
             }
@@ -185,7 +193,7 @@ impl Runner {
         };
         let path = self.path(cell, "job.json");
         write_file(&path, serde_json::to_string_pretty(&file)?.as_bytes())?;
-        CellProcess::start(&self.host.program, &path, &self.path(cell, "log"), device, self.threads)
+        CellProcess::start(&self.host, &path, &self.path(cell, "log"), device, self.threads)
     }
 }
 

@@ -36,6 +36,7 @@ impl CellObserver for Ends {
 fn host(program: &str) -> Host {
     Host {
         program: program.into(),
+        launcher: Vec::new(),
         device: |name| match name {
             "cpu" => Ok(Device::flex()),
             _ => Err(format!("`{name}` is not a device")),

@@ -33,6 +33,11 @@ pub struct BenchmarkArgs {
     /// Where to compute: `cpu`, `cuda:N`, `wgpu` or `auto`, or several that cells take in turn, such as `cuda:0,cuda:1`.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub device: Vec<String>,
+    /// Start each cell by this command, which runs its arguments on some machine and ends with their exit code: for example
+    /// `srun --exclusive -n1` or `ssh node7`. The machines share the folder, the data and this program; --jobs says how many cells
+    /// run at a time.
+    #[arg(long, value_name = "COMMAND")]
+    pub launcher: Option<String>,
     /// Numbers that all networks compute with, in place of the plan's: `f32`, or `bf16` on processors with AMX and on CUDA.
     #[arg(long)]
     pub precision: Option<Precision>,
@@ -46,6 +51,9 @@ pub struct BenchmarkCellArgs {
     pub job: PathBuf,
     #[arg(long)]
     pub device: String,
+    /// Whether it listens to the benchmark's pulse instead of its standard input.
+    #[arg(long)]
+    pub remote: bool,
 }
 
 fn jobs(text: &str) -> Result<usize, String> {

@@ -3,11 +3,12 @@
 use std::io::{BufReader, Write};
 
 use anyhow::{Context, Result, bail};
+use scrl_core::config::SettingError;
 use scrl_core::engine::Monitor;
 use scrl_core::models::Precision;
 
 use scrl_benchmark::job::{JobEnd, JobFile};
-use scrl_benchmark::process::{PipedProgress, listen_to_parent};
+use scrl_benchmark::process::{PipedProgress, follow_pulse, listen_to_parent};
 use scrl_benchmark::report::sections;
 use scrl_benchmark::results::Results;
 use scrl_benchmark::{Benchmark, BenchmarkEnd, Host, ResolvedPlan, estimate};
@@ -31,7 +32,7 @@ pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending>
         }
     }
     if args.dry_run {
-        print!("{}", estimate::dry_run(&plan, &args.out, &args.device, args.jobs, &host()?)?);
+        print!("{}", estimate::dry_run(&plan, &args.out, &args.device, args.jobs, &host(None)?)?);
         return Ok(Ending::Done);
     }
     let benchmark = Benchmark {
@@ -40,7 +41,7 @@ pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending>
         devices: &args.device,
         jobs: args.jobs,
         interrupt: monitor.interrupt.clone(),
-        host: &host()?,
+        host: &host(args.launcher.as_deref())?,
     };
     let mut table = ProgressTable::new(quiet, &plan.plan.report.metric);
     let results = match benchmark.run(&mut table)? {
@@ -92,13 +93,16 @@ fn print(results: &Results, args: &BenchmarkArgs, metric: &str) -> Result<()> {
 
 /// Does one cell's work for a benchmark that waits for it.
 pub fn cell(args: BenchmarkCellArgs, mut monitor: Monitor) -> Result<Ending> {
-    listen_to_parent(monitor.interrupt.clone());
+    match args.remote {
+        true => follow_pulse(&args.job, monitor.interrupt.clone())?,
+        false => listen_to_parent(monitor.interrupt.clone()),
+    }
     let file =
         std::fs::File::open(&args.job).with_context(|| format!("cannot read `{}`", args.job.display()))?;
     let job: JobFile = serde_json::from_reader(BufReader::new(file))
         .with_context(|| format!("`{}` is not a job of this program", args.job.display()))?;
     monitor.progress = Box::new(PipedProgress::default());
-    Ok(match job.run(&args.device, &host()?, &mut monitor)? {
+    Ok(match job.run(&args.device, &host(None)?, &mut monitor)? {
         JobEnd::Done => Ending::Done,
         JobEnd::Interrupted => Ending::Interrupted,
     })
@@ -106,13 +110,22 @@ pub fn cell(args: BenchmarkCellArgs, mut monitor: Monitor) -> Result<Ending> {
 
 /// What this program lends to a benchmark. On Linux it is the file that runs, even if another was built in its place
 /// meanwhile: all cells of a benchmark are computed by one program.
-fn host() -> Result<Host> {
-    let program = match cfg!(target_os = "linux") {
+///
+/// A launcher starts it on other machines, where only its own path leads to it.
+fn host(launcher: Option<&str>) -> Result<Host> {
+    let program = match cfg!(target_os = "linux") && launcher.is_none() {
         true => "/proc/self/exe".into(),
         false => std::env::current_exe().context("cannot tell which program this is")?,
     };
+    let words = shell_words::split(launcher.unwrap_or_default());
+    let launcher = words.map_err(|_| SettingError {
+        key: "--launcher".into(),
+        value: launcher.unwrap_or_default().into(),
+        expected: "a command whose quotes are closed".into(),
+    })?;
     Ok(Host {
         program,
+        launcher,
         device: |name| device::parse(name).map_err(|error| error.to_string()),
         open_log: logging::open_run_log,
         peak_gib: speed::peak_gib,

@@ -208,6 +208,39 @@ fn killed_five_times_a_benchmark_ends_with_the_same_results() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn cells_that_a_launcher_starts_are_stopped_and_resumed_and_give_the_same_results() {
+    let tmp = temporary();
+    let plan = plan(tmp.path(), TWO_INITS);
+    let (here, launched) = (tmp.path().join("here"), tmp.path().join("launched"));
+    let base = ["benchmark", "--config", text(&plan), "--jobs", "2", "--out"];
+    succeed(&[&base[..], &[text(&here)]].concat());
+    // `env` runs its arguments as launchers do; without an input, as schedulers leave their processes.
+    let launcher = "sh -c 'exec env \"$@\" < /dev/null' launcher";
+    let args = [&base[..], &[text(&launched), "--launcher", launcher]].concat();
+    let mut child = start(&args);
+    wait_for(&mut child, &launched, progress(&here) / 3);
+    // SAFETY: it only sends a signal.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().expect("the process ends").code(), Some(130));
+    let kept = markers(&launched);
+    succeed(&args);
+    let results = |out: &Path| fs::read_to_string(out.join("results.json")).unwrap();
+    assert_eq!(results(&here), results(&launched));
+    let end = markers(&launched);
+    assert!(kept.iter().all(|(marker, time)| end[marker] == *time), "a finished cell was done again");
+
+    let refused = |launcher: &str| {
+        let out = tmp.path().join("refused");
+        fail(&[&base[..], &[text(&out), "--launcher", launcher]].concat(), tmp.path())
+    };
+    let message = refused("no-such-launcher -n 1");
+    assert!(message.contains("cannot start `no-such-launcher`, the launcher of cells"), "{message}");
+    let message = refused("srun 'open");
+    assert!(message.starts_with("exit code 2\n") && message.contains("quotes are closed"), "{message}");
+}
+
 #[test]
 fn a_failing_cell_takes_its_dependants_with_it_and_no_other() {
     let tmp = temporary();
