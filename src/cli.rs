@@ -95,7 +95,11 @@ pub struct RunArgs {
     /// Delete the content of the run directory and start again.
     #[arg(long)]
     pub overwrite: bool,
-    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
+    /// Train together with the other processes that `mpirun` or `srun` has started, in builds with the feature `mpi`.
+    #[arg(long)]
+    pub distributed: bool,
+    /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works; with --distributed, `cuda:local` is a card for
+    /// each process of a machine.
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Numbers that networks compute with, in place of the configuration's: `f32`, or `bf16` on processors with AMX and on CUDA.

@@ -25,7 +25,8 @@ fn built() -> Vec<&'static str> {
 /// # Errors
 /// If the name is none of these, or the device is missing, does not work, or is not part of this binary.
 pub fn parse(name: &str) -> Result<Device> {
-    let name = concrete(name);
+    let local = crate::distributed::local_device(name);
+    let name = concrete(&local);
     let unknown = |expected: &str| setting(name, expected);
     let device = match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu", "0") => cpu(),

@@ -5,9 +5,12 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::distributed;
 
 static RUN_LOG: Mutex<Option<File>> = Mutex::new(None);
 
@@ -21,6 +24,7 @@ pub fn init(quiet: bool) {
         .with_target(false)
         .without_time()
         .with_filter(level)
+        .with_filter(dynamic_filter_fn(|meta, _| *meta.level() == Level::ERROR || !distributed::is_silent()))
         .with_filter(ours.clone());
     let file = tracing_subscriber::fmt::layer()
         .with_writer(RunLog)

@@ -6,6 +6,7 @@ mod allocator;
 mod cli;
 mod commands;
 mod device;
+mod distributed;
 mod logging;
 mod progress;
 mod progress_table;
@@ -27,14 +28,19 @@ fn main() -> ExitCode {
         end_with_the_reader();
     }
     logging::init(cli.quiet);
-    match run(cli) {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
+    let code = match run(cli) {
+        Ok(Ending::Done) => 0,
+        Ok(Ending::Interrupted) => INTERRUPTED,
         Err(error) => {
+            distributed::let_root_speak();
             eprintln!("error: {}", describe(&error));
-            ExitCode::from(commands::exit_code(&error))
+            let code = commands::exit_code(&error);
+            distributed::end_all(code);
+            return ExitCode::from(code);
         }
-    }
+    };
+    distributed::end();
+    ExitCode::from(code)
 }
 
 /// Ends the program quietly, as other programs end, when it prints to a pipe that nobody reads any more (`scrl … | head`);
@@ -53,9 +59,18 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
     let monitor = || progress::monitor(cli.quiet);
     match cli.command {
         Command::Synth(args) => commands::synth::run(args),
-        Command::Pretrain(args) => commands::pretrain::run(args, monitor()?),
-        Command::Transfer(args) => commands::transfer::run(args, monitor()?),
-        Command::Evaluate(args) => commands::evaluate::run(args, monitor()?),
+        Command::Pretrain(args) => {
+            let group = distributed::connect(args.run.distributed)?;
+            commands::pretrain::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+        }
+        Command::Transfer(args) => {
+            let group = distributed::connect(args.run.distributed)?;
+            commands::transfer::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+        }
+        Command::Evaluate(args) => {
+            let group = distributed::connect(args.distributed)?;
+            commands::evaluate::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+        }
         Command::Export(args) => commands::export::run(args),
         Command::Bench(args) => commands::speed::run(args),
         Command::Benchmark(args) => commands::benchmark::run(args, monitor()?, cli.quiet),
@@ -64,7 +79,10 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Predict(args) => commands::predict::run(args, monitor()?),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Pack(args) => commands::pack::run(args, monitor()?),
-        Command::Probe(args) => commands::probe::run(args, monitor()?),
+        Command::Probe(args) => {
+            let group = distributed::connect(args.distributed)?;
+            commands::probe::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+        }
         Command::Replay(args) => commands::replay::run(&args),
     }
 }

@@ -38,6 +38,28 @@ pub enum PretrainError {
         batch_size: usize,
     },
     #[error(
+        "after step {step} the processes have different weights, so a machine or the network between them computes wrongly; \
+         the last checkpoint is from before: leave that machine out and continue with --resume"
+    )]
+    /// Weights that are not the same on every process.
+    ProcessesDiffer {
+        /// Steps done.
+        step: u64,
+    },
+    #[error(
+        "a batch of {batch_size} images in {accumulate} micro-batches does not give each of {processes} processes an image of \
+         every micro-batch; start fewer processes, raise schedule.batch_size or lower schedule.accumulate"
+    )]
+    /// More processes than images in a micro-batch.
+    TooManyProcesses {
+        /// Processes of the group.
+        processes: usize,
+        /// Images per update.
+        batch_size: usize,
+        /// Micro-batches per update.
+        accumulate: usize,
+    },
+    #[error(
         "method `{method}` needs class labels, but `{path}` is not a folder of class folders; \
          put every image into a folder named after its class or choose method = \"scrl\""
     )]

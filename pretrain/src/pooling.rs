@@ -45,6 +45,12 @@ impl Pooling {
 }
 
 impl Regions {
+    /// One pixel of the first of so many images, in both views, for processes that have no box.
+    pub(crate) fn placeholder(images: usize) -> Self {
+        let pixel = |image| ImageBox { image, corners: [0.0, 0.0, 1.0, 1.0] };
+        Regions::Boxes(vec![pixel(0), pixel(images)])
+    }
+
     /// A vector for each region, view 1 stacked on view 2.
     ///
     /// # Shapes

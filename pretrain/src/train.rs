@@ -16,12 +16,13 @@ use scrl_core::checkpoint::weights;
 use scrl_core::config;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Events, Monitor, RunDir, RunError, TrainEnd};
+use scrl_ops::Group;
 
 use crate::config::PretrainConfig;
 use crate::error::PretrainError;
 use crate::health::Health;
 use crate::init_weights::load_encoder;
-use crate::methods;
+use crate::methods::{self, StepReport};
 use crate::probe::OnlineProbe;
 use crate::schedule::Schedule;
 use announce::announce;
@@ -45,13 +46,17 @@ pub struct Pretraining<'a> {
     init: Option<&'a Path>,
     resume: bool,
     prolong: bool,
+    group: &'a Group,
 }
+
+/// A process without others.
+static ALONE: Group = Group::ALONE;
 
 impl<'a> Pretraining<'a> {
     /// Pretrains on the images of `data` in the run directory `run`, from random weights.
     pub fn new(settings: &'a PretrainConfig, data: &'a ImageFolder, run: &'a RunDir) -> Self {
         let init = settings.init.as_deref();
-        Self { settings, data, held_out: None, run, init, resume: false, prolong: false }
+        Self { settings, data, held_out: None, run, init, resume: false, prolong: false, group: &ALONE }
     }
 
     /// Starts the backbone from a weight file or another run.
@@ -74,27 +79,41 @@ impl<'a> Pretraining<'a> {
         Self { prolong, ..self }
     }
 
-    /// Trains until the last epoch or an interrupt.
+    /// Shares the work with the other processes of `group`, each of which makes the same call. Rank 0 writes the run; the others
+    /// read from its directory. With any number of processes the result is the same but for rounding.
+    pub fn over(self, group: &'a Group) -> Self {
+        Self { group, ..self }
+    }
+
+    /// Trains until the last epoch or an interrupt of any process.
     ///
     /// # Errors
     /// When the settings do not fit the data, the initial weights or the checkpoint, a file cannot be read or written, or
     /// the loss becomes NaN or infinite.
     pub fn run(self, device: &Device, monitor: &mut Monitor) -> Result<TrainEnd, PretrainError> {
-        let Self { settings, run, .. } = self;
+        let Self { settings, run, group, .. } = self;
         let device = device.clone().autodiff();
-        let batches = RunBatches::new(settings, self.data)?;
+        let batches = RunBatches::new(settings, self.data, group)?;
         let schedule = Schedule::new(settings, batches.per_epoch);
         let last = run.checkpoints().join("last");
         let mut state = self.initial_state(&last, &device)?;
-        let mut events = Events::open(run, self.resume.then_some(state.cursor.step))?;
+        let mut events = match group.is_root() {
+            true => Events::open(run, self.resume.then_some(state.cursor.step))?,
+            false => Events::nowhere(),
+        };
         let health = HealthCheck::new(settings, self.held_out.unwrap_or(self.data));
         announce(settings, &schedule, &state.cursor);
+        let save = |state: &TrainingState, path: &Path| state.save(path, group);
+        let check_health = |state: &TrainingState, events: &mut Events| match group.is_root() {
+            true => report_health(&health, state, events, &device),
+            false => Ok(()),
+        };
         monitor.progress.start(schedule.total_steps, state.cursor.step, settings.method.name());
         if state.cursor.step == 0 && settings.log.health_every > 0 {
-            report_health(&health, &state, &mut events, &device)?;
+            check_health(&state, &mut events)?;
         }
-        let mut log = StepLog::new(batches.per_epoch);
-        let failed = |loss| non_finite_loss(&loss, settings, &schedule, &batches, run);
+        let mut log = StepLog::new(batches.per_epoch, group.clone());
+        let failed = |loss| non_finite_loss(&loss, settings, &schedule, &batches, run, group);
 
         while state.cursor.epoch < settings.schedule.epochs {
             let mut loader = batches.of_epoch(state.cursor.epoch, state.cursor.batch);
@@ -105,19 +124,24 @@ impl<'a> Pretraining<'a> {
                 if is_logged {
                     state.optimizer.request_grad_norm();
                 }
-                match state.method.gradients(&batch, &mut |_| ()) {
-                    Some(gradients) => {
-                        let report = gradients.report.clone();
+                let images = settings.schedule.batch_size;
+                let gradients = state.method.gradients(&batch, &mut |_| ());
+                let report = gradients.as_ref().map(|gradients| gradients.report.clone());
+                let agreed = Agreed::on(group, report.as_ref(), monitor.interrupt.is_requested());
+                match gradients.zip(report) {
+                    Some((gradients, report)) => {
                         state.method.apply(gradients, step_settings, &mut state.optimizer);
-                        let probe = state.probe.as_mut().zip(report.pooled.clone());
+                        let pooled = report.pooled.as_ref().filter(|_| state.probe.is_some());
+                        let pooled = pooled.map(|pooled| pooled.gathered(group));
+                        let probe = state.probe.as_mut().zip(pooled);
                         let probe = probe.map(|(probe, views)| probe.step(views, schedule.probe_lr(step)));
-                        log.add(StepPlace::from(&state.cursor), batch.len(), &report, probe);
-                        state.cursor.images_without_boxes += report.without_boxes as u64;
+                        log.add(StepPlace::from(&state.cursor), images, agreed.regions, &report, probe);
+                        state.cursor.images_without_boxes += agreed.without_boxes;
                     }
                     None => {
                         tracing::warn!("step {step}: no image of the batch has boxes in both views; skipped");
                         state.cursor.skipped_batches += 1;
-                        state.cursor.images_without_boxes += batch.len() as u64;
+                        state.cursor.images_without_boxes += images as u64;
                     }
                 }
                 state.cursor.step += 1;
@@ -131,14 +155,15 @@ impl<'a> Pretraining<'a> {
                 } else if log.is_full() {
                     log.read().map_err(failed)?;
                 }
-                let interrupted = monitor.interrupt.is_requested();
+                let interrupted = agreed.interrupted;
                 let every = settings.log.checkpoint_steps;
                 let is_due = every > 0 && state.cursor.step.is_multiple_of(every);
                 if interrupted || (is_due && state.cursor.batch < batches.per_epoch) {
                     log.read().map_err(failed)?;
-                    state.save(&last)?;
+                    save(&state, &last)?;
                 }
                 if interrupted {
+                    group.wait();
                     monitor.progress.finish("interrupted; a checkpoint is saved");
                     return Ok(TrainEnd::Interrupted { step: state.cursor.step });
                 }
@@ -148,16 +173,20 @@ impl<'a> Pretraining<'a> {
             state.cursor.epoch += 1;
             state.cursor.batch = 0;
             if is_checked(settings, state.cursor.epoch) {
-                report_health(&health, &state, &mut events, &device)?;
+                check_health(&state, &mut events)?;
             }
-            state.save_backbone(&run.weights().join("backbone.safetensors"), settings)?;
+            if group.is_root() {
+                state.save_backbone(&run.weights().join("backbone.safetensors"), settings)?;
+            }
             let keep = settings.log.keep_epochs;
             if keep > 0 && state.cursor.epoch.is_multiple_of(keep) {
-                state.save(&run.checkpoints().join(format!("epoch_{}", state.cursor.epoch)))?;
+                save(&state, &run.checkpoints().join(format!("epoch_{}", state.cursor.epoch)))?;
             }
             // Last of all: a run that dies before it does this epoch's end again, and no file of it stays behind.
-            state.save(&last)?;
+            save(&state, &last)?;
         }
+        // Who returns may end the process, and with it the others.
+        group.wait();
         tracing::info!("{}", log.summary());
         monitor.progress.finish("pretraining finished");
         Ok(TrainEnd::Finished)
@@ -182,7 +211,7 @@ impl<'a> Pretraining<'a> {
         if goes_on {
             state = state.restore(checkpoint, device)?;
             resume::check(&mut state.cursor, settings, &list, run, self.prolong)?;
-        } else if self.resume {
+        } else if self.resume && self.group.is_root() {
             forget_events(run)?;
         }
         if !goes_on {
@@ -190,10 +219,38 @@ impl<'a> Pretraining<'a> {
         }
         // Only now is it certain that these are the settings and the data of the checkpoint.
         state.cursor.data_hash = Some(list.hash());
-        list.write(run)?;
-        let init = started_from.map(Path::to_path_buf);
-        run.write_config(&config::to_toml(&PretrainConfig { init, ..(*settings).clone() }))?;
+        // Nobody writes before all have read.
+        self.group.wait();
+        if self.group.is_root() {
+            list.write(run)?;
+            let init = started_from.map(Path::to_path_buf);
+            run.write_config(&config::to_toml(&PretrainConfig { init, ..(*settings).clone() }))?;
+        }
+        state.method.join(self.group);
         Ok(state)
+    }
+}
+
+/// What the processes of a step agree on.
+struct Agreed {
+    /// Whether one of them is asked to stop.
+    interrupted: bool,
+    /// Regions and images without boxes of all.
+    regions: usize,
+    without_boxes: u64,
+}
+
+impl Agreed {
+    fn on(group: &Group, report: Option<&StepReport>, interrupted: bool) -> Self {
+        let counts = report.map_or([0; 2], |report| [report.regions, report.without_boxes]);
+        let mut sums = [f64::from(interrupted), counts[0] as f64, counts[1] as f64];
+        group.sum_f64(&mut sums);
+        let [interrupted, regions, without_boxes] = sums;
+        Self {
+            interrupted: interrupted > 0.0,
+            regions: regions as usize,
+            without_boxes: without_boxes as u64,
+        }
     }
 }
 

@@ -41,6 +41,9 @@ pub struct EvaluateArgs {
     /// Writes the metrics to this JSON file.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Share the images with the other processes that `mpirun` or `srun` has started, in builds with the feature `mpi`.
+    #[arg(long)]
+    pub distributed: bool,
     /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works; an exported model runs on the CPU.
     #[arg(long, default_value = "cpu")]
     pub device: String,

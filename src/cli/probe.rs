@@ -61,6 +61,9 @@ pub struct ProbeArgs {
     /// JSON file for the result; RUN/probe.json by default, none for --weights.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Share the images with the other processes that `mpirun` or `srun` has started, in builds with the feature `mpi`.
+    #[arg(long)]
+    pub distributed: bool,
     /// Where to compute: `cpu`, `cuda:N`, `wgpu`, or `auto` for the best that works.
     #[arg(long, default_value = "cpu")]
     pub device: String,

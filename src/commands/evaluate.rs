@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use scrl_core::config;
 use scrl_core::engine::Monitor;
 use scrl_core::engine::atomic;
+use scrl_ops::Group;
 use scrl_transfer::data::voc;
 use scrl_transfer::evaluation::{
     evaluate_detections, evaluate_files, evaluate_voc_files, write_results, write_voc_files,
@@ -18,9 +19,9 @@ use serde_json::Value;
 use super::{Ending, detector, print_metrics};
 use crate::cli::EvaluateArgs;
 
-pub fn run(args: EvaluateArgs, monitor: Monitor) -> Result<Ending> {
+pub fn run(args: EvaluateArgs, group: &Group, monitor: Monitor) -> Result<Ending> {
     let (Some(ground_truth), Some(detections)) = (&args.ground_truth, &args.detections) else {
-        return evaluate_detector(&args, monitor);
+        return evaluate_detector(&args, group, monitor);
     };
     let text = serde_json::to_string_pretty(&judge(ground_truth, args.split.as_deref(), detections)?)?;
     println!("{text}");
@@ -43,14 +44,17 @@ fn judge(ground_truth: &Path, split: Option<&str>, detections: &Path) -> Result<
     }
 }
 
-fn evaluate_detector(args: &EvaluateArgs, mut monitor: Monitor) -> Result<Ending> {
+fn evaluate_detector(args: &EvaluateArgs, group: &Group, mut monitor: Monitor) -> Result<Ending> {
     let detector = detector::open(&args.detector, &args.device, args.precision)?;
     let source = data_source(args)?;
     let dataset = Arc::new(match_classes(detector.categories(), source.load()?)?);
     let options = EvaluateOptions { batch_size: args.batch, ..Default::default() };
     let detect = |samples| detector.detect(samples);
-    let found = detect_with(detect, &dataset, detector.preprocessing(), options, &mut monitor)?;
+    let found = detect_with(detect, &dataset, detector.preprocessing(), options, group, &mut monitor)?;
     let Some(detections) = found else { return Ok(Ending::Interrupted) };
+    if !group.is_root() {
+        return Ok(Ending::Done);
+    }
     let metrics = evaluate_detections(&dataset, &detections)?;
     if let Some(path) = &args.detections_out {
         match &source {

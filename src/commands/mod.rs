@@ -21,6 +21,7 @@ use anyhow::{Context, Result};
 use scrl_core::config::{ChangedSettings, ConfigError, SettingError};
 use scrl_core::engine::{OpenMode, RunDir};
 use scrl_core::models::Precision;
+use scrl_ops::Group;
 
 use scrl_transfer::DetectionMetrics;
 
@@ -49,14 +50,19 @@ impl RunArgs {
     }
 }
 
-/// Opens the run directory and its log.
-fn open_run(args: &RunArgs) -> Result<RunDir> {
+/// Opens the run directory and its log; processes other than rank 0 only read from it.
+fn open_run(args: &RunArgs, group: &Group) -> Result<RunDir> {
     let mode = match (args.resume, args.overwrite) {
         (true, _) => OpenMode::Resume,
         (false, true) => OpenMode::Overwrite,
         (false, false) => OpenMode::New,
     };
-    open_logged(&args.out, mode)
+    let run = if group.is_root() { Some(open_logged(&args.out, mode)?) } else { None };
+    group.wait();
+    match run {
+        Some(run) => Ok(run),
+        None => Ok(RunDir::join(&args.out)?),
+    }
 }
 
 /// Opens a run directory and sends log lines to its `log.txt` from now on.

@@ -7,6 +7,7 @@ use scrl_core::config;
 use scrl_core::engine::Monitor;
 use scrl_core::engine::atomic;
 use scrl_core::models::Level;
+use scrl_ops::Group;
 use scrl_pretrain::PretrainConfig;
 use scrl_pretrain::probe::{Accuracy, KnnConfig, LinearConfig, ProbeOptions, ProbeReport, probe};
 
@@ -14,15 +15,18 @@ use super::Ending;
 use crate::cli::{ProbeArgs, ProbeLevel};
 use crate::device;
 
-pub fn run(args: ProbeArgs, mut monitor: Monitor) -> Result<Ending> {
+pub fn run(args: ProbeArgs, group: &Group, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.device)?;
     let weights = args.run.as_ref().or(args.weights.as_ref()).context("pass a run or --weights")?;
     let out = args.out.clone().or_else(|| args.run.as_ref().map(|run| run.join("probe.json")));
     let options =
         ProbeOptions { precision: device::usable(args.precision, &args.device, false)?, ..options(&args) };
-    let Some(report) = probe(weights, &options, &device, &mut monitor)? else {
+    let Some(report) = probe(weights, &options, &device, group, &mut monitor)? else {
         return Ok(Ending::Interrupted);
     };
+    if !group.is_root() {
+        return Ok(Ending::Done);
+    }
     print(&report);
     if let Some(path) = out {
         atomic::write(&path, (serde_json::to_string_pretty(&report)? + "\n").as_bytes())

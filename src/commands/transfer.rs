@@ -3,13 +3,14 @@
 use anyhow::Result;
 use scrl_core::config;
 use scrl_core::engine::Monitor;
+use scrl_ops::Group;
 use scrl_transfer::{InitWeights, Transfer, TransferConfig, TransferOutcome};
 
 use super::{Ending, open_run};
 use crate::cli::TransferArgs;
 use crate::device;
 
-pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
+pub fn run(args: TransferArgs, group: &Group, mut monitor: Monitor) -> Result<Ending> {
     let device = device::parse(&args.run.device)?;
     let mut settings = config::load::<TransferConfig>(&args.config, &args.run.overrides)?;
     if let Some(data) = &args.data {
@@ -18,9 +19,12 @@ pub fn run(args: TransferArgs, mut monitor: Monitor) -> Result<Ending> {
     settings.validate()?;
     settings.precision = args.run.usable_precision(settings.precision)?;
     let init = InitWeights::parse(&args.init)?;
-    let run = open_run(&args.run)?;
-    let transfer = Transfer::new(&settings, &init, &run).resume(args.run.resume).prolong(args.run.prolong);
+    let run = open_run(&args.run, group)?;
+    let transfer =
+        Transfer::new(&settings, &init, &run).resume(args.run.resume).prolong(args.run.prolong).over(group);
     match transfer.run(&device, &mut monitor)? {
+        TransferOutcome::Finished(_) if !group.is_root() => Ok(Ending::Done),
+        TransferOutcome::Interrupted { .. } if !group.is_root() => Ok(Ending::Interrupted),
         TransferOutcome::Finished(report) => {
             super::print_metrics(&report.metrics);
             if let Some(best) = &report.best {

@@ -10,6 +10,8 @@ mod export;
 mod exported;
 mod field_inputs;
 mod inspect;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod pack;
 mod pipeline;
 mod precision;

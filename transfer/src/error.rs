@@ -76,6 +76,26 @@ pub enum TransferError {
         path: PathBuf,
     },
     #[error(
+        "after iteration {iteration} the processes have different weights, so a machine or the network between them computes \
+         wrongly; the last checkpoint is from before: leave that machine out and continue with --resume"
+    )]
+    /// Weights that are not the same on every process.
+    ProcessesDiffer {
+        /// Iterations done.
+        iteration: u64,
+    },
+    #[error(
+        "a batch of {batch_size} images does not give each of {processes} processes an image; start fewer processes or raise \
+         batch_size"
+    )]
+    /// More processes than images in a batch.
+    TooManyProcesses {
+        /// Processes of the group.
+        processes: usize,
+        /// Images per update.
+        batch_size: usize,
+    },
+    #[error(
         "the loss is not finite at iteration {iteration} ({losses}), images: {images}; lower solver.lr, lengthen \
          solver.warmup_iterations, or look at these images' boxes"
     )]

@@ -9,9 +9,9 @@ use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;
 use scrl_core::engine::Monitor;
-use scrl_core::structures::Size;
+use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::RgbImage;
-use scrl_ops::keep_weights;
+use scrl_ops::{Group, keep_weights};
 
 use crate::data::{Batch, Mapper, Preprocessing, Sample, collate};
 use crate::detection::{Detection, Detector, Target};
@@ -60,7 +60,8 @@ pub fn evaluate_weights(
 ) -> Result<Option<Evaluation>, TransferError> {
     let detector = load_detector(weights, device)?;
     let dataset = Arc::new(match_classes(&detector.metadata.categories, DetectionDataset::clone(dataset))?);
-    evaluate_model(&detector.model, &dataset, &detector.metadata.preprocessing, options, device, monitor)
+    let (model, preprocessing) = (&detector.model, &detector.metadata.preprocessing);
+    evaluate_model(model, &dataset, preprocessing, options, device, &Group::alone(), monitor)
 }
 
 /// Evaluates a detector without autodiff (`model.valid()`); `None` when the monitor asked to stop.
@@ -73,16 +74,19 @@ pub fn evaluate_model(
     preprocessing: &Preprocessing,
     options: EvaluateOptions,
     device: &Device,
+    group: &Group,
     monitor: &mut Monitor,
 ) -> Result<Option<Evaluation>, TransferError> {
-    let Some(detections) = detect_dataset(model, dataset, preprocessing, options, device, monitor)? else {
+    let found = detect_dataset(model, dataset, preprocessing, options, device, group, monitor)?;
+    let Some(detections) = found else {
         return Ok(None);
     };
     let metrics = evaluate_detections(dataset, &detections)?;
     Ok(Some(Evaluation { detections, metrics }))
 }
 
-/// Detections in every image of a data set, in its order; `None` when the monitor asked to stop.
+/// Detections in every image of a data set, in its order; `None` when the monitor asked to stop. The processes of `group` share the
+/// images, and each gets the detections in all.
 ///
 /// # Errors
 /// When an image cannot be read.
@@ -92,6 +96,7 @@ pub fn detect_dataset(
     preprocessing: &Preprocessing,
     options: EvaluateOptions,
     device: &Device,
+    group: &Group,
     monitor: &mut Monitor,
 ) -> Result<Option<Vec<ImageDetections>>, TransferError> {
     let _weights = keep_weights();
@@ -99,7 +104,7 @@ pub fn detect_dataset(
         let found = detect_batch(model, collate(samples, device));
         Ok(found.into_iter().map(|(_, detections)| detections).collect())
     };
-    detect_with(detect, dataset, preprocessing, options, monitor)
+    detect_with(detect, dataset, preprocessing, options, group, monitor)
 }
 
 /// As [`detect_dataset`], by whatever finds the objects of a batch of samples, in the samples' order and in pixels of the
@@ -112,28 +117,85 @@ pub fn detect_with<E: From<DataError>>(
     dataset: &Arc<DetectionDataset>,
     preprocessing: &Preprocessing,
     options: EvaluateOptions,
+    group: &Group,
     monitor: &mut Monitor,
 ) -> Result<Option<Vec<ImageDetections>>, E> {
     let total = dataset.images.len();
+    // Whole batches, since images of one are padded to a common size.
     let batches = sampler::batches(total, options.batch_size, false, None);
+    let own = batches.into_iter().skip(group.rank()).step_by(group.size());
+    let batches: Vec<_> = own.filter(|batch| !batch.is_empty()).collect();
     let loader = LoaderOptions { seed: 0, epoch: 0, threads: options.threads, prefetch: options.prefetch };
     let (source, mapper) = (Arc::clone(dataset), Mapper::test(preprocessing.clone()));
     let sample = move |index: usize, rng: &mut _| mapper.map(index, &source.images[index], rng);
-    let mut results = Vec::with_capacity(total);
+    let mut results: Vec<Found> = Vec::new();
+    let mut interrupted = false;
     monitor.progress.start(total as u64, 0, "evaluation");
     for samples in load_batches(batches, loader, Arc::new(sample)) {
         if monitor.interrupt.is_requested() {
-            monitor.progress.finish("interrupted");
-            return Ok(None);
+            interrupted = true;
+            break;
         }
         let samples = samples?;
-        let ids: Vec<u64> = samples.iter().map(|sample| dataset.images[sample.index].id).collect();
-        let found = ids.into_iter().zip(detect(samples)?);
-        results.extend(found.map(|(image_id, detections)| ImageDetections { image_id, detections }));
-        monitor.progress.update(results.len() as u64, "");
+        let indices: Vec<usize> = samples.iter().map(|sample| sample.index).collect();
+        results.extend(indices.into_iter().zip(detect(samples)?));
+        monitor.progress.update((results.len() * group.size()).min(total) as u64, "");
+    }
+    if group.any(interrupted) {
+        monitor.progress.finish("interrupted");
+        return Ok(None);
     }
     monitor.progress.finish("");
-    Ok(Some(results))
+    let of_image = |(index, detections): Found| {
+        let image_id = dataset.images[index].id;
+        ImageDetections { image_id, detections }
+    };
+    Ok(Some(gathered(results, group).into_iter().map(of_image).collect()))
+}
+
+/// The index of an image and what was found in it.
+type Found = (usize, Vec<Detection>);
+
+/// What all processes have found, in the order of the images.
+fn gathered(own: Vec<Found>, group: &Group) -> Vec<Found> {
+    if group.is_alone() {
+        return own;
+    }
+    let mut bytes = Vec::new();
+    for (index, detections) in &own {
+        bytes.extend([*index as u64, detections.len() as u64].map(u64::to_le_bytes).concat());
+        for Detection { bbox, class, score } in detections {
+            bytes.extend((*class as u64).to_le_bytes());
+            bytes.extend(bbox.to_array().iter().chain([score]).flat_map(|value| value.to_le_bytes()));
+        }
+    }
+    let all = group.all_gather(&bytes).concat();
+    let mut rest = all.as_slice();
+    let mut found = Vec::new();
+    while let Some(index) = integer(&mut rest) {
+        let count = integer(&mut rest).unwrap_or(0);
+        found.push((index, (0..count).filter_map(|_| detection(&mut rest)).collect()));
+    }
+    found.sort_by_key(|(index, _)| *index);
+    found
+}
+
+fn integer(bytes: &mut &[u8]) -> Option<usize> {
+    let (value, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u64::from_le_bytes(*value) as usize)
+}
+
+fn detection(bytes: &mut &[u8]) -> Option<Detection> {
+    let class = integer(bytes)?;
+    let mut number = || {
+        let (value, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(f32::from_le_bytes(*value))
+    };
+    let corners = [number()?, number()?, number()?, number()?];
+    let [x1, y1, x2, y2] = corners;
+    Some(Detection { bbox: BoxXyxy::new(x1, y1, x2, y2), class, score: number()? })
 }
 
 /// Detections in one image, best first.

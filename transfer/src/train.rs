@@ -8,12 +8,13 @@ use scrl_core::checkpoint::state;
 use scrl_core::config::to_toml;
 use scrl_core::engine::atomic;
 use scrl_core::engine::{Events, Monitor, RunDir, Throughput};
+use scrl_ops::Group;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::TransferConfig;
-use crate::data::collate;
-use crate::detection::Norm;
+use crate::data::collate_over;
+use crate::detection::{Detector, Norm};
 use crate::error::TransferError;
 use crate::evaluation::{DetectionMetrics, precision_recall, write_results};
 use crate::weights::{DETECTOR_FILE, InitWeights, save_detector};
@@ -87,12 +88,16 @@ pub struct Transfer<'a> {
     run: &'a RunDir,
     resume: bool,
     prolong: bool,
+    group: &'a Group,
 }
+
+/// A process without others.
+static ALONE: Group = Group::ALONE;
 
 impl<'a> Transfer<'a> {
     /// Trains the detector of `config` in the run directory `run`; its backbone starts from `init`.
     pub fn new(config: &'a TransferConfig, init: &'a InitWeights, run: &'a RunDir) -> Self {
-        Self { config, init, run, resume: false, prolong: false }
+        Self { config, init, run, resume: false, prolong: false, group: &ALONE }
     }
 
     /// Continues from the run's last checkpoint if it has one, on the CPU to the bit as if it had not stopped.
@@ -105,15 +110,25 @@ impl<'a> Transfer<'a> {
         Self { prolong, ..self }
     }
 
+    /// Shares the work with the other processes of `group`, each of which makes the same call. Rank 0 writes the run; the others
+    /// read from its directory. With any number of processes the result is the same but for rounding.
+    pub fn over(self, group: &'a Group) -> Self {
+        Self { group, ..self }
+    }
+
     /// Trains until the last iteration or an interrupt, and evaluates. `device` is one without autodiff.
     ///
     /// # Errors
     /// When the config, the data, the weights or the checkpoint do not fit, a file cannot be read or written, or the loss
     /// becomes NaN or infinite.
     pub fn run(self, device: &Device, monitor: &mut Monitor) -> Result<TransferOutcome, TransferError> {
-        let Self { config, init, run, resume, prolong } = self;
+        let Self { config, init, run, resume, prolong, group } = self;
         let begun = Instant::now();
         config.validate()?;
+        if group.size() > config.batch_size {
+            let (processes, batch_size) = (group.size(), config.batch_size);
+            return Err(TransferError::TooManyProcesses { processes, batch_size });
+        }
         let data = TransferData::load(config)?;
         let config = &data.config;
         let training_device = device.clone().autodiff();
@@ -131,37 +146,52 @@ impl<'a> Transfer<'a> {
         let list = data.list();
         list.check(training.data_hash.as_deref(), run)?;
         training.data_hash = Some(list.hash());
-        list.write(run)?;
-        run.write_config(&to_toml(config))?;
+        // Nobody writes before all have read.
+        group.wait();
+        let is_root = group.is_root();
+        let mut events = if is_root {
+            list.write(run)?;
+            run.write_config(&to_toml(config))?;
+            Events::open(run, resumed.then_some(training.iteration))?
+        } else {
+            Events::nowhere()
+        };
+        let mut training = training.over(group);
         log_settings(config, &data, &training);
-        let mut events = Events::open(run, resumed.then_some(training.iteration))?;
-        let mut loss_log = LossLog::default();
+        let save = |training: &Training| training.save(&last, config);
+        let offer = |training: &Training, model: &Detector, metrics: &DetectionMetrics| match is_root {
+            true => best::offer(run, &data, training.iteration, model, metrics),
+            false => Ok(None),
+        };
+        let mut loss_log = LossLog::new(group.clone());
         let mut meter = Throughput::new(config.log_every as usize);
         let schedule = config.schedule();
-        let mut batches = data.batches(training.iteration);
-        let interrupted =
-            |training: &Training| Ok(TransferOutcome::Interrupted { iteration: training.iteration });
+        let mut batches = data.batches(training.iteration, group);
+        let interrupted = |training: &Training| {
+            group.wait();
+            Ok(TransferOutcome::Interrupted { iteration: training.iteration })
+        };
 
         monitor.progress.start(config.iterations, training.iteration, "training");
         while training.iteration < config.iterations {
             if training.owes_evaluation(config.eval_every) {
-                let model = data.detector(&training.model, device)?;
-                let Some(evaluation) = data.evaluate(&model, device, monitor)? else {
+                let model = data.detector(&training.model, device, group)?;
+                let Some(evaluation) = data.evaluate(&model, device, group, monitor)? else {
                     return interrupted(&training);
                 };
                 record(&mut training, &mut events, &data, &evaluation.metrics)?;
-                best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
-                training.save(&last, config)?;
+                offer(&training, &model, &evaluation.metrics)?;
+                save(&training)?;
                 monitor.progress.start(config.iterations, training.iteration, "training");
             }
-            if monitor.interrupt.is_requested() {
+            if group.any(monitor.interrupt.is_requested()) {
                 loss_log.read(&data.train)?;
-                training.save(&last, config)?;
+                save(&training)?;
                 monitor.progress.finish("interrupted, checkpoint written");
                 return interrupted(&training);
             }
             let Some(samples) = batches.next() else { break };
-            let batch = collate(samples?, &training_device);
+            let batch = collate_over(samples?, &training_device, group);
             let lr = schedule.lr(training.iteration);
             let log = is_due(training.iteration + 1, config.log_every);
             let losses;
@@ -181,23 +211,33 @@ impl<'a> Transfer<'a> {
                 loss_log.last().map_or(String::new(), |losses| format!("loss {:.3}, ", losses.total()));
             monitor.progress.update(training.iteration, &format!("{loss}lr {lr:.2e}"));
             if saves {
-                training.save(&last, config)?;
+                save(&training)?;
             }
         }
         monitor.progress.finish("");
 
         loss_log.read(&data.train)?;
-        training.save(&last, config)?;
-        let model = data.detector(&training.model, device)?;
-        save_detector(&run.weights().join(DETECTOR_FILE), &model, &data.metadata())?;
-        let Some(evaluation) = data.evaluate(&model, device, monitor)? else { return interrupted(&training) };
+        save(&training)?;
+        let model = data.detector(&training.model, device, group)?;
+        if is_root {
+            save_detector(&run.weights().join(DETECTOR_FILE), &model, &data.metadata())?;
+        }
+        let evaluation = data.evaluate(&model, device, group, monitor)?;
+        let Some(evaluation) = evaluation else { return interrupted(&training) };
         record(&mut training, &mut events, &data, &evaluation.metrics)?;
-        let best = best::offer(run, &data, training.iteration, &model, &evaluation.metrics)?;
-        training.save(&last, config)?;
-        write_results(&run.file("results.json"), &data.val, &evaluation.detections)?;
-        write_json(&run.file(PRECISION_RECALL_FILE), &precision_recall(&data.val, &evaluation.detections)?)?;
+        let best = offer(&training, &model, &evaluation.metrics)?;
+        save(&training)?;
+        let detections = &evaluation.detections;
+        if is_root {
+            write_results(&run.file("results.json"), &data.val, detections)?;
+            write_json(&run.file(PRECISION_RECALL_FILE), &precision_recall(&data.val, detections)?)?;
+        }
         let report = data.report(training.init, evaluation.metrics, best, begun);
-        write_json(&run.file("metrics.json"), &report)?;
+        if is_root {
+            write_json(&run.file("metrics.json"), &report)?;
+        }
+        // Who returns may end the process, and with it the others.
+        group.wait();
         Ok(TransferOutcome::Finished(Box::new(report)))
     }
 }

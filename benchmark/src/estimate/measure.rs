@@ -11,6 +11,7 @@ use burn::tensor::Device;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::engine::{Interrupt, Monitor, OpenMode, Progress, RunDir};
 use scrl_core::random::stream;
+use scrl_ops::Group;
 use scrl_pretrain::{PretrainConfig, Pretraining};
 use scrl_synth::SynthConfig;
 use scrl_transfer::inference::{EvaluateOptions, detect_dataset};
@@ -217,7 +218,15 @@ impl<'a> Measured<'a> {
             prefetch: settings.prefetch,
         };
         let seconds = time(|monitor| {
-            detect_dataset(&model, &dataset, &settings.preprocessing(), options, &self.device, monitor)?;
+            detect_dataset(
+                &model,
+                &dataset,
+                &settings.preprocessing(),
+                options,
+                &self.device,
+                &Group::alone(),
+                monitor,
+            )?;
             Ok(())
         })?;
         Ok((seconds, dataset.images.len()))

@@ -12,9 +12,10 @@ use scrl_core::models::parameters::{TensorMap, collect, load};
 use scrl_core::models::{Backbone, Level, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
+use scrl_ops::Group;
 
 use super::evaluation::{EvaluationNetworks, Projection};
-use super::gradients::{mean_gradients, micro_batches};
+use super::gradients::Sharing;
 use super::method::{Gradients, Method, PooledViews, StepReport, StepSettings, Tap, load_network};
 use super::trace::{self, Activation, LayerTrace};
 use crate::config::{PretrainConfig, TargetInit};
@@ -51,7 +52,7 @@ pub struct Bootstrap {
     target: InPlace<TargetNetwork>,
     pooling: Pooling,
     level: Level,
-    accumulate: usize,
+    sharing: Sharing,
     device: Device,
 }
 
@@ -84,25 +85,36 @@ impl Bootstrap {
             target: InPlace::new(target.no_grad()),
             pooling,
             level: config.level(),
-            accumulate: config.schedule.accumulate,
+            sharing: Sharing::alone(config.schedule.accumulate),
             device: device.clone(),
         }
     }
 
     /// The symmetrised loss of `views`, `[2N, 3, S, S]`: view 1 stacked on view 2.
     pub fn loss(&self, views: Tensor<4>, regions: &Regions, tap: &mut Tap<'_>) -> Tensor<1> {
+        self.counting_loss(views, regions, true, tap)
+    }
+
+    /// [`loss`](Self::loss) of regions that are part of the group's statistics only if they `count`.
+    fn counting_loss(
+        &self,
+        views: Tensor<4>,
+        regions: &Regions,
+        counts: bool,
+        tap: &mut Tap<'_>,
+    ) -> Tensor<1> {
         let (online, target) = (self.online.get(), self.target.get());
         let (level, stride) = (self.level, self.level.stride());
         let target_map = target.encoder.forward_to(level, views.clone()).at(level);
-        let target = target.projector.forward(regions.pool(target_map, stride)).detach();
+        let target = target.projector.forward_counting(regions.pool(target_map, stride), counts).detach();
         tap(Activation::Vectors("target projection", &target));
         let features = online.encoder.forward_to(level, views);
         tap(Activation::Maps(&features));
         let pooled = regions.pool(features.at(level), stride);
         tap(Activation::Vectors("pooled", &pooled));
-        let projection = online.projector.forward(pooled);
+        let projection = online.projector.forward_counting(pooled, counts);
         tap(Activation::Vectors("projection", &projection));
-        let prediction = online.predictor.forward(projection);
+        let prediction = online.predictor.forward_counting(projection, counts);
         tap(Activation::Vectors("prediction", &prediction));
         loss::symmetric_loss(in_f32(prediction), in_f32(target))
     }
@@ -111,22 +123,26 @@ impl Bootstrap {
 impl Method for Bootstrap {
     fn gradients(&self, batch: &[ImageViews], tap: &mut Tap<'_>) -> Option<Gradients> {
         // A micro-batch without boxes has no loss, as an image without them has none.
-        let parts: Vec<_> = micro_batches(batch, self.accumulate)
-            .filter_map(|part| Some((part, self.pooling.regions(part)?)))
-            .collect();
+        let parts = self.sharing.parts(batch, |image| self.pooling.count(image));
         let (count, mut pooled) = (parts.len(), Vec::new());
-        let labels = parts.iter().flat_map(|(part, _)| part.iter().chain(*part)).map(|image| image.label);
-        let labels = labels.collect();
-        let losses = parts.iter().map(|(part, regions)| {
-            let views = [0, 1].map(|view| stack_views(part, view, &self.device));
-            self.loss(Tensor::cat(views.to_vec(), 0), regions, &mut |activation| {
-                if let Activation::Maps(features) = activation {
-                    pooled.push(global_average(in_f32(features.at(self.level).inner())));
-                }
-                tap(activation);
-            })
+        let images = parts.iter().flat_map(|part| part.images.iter().chain(part.images));
+        let labels = images.map(|image| image.label).collect();
+        let losses = parts.iter().map(|part| {
+            let views = [0, 1].map(|view| stack_views(part.images, view, &self.device));
+            // A process that has no box goes along with one that does not count.
+            let regions = self.pooling.regions(part.images);
+            let counts = regions.is_some();
+            let regions = regions.unwrap_or_else(|| Regions::placeholder(part.images.len()));
+            let loss =
+                self.counting_loss(Tensor::cat(views.to_vec(), 0), &regions, counts, &mut |activation| {
+                    if let Activation::Maps(features) = activation {
+                        pooled.push(global_average(in_f32(features.at(self.level).inner())));
+                    }
+                    tap(activation);
+                });
+            part.weighed(loss)
         });
-        let (loss, parameters) = mean_gradients(self.online.get(), count, losses)?;
+        let (loss, parameters) = self.sharing.mean_gradients(self.online.get(), count, losses)?;
         let report = StepReport {
             loss,
             regions: batch.iter().map(|image| self.pooling.count(image)).sum(),
@@ -135,6 +151,19 @@ impl Method for Bootstrap {
             pooled: Some(PooledViews { features: Tensor::cat(pooled, 0), labels }),
         };
         Some(Gradients { parameters, keys: Vec::new(), report })
+    }
+
+    fn join(&mut self, group: &Group) {
+        self.sharing.group = group.clone();
+        self.online.change(|online| OnlineNetwork {
+            encoder: online.encoder.over(group),
+            projector: online.projector.over(group),
+            predictor: online.predictor.over(group),
+        });
+        self.target.change(|target| TargetNetwork {
+            encoder: target.encoder.over(group),
+            projector: target.projector.over(group),
+        });
     }
 
     fn apply(&mut self, gradients: Gradients, settings: StepSettings, optimizer: &mut Optimizer) {

@@ -19,9 +19,10 @@ use scrl_core::models::parameters::{TensorMap, collect, load};
 use scrl_core::models::{Backbone, Level, in_f32};
 use scrl_core::random::{Rng, standard_normal};
 use scrl_core::solver::Optimizer;
+use scrl_ops::Group;
 
 use super::evaluation::{EvaluationNetworks, Projection};
-use super::gradients::{mean_gradients, micro_batches};
+use super::gradients::Sharing;
 use super::method::{
     Gradients, Method, MethodFacts, MomentumNetwork, MomentumSchedule, PooledViews, StepReport, StepSettings,
     Tap, load_network,
@@ -175,7 +176,7 @@ pub struct DenseCl {
     dense_queue: Queue,
     config: DenseClConfig,
     level: Level,
-    accumulate: usize,
+    sharing: Sharing,
     device: Device,
 }
 
@@ -197,7 +198,7 @@ impl DenseCl {
             dense_queue: queue(),
             config: config.densecl.clone(),
             level: config.level(),
-            accumulate: config.schedule.accumulate,
+            sharing: Sharing::alone(config.schedule.accumulate),
             device: device.clone(),
         }
     }
@@ -240,16 +241,18 @@ fn matched_keys(queries: Tensor<3>, keys: Tensor<3>, dense_keys: Tensor<3>) -> T
 
 impl Method for DenseCl {
     fn gradients(&self, batch: &[ImageViews], tap: &mut Tap<'_>) -> Option<Gradients> {
-        let parts = micro_batches(batch, self.accumulate);
+        let parts = self.sharing.parts(batch, |_| 1);
         let (mut global_keys, mut dense_keys, mut pooled) = (Vec::new(), Vec::new(), Vec::new());
-        let losses = parts.clone().map(|part| {
-            let (loss, [global, dense], features) = self.loss(part, tap);
-            global_keys.push(global);
-            dense_keys.push(dense);
+        let group = &self.sharing.group;
+        let losses = parts.iter().map(|part| {
+            let (loss, [global, dense], features) = self.loss(part.images, tap);
+            // The queues of all processes are the same, in the order of the images.
+            global_keys.push(group.gather_rows(global));
+            dense_keys.push(group.gather_rows(dense));
             pooled.push(features);
-            loss
+            part.weighed(loss)
         });
-        let (loss, parameters) = mean_gradients(self.query.get(), parts.len(), losses)?;
+        let (loss, parameters) = self.sharing.mean_gradients(self.query.get(), parts.len(), losses)?;
         let labels = batch.iter().map(|image| image.label).collect();
         let report = StepReport {
             loss,
@@ -260,6 +263,16 @@ impl Method for DenseCl {
         };
         let keys = vec![Tensor::cat(global_keys, 0), Tensor::cat(dense_keys, 0)];
         Some(Gradients { parameters, keys, report })
+    }
+
+    fn join(&mut self, group: &Group) {
+        self.sharing.group = group.clone();
+        let over = |network: ContrastiveNetwork| ContrastiveNetwork {
+            encoder: network.encoder.over(group),
+            ..network
+        };
+        self.query.change(over);
+        self.key.change(over);
     }
 
     fn apply(&mut self, gradients: Gradients, settings: StepSettings, optimizer: &mut Optimizer) {

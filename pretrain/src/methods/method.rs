@@ -9,6 +9,7 @@ use scrl_core::models::parameters::{TensorMap, load};
 use scrl_core::models::{Backbone, Level};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
+use scrl_ops::Group;
 
 use super::evaluation::EvaluationNetworks;
 use super::trace::{Activation, LayerTrace, Trace, Tracer};
@@ -65,9 +66,14 @@ pub enum MomentumSchedule {
 
 /// The networks of a run in training.
 ///
-/// A step is [`gradients`](Self::gradients), then [`apply`](Self::apply). What changes gradients for all methods alike (a
-/// reduction over processes, clipping) goes between the two.
+/// A step is [`gradients`](Self::gradients), then [`apply`](Self::apply). What changes gradients for all methods alike
+/// (clipping) goes between the two.
 pub trait Method: Send {
+    /// Trains together with the other processes of `group`: batches are then this process's part of the group's (see
+    /// [`shares`](scrl_core::data::sampler::shares)), statistics of batch norms and gradients are those of all. Losses and counts of
+    /// the reports are this process's part, whose sum over the ranks is the whole.
+    fn join(&mut self, group: &Group);
+
     /// Forward and backward pass; `None` where no image of the batch has a loss. `tap` sees what is computed on the way.
     ///
     /// With `schedule.accumulate` the batch goes through in micro-batches, each with batch statistics of its own; loss and
@@ -159,6 +165,22 @@ pub struct PooledViews {
     pub features: Tensor<2>,
     /// The class of each row's image.
     pub labels: Vec<Option<usize>>,
+}
+
+impl PooledViews {
+    /// The views of all processes.
+    pub fn gathered(&self, group: &Group) -> Self {
+        if group.is_alone() {
+            return self.clone();
+        }
+        let labels: Vec<i64> =
+            self.labels.iter().map(|label| label.map_or(-1, |label| label as i64)).collect();
+        let bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        let labels = group.all_gather(&bytes).concat();
+        let (labels, _) = labels.as_chunks::<8>();
+        let labels = labels.iter().map(|label| usize::try_from(i64::from_le_bytes(*label)).ok());
+        Self { features: group.gather_rows(self.features.clone()), labels: labels.collect() }
+    }
 }
 
 /// Learning rate and momentum of a step.

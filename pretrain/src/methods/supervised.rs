@@ -10,9 +10,10 @@ use scrl_core::models::parameters::{TensorMap, collect};
 use scrl_core::models::{Backbone, Level, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::solver::Optimizer;
+use scrl_ops::Group;
 
 use super::evaluation::EvaluationNetworks;
-use super::gradients::{mean_gradients, micro_batches};
+use super::gradients::Sharing;
 use super::method::{Gradients, Method, MethodFacts, StepReport, StepSettings, Tap, load_network};
 use super::trace::{self, Activation, LayerTrace};
 use crate::config::PretrainConfig;
@@ -50,7 +51,7 @@ pub struct Classifier {
 pub struct Supervised {
     network: InPlace<Classifier>,
     label_smoothing: f64,
-    accumulate: usize,
+    sharing: Sharing,
     device: Device,
 }
 
@@ -70,7 +71,7 @@ impl Supervised {
         Self {
             network: InPlace::new(network),
             label_smoothing: config.supervised.label_smoothing,
-            accumulate: config.schedule.accumulate,
+            sharing: Sharing::alone(config.schedule.accumulate),
             device: device.clone(),
         }
     }
@@ -85,24 +86,29 @@ impl Supervised {
 impl Method for Supervised {
     fn gradients(&self, batch: &[ImageViews], tap: &mut Tap<'_>) -> Option<Gradients> {
         let network = self.network.get();
-        let parts = micro_batches(batch, self.accumulate);
+        let parts = self.sharing.parts(batch, |_| 1);
         let mut hits: Option<Tensor<1>> = None;
-        let losses = parts.clone().map(|part| {
-            let features = network.encoder.forward(stack_views(part, 0, &self.device));
+        let losses = parts.iter().map(|part| {
+            let features = network.encoder.forward(stack_views(part.images, 0, &self.device));
             tap(Activation::Maps(&features));
             let logits = in_f32(network.fc.forward(global_average(features.at(Level::C5))));
             tap(Activation::Vectors("logits", &logits));
-            let labels = self.labels(part);
+            let labels = self.labels(part.images);
             let found = metrics::hits(logits.clone().inner(), labels.clone().inner());
             hits = Some(match hits.take() {
                 Some(sum) => sum + found,
                 None => found,
             });
-            cross_entropy(logits, labels, self.label_smoothing)
+            part.weighed(cross_entropy(logits, labels, self.label_smoothing))
         });
-        let (loss, parameters) = mean_gradients(network, parts.len(), losses)?;
+        let (loss, parameters) = self.sharing.mean_gradients(network, parts.len(), losses)?;
         let report = StepReport { loss, regions: batch.len(), without_boxes: 0, hits, pooled: None };
         Some(Gradients { parameters, keys: Vec::new(), report })
+    }
+
+    fn join(&mut self, group: &Group) {
+        self.sharing.group = group.clone();
+        self.network.change(|network| Classifier { encoder: network.encoder.over(group), ..network });
     }
 
     fn apply(&mut self, gradients: Gradients, settings: StepSettings, optimizer: &mut Optimizer) {

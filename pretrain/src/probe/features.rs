@@ -12,7 +12,7 @@ use scrl_core::transforms::decode::decode;
 use scrl_core::transforms::normalize::chw;
 use scrl_core::transforms::resample::{crop_resize, resize};
 use scrl_core::transforms::{ImageError, RgbImage};
-use scrl_ops::keep_weights;
+use scrl_ops::{Group, keep_weights};
 
 use super::{Labelled, ProbeError};
 use crate::inspection::Rows;
@@ -58,6 +58,7 @@ impl EvaluationView {
 }
 
 /// The globally pooled map and the class of every image, in order; `done` images were counted before. `None` when interrupted.
+/// The processes of `group` share the images, and each gets the features of all.
 pub(super) fn labelled(
     encoder: &Backbone,
     data: &ImageFolder,
@@ -65,6 +66,7 @@ pub(super) fn labelled(
     view: EvaluationView,
     level: Level,
     device: &Device,
+    group: &Group,
     monitor: &mut Monitor,
 ) -> Result<Option<Labelled>, ProbeError> {
     let samples = data.samples.clone();
@@ -72,18 +74,38 @@ pub(super) fn labelled(
         Ok(view.load(&samples[index].path)?)
     };
     let options = LoaderOptions { seed: 0, epoch: 0, threads: 0, prefetch: 2 };
-    let batches = sampler::batches(data.samples.len(), BATCH, false, None);
-    let mut features = Rows::default();
+    let mut batches = sampler::batches(data.samples.len(), BATCH, false, None);
+    let own = sampler::shares(batches.len(), 1, group).into_iter().next().unwrap_or(0..0);
+    let batches = batches.drain(own).collect();
+    let (mut features, mut interrupted) = (Rows::default(), false);
     let _weights = keep_weights();
     for batch in load_batches(batches, options, Arc::new(load)) {
         features.extend(pooled(encoder, &batch?, view.size as usize, level, device));
-        monitor.progress.update(done + features.len() as u64, "");
+        let known = (features.len() * group.size()).min(data.samples.len());
+        monitor.progress.update(done + known as u64, "");
         if monitor.interrupt.is_requested() {
-            return Ok(None);
+            interrupted = true;
+            break;
         }
     }
+    if group.any(interrupted) {
+        return Ok(None);
+    }
+    let features = gathered(features, group);
     let labels = data.samples.iter().filter_map(|sample| sample.label).collect();
     Ok(Some(Labelled { features, labels }))
+}
+
+/// The rows of all processes, in the order of the images.
+fn gathered(own: Rows, group: &Group) -> Rows {
+    if group.is_alone() {
+        return own;
+    }
+    // A process may have had no image.
+    let dims = group.max(own.dims as u64) as usize;
+    let bytes: Vec<u8> = own.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let all = group.all_gather(&bytes).concat();
+    Rows { values: all.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect(), dims }
 }
 
 fn pooled(encoder: &Backbone, images: &[Vec<f32>], side: usize, level: Level, device: &Device) -> Rows {

@@ -23,6 +23,7 @@ use scrl_core::config::{SettingError, at_least_one, positive, require};
 use scrl_core::data::{DataError, ImageFolder};
 use scrl_core::engine::Monitor;
 use scrl_core::models::{Level, Precision};
+use scrl_ops::Group;
 use serde::Serialize;
 
 pub use features::EvaluationView;
@@ -200,7 +201,8 @@ struct Labelled {
     labels: Vec<usize>,
 }
 
-/// Measures the backbone of a run directory or a weights file; `None` when interrupted.
+/// Measures the backbone of a run directory or a weights file; `None` when interrupted. The processes of `group` share the images, and
+/// each measures the same.
 ///
 /// # Errors
 /// When an option is out of range, a folder has no classes or classes of other names, or a file cannot be read.
@@ -208,6 +210,7 @@ pub fn probe(
     weights: &Path,
     options: &ProbeOptions,
     device: &Device,
+    group: &Group,
     monitor: &mut Monitor,
 ) -> Result<Option<ProbeReport>, ProbeError> {
     options.validate()?;
@@ -221,12 +224,14 @@ pub fn probe(
     };
     let classes = train.classes.len();
     monitor.progress.start((train.samples.len() + val.samples.len()) as u64, 0, "features");
-    let Some(train_set) = features::labelled(&encoder, &train, 0, view, options.level, device, monitor)?
+    let Some(train_set) =
+        features::labelled(&encoder, &train, 0, view, options.level, device, group, monitor)?
     else {
         return Ok(None);
     };
     let done = train.samples.len() as u64;
-    let Some(val_set) = features::labelled(&encoder, &val, done, view, options.level, device, monitor)?
+    let Some(val_set) =
+        features::labelled(&encoder, &val, done, view, options.level, device, group, monitor)?
     else {
         return Ok(None);
     };

@@ -1,11 +1,13 @@
 //! The batches of a run: which images each has, and their preparation.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use scrl_core::data::DataError;
 use scrl_core::data::image_folder::ImageFolder;
 use scrl_core::data::loader::{BatchIter, LoaderOptions, load_batches};
 use scrl_core::data::sampler;
+use scrl_ops::Group;
 
 use crate::config::PretrainConfig;
 use crate::error::PretrainError;
@@ -19,17 +21,28 @@ pub(super) struct RunBatches<'a> {
     batch_size: usize,
     threads: usize,
     prefetch: usize,
+    /// The places of a batch that this process prepares.
+    shares: Vec<Range<usize>>,
     /// Full batches; images beyond them are left out of the epoch.
     pub(super) per_epoch: usize,
 }
 
 impl<'a> RunBatches<'a> {
     /// Refuses data that the method cannot learn from.
-    pub(super) fn new(settings: &PretrainConfig, data: &'a ImageFolder) -> Result<Self, PretrainError> {
+    pub(super) fn new(
+        settings: &PretrainConfig,
+        data: &'a ImageFolder,
+        group: &Group,
+    ) -> Result<Self, PretrainError> {
         let (images, batch_size) = (data.samples.len(), settings.schedule.batch_size);
         let per_epoch = images / batch_size;
         if per_epoch == 0 {
             return Err(PretrainError::TooFewImages { images, batch_size });
+        }
+        let shares = sampler::shares(batch_size, settings.schedule.accumulate, group);
+        if group.any(shares.iter().any(Range::is_empty)) {
+            let (processes, accumulate) = (group.size(), settings.schedule.accumulate);
+            return Err(PretrainError::TooManyProcesses { processes, batch_size, accumulate });
         }
         let facts = settings.method.facts();
         if facts.needs_labels && data.classes.is_empty() {
@@ -43,13 +56,18 @@ impl<'a> RunBatches<'a> {
             batch_size,
             threads: settings.data.threads,
             prefetch: settings.data.prefetch,
+            shares,
             per_epoch,
         })
     }
 
-    /// The batches of an epoch from number `first` on.
+    /// This process's part of the batches of an epoch from number `first` on.
     pub(super) fn of_epoch(&self, epoch: u64, first: usize) -> BatchIter<ImageViews> {
-        self.load(epoch, self.order(epoch).split_off(first))
+        let mut batches = self.order(epoch).split_off(first);
+        for batch in &mut batches {
+            *batch = self.shares.iter().flat_map(|share| &batch[share.clone()]).copied().collect();
+        }
+        self.load(epoch, batches)
     }
 
     /// The images of a batch, by their position in the data and by their files.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use scrl_core::engine::RunDir;
+use scrl_ops::Group;
 
 use super::batches::RunBatches;
 use super::step_log::NonFiniteLoss;
@@ -18,6 +19,7 @@ pub(super) fn non_finite_loss(
     schedule: &Schedule,
     batches: &RunBatches<'_>,
     run: &RunDir,
+    group: &Group,
 ) -> PretrainError {
     let (indices, paths) = batches.images(place.epoch, place.batch);
     let info = ReplayInfo {
@@ -34,9 +36,12 @@ pub(super) fn non_finite_loss(
         let batch = batches.again(place.epoch, place.batch)?;
         Ok(replay::save(&run.file("replay"), &batch, &info)?)
     };
-    let saved = match save() {
-        Ok(path) => format!("saved as `{}`", path.display()),
-        Err(error) => format!("not saved ({error})"),
+    let saved = match group.is_root().then(save) {
+        Some(Ok(path)) => format!("saved as `{}`", path.display()),
+        Some(Err(error)) => format!("not saved ({error})"),
+        None => "saved by rank 0".to_string(),
     };
+    // The first process that ends with an error ends the others.
+    group.wait();
     PretrainError::NonFinite { step: place.step, value: *loss, saved }
 }

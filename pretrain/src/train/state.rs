@@ -5,8 +5,9 @@ use std::path::Path;
 use burn::tensor::Device;
 use scrl_core::checkpoint::{CheckpointError, state, weights};
 use scrl_core::models::parameters::TensorMap;
-use scrl_core::solver::Optimizer;
+use scrl_core::solver::{Optimizer, same_everywhere};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
+use scrl_ops::Group;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PretrainConfig;
@@ -58,8 +59,9 @@ pub(super) struct TrainingState {
 }
 
 impl TrainingState {
-    /// Writes a checkpoint, unless a network or its optimiser has diverged: then the one that is there stays.
-    pub(super) fn save(&self, path: &Path) -> Result<(), PretrainError> {
+    /// Writes a checkpoint, unless a network or its optimiser has diverged: then the one that is there stays. Every process calls it
+    /// and rank 0 writes.
+    pub(super) fn save(&self, path: &Path, group: &Group) -> Result<(), PretrainError> {
         let mut tensors: Vec<(&str, TensorMap)> = self.method.tensors();
         tensors.push(("optimizer", self.optimizer.state()));
         for (name, map) in &tensors {
@@ -71,6 +73,12 @@ impl TrainingState {
                 other => other.into(),
             };
             weights::check_finite(path, map).map_err(diverged)?;
+        }
+        if !same_everywhere(tensors.iter().map(|(_, map)| map), group) {
+            return Err(PretrainError::ProcessesDiffer { step: self.cursor.step });
+        }
+        if !group.is_root() {
+            return Ok(());
         }
         tensors.extend(self.probe.iter().flat_map(OnlineProbe::tensors));
         Ok(state::save(path, &tensors, &self.cursor)?)

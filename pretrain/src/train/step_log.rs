@@ -4,6 +4,7 @@
 
 use burn::tensor::Tensor;
 use scrl_core::engine::{Events, Pace, Throughput, format_duration};
+use scrl_ops::Group;
 use serde_json::{Map, Value, json};
 
 use super::state::Cursor;
@@ -33,6 +34,7 @@ pub(super) struct StepLog {
     throughput: Throughput,
     images_so_far: usize,
     batches_per_epoch: usize,
+    group: Group,
 }
 
 /// A step whose values are still on the device.
@@ -64,7 +66,7 @@ pub(super) struct NonFiniteLoss {
 }
 
 impl StepLog {
-    pub(super) fn new(batches_per_epoch: usize) -> Self {
+    pub(super) fn new(batches_per_epoch: usize, group: Group) -> Self {
         Self {
             pace: Pace::new(),
             unread: Vec::new(),
@@ -78,21 +80,23 @@ impl StepLog {
             throughput: Throughput::new(RATE_WINDOW),
             images_so_far: 0,
             batches_per_epoch,
+            group,
         }
     }
 
-    /// Counts the step at `place` without reading from the device.
+    /// Counts the step at `place`, of so many images and regions of all processes, without reading from the device.
     pub(super) fn add(
         &mut self,
         place: StepPlace,
         images: usize,
+        regions: usize,
         report: &StepReport,
         probe: Option<ProbeHits>,
     ) {
         self.steps += 1;
         self.images += images;
         self.images_so_far += images;
-        self.regions += report.regions;
+        self.regions += regions;
         self.probe_rows += probe.as_ref().map_or(0, |probe| probe.rows);
         self.unread.push(UnreadStep {
             place,
@@ -108,7 +112,7 @@ impl StepLog {
         self.unread.len() >= MOST_UNREAD
     }
 
-    /// Reads the steps since the last call, all in one transfer.
+    /// Reads the steps since the last call, all in one transfer. All processes call it after the same steps.
     pub(super) fn read(&mut self) -> Result<(), NonFiniteLoss> {
         let unread = std::mem::take(&mut self.unread);
         if unread.is_empty() {
@@ -119,7 +123,9 @@ impl StepLog {
             std::iter::once(step.loss.clone()).chain(hits).collect::<Vec<_>>()
         };
         let values = Tensor::cat(unread.iter().flat_map(values).collect(), 0).into_data();
-        let mut values = values.iter::<f64>();
+        let mut values: Vec<f64> = values.iter::<f64>().collect();
+        self.sum(&unread, &mut values);
+        let mut values = values.into_iter();
         for UnreadStep { place, hits, probe_hits, .. } in unread {
             let mut next = || values.next().unwrap_or(f64::NAN);
             let loss = next();
@@ -134,6 +140,23 @@ impl StepLog {
             }
         }
         Ok(())
+    }
+
+    /// Sums the values of the steps over the processes. Probes are the same on each, and so are their hits.
+    fn sum(&self, unread: &[UnreadStep], values: &mut [f64]) {
+        if self.group.is_alone() {
+            return;
+        }
+        let mut first = 0;
+        for step in unread {
+            let own = 1 + step.hits.as_ref().map_or(0, |hits| hits.dims()[0]);
+            let probe = step.probe_hits.as_ref().map_or(0, |hits| hits.dims()[0]);
+            if !self.group.is_root() {
+                values[first + own..first + own + probe].fill(0.0);
+            }
+            first += own + probe;
+        }
+        self.group.sum_f64(values);
     }
 
     /// Writes one event of the steps that were [read](Self::read), starts anew and returns the line for the progress bar.

@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use scrl_core::random::stream;
 use scrl_core::structures::Size;
+use scrl_ops::Group;
 
 use super::Sample;
 use crate::detection::Target;
@@ -103,10 +104,19 @@ pub struct Batch {
 /// # Panics
 /// If there is no sample.
 pub fn collate(samples: Vec<Sample>, device: &Device) -> Batch {
+    collate_over(samples, device, &Group::alone())
+}
+
+/// [`collate`] of this process's part of a batch, to the size that one process would pad the whole batch to.
+///
+/// # Panics
+/// If there is no sample.
+pub fn collate_over(samples: Vec<Sample>, device: &Device, group: &Group) -> Batch {
     assert!(!samples.is_empty(), "a batch needs samples");
-    let longest = |side: fn(&Size) -> u32| samples.iter().map(|s| side(&s.size) as usize).max().unwrap_or(0);
-    let width = longest(|size| size.width).next_multiple_of(SIZE_DIVISOR);
-    let height = longest(|size| size.height).next_multiple_of(SIZE_DIVISOR);
+    let longest = |side: fn(&Size) -> u32| samples.iter().map(|s| side(&s.size)).max().unwrap_or(0);
+    let mut sides = [longest(|size| size.width), longest(|size| size.height)].map(u64::from);
+    group.max_each(&mut sides);
+    let [width, height] = sides.map(|side| (side as usize).next_multiple_of(SIZE_DIVISOR));
     let mut pixels = vec![0.0; samples.len() * 3 * height * width];
     for (sample, image) in samples.iter().zip(pixels.chunks_exact_mut(3 * height * width)) {
         place(sample, image, height, width);

@@ -1,10 +1,13 @@
 //! Training batches from any iteration on.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::data::DetectionDataset;
 use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{BatchIter, LoaderOptions, load_batches};
+use scrl_core::data::sampler::shares;
+use scrl_ops::Group;
 
 use super::{BatchPlan, Mapper, Sample};
 
@@ -36,6 +39,8 @@ pub struct TrainingLoader {
     dataset: Arc<DetectionDataset>,
     mapper: Arc<Mapper>,
     options: TrainingLoaderOptions,
+    /// The places of a batch that this process prepares.
+    share: Range<usize>,
     plan: BatchPlan,
     /// First iteration that no chunk holds yet.
     planned: u64,
@@ -43,20 +48,23 @@ pub struct TrainingLoader {
 }
 
 impl TrainingLoader {
-    /// Batches from `iteration` on.
+    /// This process's part of the batches from `iteration` on.
     ///
     /// # Panics
-    /// If the data set is empty or the batch size zero.
+    /// If the data set is empty, the batch size zero, or a batch smaller than the group.
     pub fn new(
         dataset: Arc<DetectionDataset>,
         mapper: Mapper,
         options: TrainingLoaderOptions,
         iteration: u64,
+        group: &Group,
     ) -> Self {
+        let share = shares(options.batch_size, 1, group).swap_remove(0);
+        assert!(!share.is_empty(), "every process has a part of a batch");
         let mut plan =
             BatchPlan::new(&dataset, options.batch_size, options.aspect_ratio_grouping, options.seed);
         plan.by_ref().take(iteration as usize).for_each(drop);
-        Self { dataset, mapper: Arc::new(mapper), options, plan, planned: iteration, chunk: None }
+        Self { dataset, mapper: Arc::new(mapper), options, share, plan, planned: iteration, chunk: None }
     }
 
     fn next_chunk(&mut self) -> BatchIter<Sample> {
@@ -65,7 +73,7 @@ impl TrainingLoader {
         let images: Vec<usize> = self.plan.by_ref().take(count).flatten().collect();
         let first = self.planned as usize * batch_size;
         let places: Vec<usize> = (first..first + images.len()).collect();
-        let batches = places.chunks(batch_size).map(<[usize]>::to_vec).collect();
+        let batches = places.chunks(batch_size).map(|batch| batch[self.share.clone()].to_vec()).collect();
         self.planned += count as u64;
         let (dataset, mapper) = (Arc::clone(&self.dataset), Arc::clone(&self.mapper));
         let options = LoaderOptions {

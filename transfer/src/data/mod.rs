@@ -12,7 +12,7 @@ pub(crate) mod text;
 pub mod union;
 pub mod voc;
 
-pub use batch::{Batch, BatchPlan, collate};
+pub use batch::{Batch, BatchPlan, collate, collate_over};
 pub use dataset::{AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 pub use loader::{TrainingLoader, TrainingLoaderOptions};
 pub use mapper::{Interpolation, Mapper, Preprocessing, Sample};

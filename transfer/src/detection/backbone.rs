@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use scrl_core::models::{Backbone, BatchNorm};
 use scrl_core::random::Rng;
+use scrl_ops::Group;
 
 use super::config::{DetectorConfig, Norm};
 use super::fpn::{Fpn, Top};
@@ -34,6 +35,12 @@ impl BackboneWithFpn {
     /// `[N, 3, H, W]` to the levels of the pyramid, the finest first.
     pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         self.fpn.forward(&self.body.forward(images))
+    }
+
+    /// With the statistics of batch norms over the batches of all processes of `group`, in training.
+    pub(super) fn over(mut self, group: &Group) -> Self {
+        self.batch_norms_mut().for_each(|norm| norm.group = group.clone());
+        self
     }
 
     /// Every batch norm of the detector: its heads have none.

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use scrl_core::models::{Backbone, Precision};
 use scrl_core::random::Rng;
 use scrl_core::structures::Size;
+use scrl_ops::Group;
 
 use super::backbone::BackboneWithFpn;
 use super::config::{Architecture, DetectorConfig};
@@ -98,6 +99,15 @@ impl Detector {
         match self {
             Detector::FasterRcnn(model) => Detector::FasterRcnn(model.with_backbone(body)),
             Detector::RetinaNet(model) => Detector::RetinaNet(model.with_backbone(body)),
+        }
+    }
+
+    /// Trains together with the other processes of `group`: a batch is then this process's part of theirs (see
+    /// [`shares`](scrl_core::data::sampler::shares)), and so are the losses, whose sum over the ranks is that of the whole batch.
+    pub fn over(self, group: &Group) -> Self {
+        match self {
+            Detector::FasterRcnn(model) => Detector::FasterRcnn(model.over(group)),
+            Detector::RetinaNet(model) => Detector::RetinaNet(model.over(group)),
         }
     }
 

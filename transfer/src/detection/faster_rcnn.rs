@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use scrl_core::models::Backbone;
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
+use scrl_ops::Group;
 
 use super::anchor_generator::{AnchorGenerator, Anchors};
 use super::backbone::BackboneWithFpn;
@@ -32,6 +33,9 @@ pub struct FasterRcnn {
     /// What the detector was built from.
     #[module(skip)]
     pub config: DetectorConfig,
+    /// The processes that train it.
+    #[module(skip)]
+    pub group: Group,
 }
 
 impl FasterRcnn {
@@ -46,6 +50,7 @@ impl FasterRcnn {
             rpn: Rpn::init(config, rng, device),
             roi_heads: RoiHeads::init(config, rng, device),
             config: config.clone(),
+            group: Group::alone(),
         }
     }
 
@@ -53,6 +58,11 @@ impl FasterRcnn {
     pub fn with_backbone(mut self, body: Backbone) -> Self {
         self.backbone = self.backbone.with_body(body, &self.config);
         self
+    }
+
+    /// Trains together with the other processes of `group`: a batch is then this process's part of theirs, and so are the losses.
+    pub fn over(self, group: &Group) -> Self {
+        Self { backbone: self.backbone.over(group), group: group.clone(), ..self }
     }
 
     /// The losses of one batch.
@@ -72,8 +82,8 @@ impl FasterRcnn {
         assert_eq!(targets.len(), sizes.len(), "each image needs a target");
         let Regions { features, predictions, anchors } = self.propose(images, sizes);
         let proposals = predictions.proposals(&anchors, sizes, &ProposalFilter::training(&self.config));
-        let rpn = predictions.losses(&anchors, targets, &self.config, rng);
-        let roi = self.roi_heads.losses(&features, proposals, targets, &self.config, rng);
+        let rpn = predictions.losses(&anchors, targets, &self.config, &self.group, rng);
+        let roi = self.roi_heads.losses(&features, proposals, targets, &self.config, &self.group, rng);
         Losses {
             terms: vec![
                 ("loss_rpn_objectness", rpn.objectness),

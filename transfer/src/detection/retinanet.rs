@@ -11,6 +11,7 @@ use scrl_core::models::layers::{Conv2dConfig, Init, constant_parameter};
 use scrl_core::models::{Backbone, Conv2d};
 use scrl_core::random::Rng;
 use scrl_core::structures::Size;
+use scrl_ops::Group;
 
 use super::anchor_generator::{AnchorGenerator, Anchors};
 use super::backbone::BackboneWithFpn;
@@ -35,6 +36,9 @@ pub struct RetinaNet {
     /// What the detector was built from.
     #[module(skip)]
     pub config: DetectorConfig,
+    /// The processes that train it.
+    #[module(skip)]
+    pub group: Group,
 }
 
 /// The two heads, which every pyramid level shares.
@@ -132,6 +136,7 @@ impl RetinaNet {
             backbone: BackboneWithFpn::init(config, Top::P6P7, rng, device),
             head: RetinaNetHead::init(config, rng, device),
             config: config.clone(),
+            group: Group::alone(),
         }
     }
 
@@ -139,6 +144,11 @@ impl RetinaNet {
     pub fn with_backbone(mut self, body: Backbone) -> Self {
         self.backbone = self.backbone.with_body(body, &self.config);
         self
+    }
+
+    /// Trains together with the other processes of `group`: a batch is then this process's part of theirs, and so are the losses.
+    pub fn over(self, group: &Group) -> Self {
+        Self { backbone: self.backbone.over(group), group: group.clone(), ..self }
     }
 
     /// The losses of one batch, each the mean over the images of a sum that is divided by the image's matched anchors.
@@ -153,7 +163,8 @@ impl RetinaNet {
         assert_eq!(predictions.logits.dims()[0], targets.len(), "each image needs a target");
         let matched: Vec<AnchorTargets> =
             targets.par_iter().map(|target| AnchorTargets::of(&anchors, target)).collect();
-        let all = AnchorTargets::concatenate(matched, anchors.boxes.len());
+        let images = self.group.sum(targets.len());
+        let all = AnchorTargets::concatenate(matched, anchors.boxes.len(), images);
         let RetinaNetPredictions { logits, deltas, .. } = predictions;
         let focal =
             Focal { alpha: self.config.retinanet.focal_alpha, gamma: self.config.retinanet.focal_gamma };
@@ -261,9 +272,9 @@ impl AnchorTargets {
         all
     }
 
-    /// Joins the images; those of image n start at row n · A.
-    fn concatenate(images: Vec<Self>, anchors: usize) -> Self {
-        let count = images.len() as f32;
+    /// Joins the images of a batch that has `total` of them with those of other processes; those of image n start at row n · A.
+    fn concatenate(images: Vec<Self>, anchors: usize, total: usize) -> Self {
+        let count = total as f32;
         let mut all = Self::default();
         for (image, part) in images.into_iter().enumerate() {
             all.matched.extend(part.matched.into_iter().map(|row| image * anchors + row));

@@ -8,6 +8,7 @@ use scrl_core::models::layers::Init;
 use scrl_core::models::{Linear, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::structures::BoxXyxy;
+use scrl_ops::Group;
 
 use super::box_coder::BoxCoder;
 use super::config::DetectorConfig;
@@ -89,26 +90,35 @@ impl RoiHeads {
         }
     }
 
-    /// The losses of a random sample of each image's proposals and targets.
+    /// The losses of a random sample of each image's proposals and targets; with several processes, this one's part of them.
     pub(super) fn losses(
         &self,
         features: &[Tensor<4>],
         proposals: Vec<Vec<BoxXyxy>>,
         targets: &[Target],
         config: &DetectorConfig,
+        group: &Group,
         rng: &mut Rng,
     ) -> RoiLosses {
-        let sample = RoiSample::draw(proposals, targets, config, rng);
-        let foreground = sample.foreground.len();
-        if sample.rois.is_empty() {
+        let mut sample = RoiSample::draw(proposals, targets, config, group, rng);
+        let (count, foreground) = (sample.rois.len(), sample.foreground.len());
+        let total = group.sum(count);
+        if total == 0 {
             let zero = Tensor::zeros([1], &features[0].device());
             return RoiLosses { classifier: zero.clone(), boxes: zero, foreground };
         }
+        // A process without a region goes along with one that does not count, so that its backward pass is that of the others.
+        if count == 0 {
+            sample.rois.push(Roi { image: 0, bbox: BoxXyxy::new(0.0, 0.0, 1.0, 1.0) });
+            sample.classes.push(0);
+        }
         let predictions = self.predict(features, &sample.rois, Pooler::new(config));
         let boxes = sample.box_loss(predictions.deltas, config);
+        let classifier = classification_loss(predictions.logits, &sample.classes);
+        let share = count as f64 / total as f64;
         RoiLosses {
-            classifier: classification_loss(predictions.logits, &sample.classes),
-            boxes: boxes.div_scalar(sample.rois.len() as f64),
+            classifier: if share == 1.0 { classifier } else { classifier.mul_scalar(share) },
+            boxes: boxes.div_scalar(total as f64),
             foreground,
         }
     }
@@ -129,9 +139,10 @@ impl RoiSample {
         proposals: Vec<Vec<BoxXyxy>>,
         targets: &[Target],
         config: &DetectorConfig,
+        group: &Group,
         rng: &mut Rng,
     ) -> Self {
-        let streams = image_streams(rng, targets.len());
+        let streams = image_streams(rng, targets.len(), group);
         let samples: Vec<Self> = (proposals, targets, streams)
             .into_par_iter()
             .enumerate()
@@ -203,7 +214,8 @@ mod tests {
             vec![vec![BoxXyxy::new(50.0, 50.0, 60.0, 60.0)], vec![BoxXyxy::new(1.0, 1.0, 9.0, 9.0)]];
         let empty = Target { boxes: Vec::new(), labels: Vec::new() };
         let config = DetectorConfig::default();
-        let sample = RoiSample::draw(proposals, &[target, empty], &config, &mut stream(0, &[]));
+        let sample =
+            RoiSample::draw(proposals, &[target, empty], &config, &Group::ALONE, &mut stream(0, &[]));
         assert_eq!(sample.classes, [5, 0, 0]);
         assert_eq!(sample.foreground, [0]);
         assert_eq!(sample.deltas, [[0.0; 4]]);

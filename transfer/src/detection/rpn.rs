@@ -7,6 +7,7 @@ use scrl_core::models::layers::{Conv2dConfig, Init};
 use scrl_core::models::{Conv2d, in_f32};
 use scrl_core::random::Rng;
 use scrl_core::structures::{BoxXyxy, Size};
+use scrl_ops::Group;
 
 use super::anchor_generator::Anchors;
 use super::box_coder::BoxCoder;
@@ -116,16 +117,17 @@ impl RpnPredictions {
         sizes.par_iter().enumerate().map(select).collect()
     }
 
-    /// The losses of a random sample of anchors of each image.
+    /// The losses of a random sample of anchors of each image; with several processes, this one's part of them.
     pub fn losses(
         &self,
         anchors: &Anchors,
         targets: &[Target],
         config: &DetectorConfig,
+        group: &Group,
         rng: &mut Rng,
     ) -> RpnLosses {
         let sampler = Sampler { batch: config.rpn.batch, positive_fraction: config.rpn.positive_fraction };
-        let samples: Vec<AnchorSample> = (targets.par_iter(), image_streams(rng, targets.len()))
+        let samples: Vec<AnchorSample> = (targets.par_iter(), image_streams(rng, targets.len(), group))
             .into_par_iter()
             .map(|(target, mut rng)| AnchorSample::draw(anchors, target, sampler, &mut rng))
             .collect();
@@ -133,9 +135,9 @@ impl RpnPredictions {
 
         let numerics = config.variant.numerics();
         let divisor = if numerics.rpn_loss_per_sample {
-            (all.positive.len() + all.negative.len()).max(1)
+            group.sum(all.positive.len() + all.negative.len()).max(1)
         } else {
-            config.rpn.batch * targets.len()
+            config.rpn.batch * group.sum(targets.len())
         } as f64;
         let objectness = objectness_loss(self.objectness.clone(), &all.positive, &all.negative);
         let boxes = box_loss(self.deltas.clone(), &all.positive, &all.deltas, numerics.smooth_l1_beta);

@@ -1,6 +1,8 @@
 //! Which candidates take part in a loss.
 
+use scrl_core::data::sampler::shares;
 use scrl_core::random::{Rng, RngExt, stream};
+use scrl_ops::Group;
 
 use super::matcher::Match;
 
@@ -49,8 +51,14 @@ fn choose(items: Vec<usize>, wanted: usize, rng: &mut Rng) -> Vec<usize> {
 }
 
 /// One stream an image, so that images can be sampled in parallel with the same result as one by one.
-pub(super) fn image_streams(rng: &mut Rng, images: usize) -> Vec<Rng> {
-    (0..images).map(|_| stream(rng.random(), &[])).collect()
+///
+/// With several processes, `images` is this one's part of the batch, and its images draw what they would in one process.
+pub(super) fn image_streams(rng: &mut Rng, images: usize, group: &Group) -> Vec<Rng> {
+    let total = group.sum(images);
+    let own = shares(total, 1, group).into_iter().next().unwrap_or(0..0);
+    assert_eq!(own.len(), images, "a process has its share of the batch");
+    let mut streams: Vec<Rng> = (0..total).map(|_| stream(rng.random(), &[])).collect();
+    streams.drain(own).collect()
 }
 
 #[cfg(test)]

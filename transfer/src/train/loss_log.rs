@@ -3,6 +3,7 @@
 //! A read makes the host wait for everything that a GPU has been given; between reads both work at the same time.
 
 use burn::tensor::Tensor;
+use scrl_ops::Group;
 use serde_json::{Map, Value};
 
 use crate::data::DetectionDataset;
@@ -84,6 +85,23 @@ impl LossValues {
         figures
     }
 
+    /// Adds those of the other processes.
+    fn sum(&mut self, group: &Group) {
+        if group.is_alone() {
+            return;
+        }
+        let terms = self.terms.iter().map(|(_, value)| *value);
+        let mut values: Vec<f64> = terms.chain(self.counts.iter().map(|(_, count)| *count as f64)).collect();
+        group.sum_f64(&mut values);
+        let (terms, counts) = values.split_at(self.terms.len());
+        self.terms.iter_mut().zip(terms).for_each(|((_, value), sum)| *value = *sum);
+        self.counts.iter_mut().zip(counts).for_each(|((_, count), sum)| *count = *sum as usize);
+        let images: Vec<u8> = self.images.iter().flat_map(|image| (*image as u64).to_le_bytes()).collect();
+        let images = group.all_gather(&images).concat();
+        self.images =
+            images.as_chunks::<8>().0.iter().map(|image| u64::from_le_bytes(*image) as usize).collect();
+    }
+
     /// Refuses losses that are NaN or infinite; the error names the images, which are of `dataset`.
     fn check(&self, dataset: &DetectionDataset) -> Result<(), TransferError> {
         if self.total().is_finite() {
@@ -98,13 +116,18 @@ impl LossValues {
 }
 
 /// The steps since the last read, and the last one that was read.
-#[derive(Default)]
 pub(super) struct LossLog {
+    group: Group,
     unread: Vec<UnreadLosses>,
     last: Option<LossValues>,
 }
 
 impl LossLog {
+    /// No step yet. The losses of a step are the sums of those of all processes.
+    pub(super) fn new(group: Group) -> Self {
+        Self { group, unread: Vec::new(), last: None }
+    }
+
     pub(super) fn add(&mut self, losses: UnreadLosses) {
         self.unread.push(losses);
     }
@@ -119,9 +142,10 @@ impl LossLog {
         self.last.as_ref()
     }
 
-    /// Reads the steps since the last call, all in one transfer. The error is of the first whose loss is not finite.
+    /// Reads the steps since the last call, all in one transfer; all processes call it after the same steps. The error is of the first whose loss is not finite.
     pub(super) fn read(&mut self, dataset: &DetectionDataset) -> Result<(), TransferError> {
-        for values in UnreadLosses::read_all(std::mem::take(&mut self.unread)) {
+        for mut values in UnreadLosses::read_all(std::mem::take(&mut self.unread)) {
+            values.sum(&self.group);
             values.check(dataset)?;
             self.last = Some(values);
         }

@@ -10,10 +10,11 @@ use scrl_core::config;
 use scrl_core::engine::{DataList, Monitor};
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
+use scrl_ops::Group;
 
 use super::{Best, TransferReport};
 use crate::config::TransferConfig;
-use crate::data::{TrainingLoader, TrainingLoaderOptions, collate};
+use crate::data::{TrainingLoader, TrainingLoaderOptions, collate_over};
 use crate::detection::{Detector, DetectorConfig, Norm, precise_bn};
 use crate::error::TransferError;
 use crate::evaluation::DetectionMetrics;
@@ -62,7 +63,8 @@ impl TransferData {
         DataList::new([split("train", &self.train), split("val", &self.val)].concat())
     }
 
-    pub fn batches(&self, iteration: u64) -> TrainingLoader {
+    /// This process's part of the batches from `iteration` on.
+    pub fn batches(&self, iteration: u64, group: &Group) -> TrainingLoader {
         let options = TrainingLoaderOptions {
             seed: self.config.seed,
             batch_size: self.config.batch_size,
@@ -71,7 +73,7 @@ impl TransferData {
             threads: self.config.threads,
             prefetch: self.config.prefetch,
         };
-        TrainingLoader::new(Arc::clone(&self.train), self.config.mapper(), options, iteration)
+        TrainingLoader::new(Arc::clone(&self.train), self.config.mapper(), options, iteration, group)
     }
 
     /// Passes over the training images.
@@ -85,7 +87,12 @@ impl TransferData {
     ///
     /// # Errors
     /// When an image cannot be read.
-    pub fn detector(&self, model: &Detector, device: &Device) -> Result<Detector, TransferError> {
+    pub fn detector(
+        &self,
+        model: &Detector,
+        device: &Device,
+        group: &Group,
+    ) -> Result<Detector, TransferError> {
         let batches = self.config.solver.precise_bn_batches as usize;
         let DetectorConfig { backbone, fpn, .. } = &self.config.model;
         let none_trains = backbone.norm == Norm::FrozenBatchNorm && !fpn.norm;
@@ -96,16 +103,16 @@ impl TransferData {
         let training_device = device.clone().autodiff();
         let copy = self.config.model.init(&mut stream(self.config.seed, &[]), &training_device);
         let copy = parameters::load(copy, &parameters::collect(&model.valid())).0;
-        let copy = copy.compute_in(self.config.precision);
+        let copy = copy.compute_in(self.config.precision).over(group);
         let images = self
-            .batches(0)
+            .batches(0, group)
             .take(batches)
-            .map(|samples| samples.map(|samples| collate(samples, &training_device).images));
+            .map(|samples| samples.map(|samples| collate_over(samples, &training_device, group).images));
         precise_bn(copy.backbone(), images)?;
         Ok(copy.valid())
     }
 
-    /// Evaluates what [`Self::detector`] returned; `None` when the monitor asked to stop.
+    /// Evaluates what [`Self::detector`] returned, on every process to the same; `None` when a monitor asked to stop.
     ///
     /// # Errors
     /// When an image cannot be read.
@@ -113,6 +120,7 @@ impl TransferData {
         &self,
         model: &Detector,
         device: &Device,
+        group: &Group,
         monitor: &mut Monitor,
     ) -> Result<Option<Evaluation>, TransferError> {
         let options = EvaluateOptions {
@@ -120,7 +128,7 @@ impl TransferData {
             threads: self.config.threads,
             prefetch: self.config.prefetch,
         };
-        evaluate_model(model, &self.val, &self.config.preprocessing(), options, device, monitor)
+        evaluate_model(model, &self.val, &self.config.preprocessing(), options, device, group, monitor)
     }
 
     pub fn metadata(&self) -> DetectorMetadata {

@@ -9,7 +9,8 @@ use scrl_core::checkpoint::{CheckpointError, state};
 use scrl_core::engine::RunDir;
 use scrl_core::models::parameters;
 use scrl_core::random::{Rng, stream};
-use scrl_core::solver::Optimizer;
+use scrl_core::solver::{Optimizer, same_everywhere, sum_gradients};
+use scrl_ops::Group;
 use serde::{Deserialize, Serialize};
 
 use super::{UnreadLosses, is_due, resume};
@@ -35,6 +36,7 @@ pub struct Training {
     pub(super) evaluated: u64,
     /// Of the run's data, where it is known.
     pub(super) data_hash: Option<String>,
+    group: Group,
 }
 
 /// The part of a checkpoint that is not tensors.
@@ -62,7 +64,20 @@ impl Training {
     ) -> Result<Self, TransferError> {
         let model = init_detector(config, init, device)?.compute_in(config.precision);
         let optimizer = Optimizer::new(config.optimizer());
-        Ok(Self { model, optimizer, init: init.describe(), iteration: 0, evaluated: 0, data_hash: None })
+        Ok(Self {
+            model,
+            optimizer,
+            init: init.describe(),
+            iteration: 0,
+            evaluated: 0,
+            data_hash: None,
+            group: Group::alone(),
+        })
+    }
+
+    /// Trains together with the other processes of `group`; batches are then this process's part of theirs.
+    pub fn over(self, group: &Group) -> Self {
+        Self { model: self.model.over(group), group: group.clone(), ..self }
     }
 
     /// Whether an evaluation of every so many iterations is due after this one and has not been made.
@@ -98,14 +113,21 @@ impl Training {
         let mut optimizer = Optimizer::new(config.optimizer());
         optimizer.load_state(take("optimizer")?, device);
         let Progress { iteration, evaluated, init, data_hash, .. } = progress;
-        Ok(Self { model, optimizer, init, iteration, evaluated, data_hash })
+        Ok(Self { model, optimizer, init, iteration, evaluated, data_hash, group: Group::alone() })
     }
 
-    /// Writes a checkpoint, unless the detector or its optimiser has diverged: then the one that is there stays.
-    pub(super) fn save(&self, checkpoint: &Path, config: &TransferConfig) -> Result<(), CheckpointError> {
+    /// Writes a checkpoint, unless the detector or its optimiser has diverged: then the one that is there stays. Every process calls
+    /// it and rank 0 writes.
+    pub(super) fn save(&self, checkpoint: &Path, config: &TransferConfig) -> Result<(), TransferError> {
         let tensors = [("model", parameters::collect(&self.model)), ("optimizer", self.optimizer.state())];
         for (name, map) in &tensors {
             check_finite(&checkpoint.join(name), map)?;
+        }
+        if !same_everywhere(tensors.iter().map(|(_, map)| map), &self.group) {
+            return Err(TransferError::ProcessesDiffer { iteration: self.iteration });
+        }
+        if !self.group.is_root() {
+            return Ok(());
         }
         let progress = Progress {
             iteration: self.iteration,
@@ -114,20 +136,21 @@ impl Training {
             config_hash: config.fingerprint(),
             data_hash: self.data_hash.clone(),
         };
-        state::save(checkpoint, &tensors, &progress)
+        Ok(state::save(checkpoint, &tensors, &progress)?)
     }
 
     /// One optimizer step; `grad_norm` measures the gradient on the way. The losses stay on the device.
     pub fn step(self, batch: Batch, lr: f64, seed: u64, grad_norm: bool) -> (Self, UnreadLosses) {
-        let Self { model, mut optimizer, init, iteration, evaluated, data_hash } = self;
+        let Self { model, mut optimizer, init, iteration, evaluated, data_hash, group } = self;
         let mut rng: Rng = stream(seed, &[SAMPLING, iteration]);
         let losses = model.forward_train(batch.images, &batch.sizes, &batch.targets, &mut rng);
         if grad_norm {
             optimizer.request_grad_norm();
         }
         let grads = GradientsParams::from_grads(losses.total().backward(), &model);
+        let grads = sum_gradients(&model, grads, &group);
         let model = optimizer.step(lr, model, grads);
         let losses = UnreadLosses::new(iteration, batch.indices, &losses);
-        (Self { model, optimizer, init, iteration: iteration + 1, evaluated, data_hash }, losses)
+        (Self { model, optimizer, init, iteration: iteration + 1, evaluated, data_hash, group }, losses)
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use scrl_core::models::parameters;
 use scrl_core::random::stream;
 use scrl_core::structures::BoxXyxy;
+use scrl_ops::Group;
 use scrl_transfer::detection::{
     AnchorConfig, AnchorGenerator, Anchors, DetectorConfig, FpnConfig, Match, Matcher, Pooler, Roi, RoiHeads,
     RoiHeadsConfig, RpnConfig, RpnPredictions, Target, Variant, box_loss,
@@ -134,7 +135,7 @@ fn proposal_losses_are_divided_by_the_batch_size_even_if_fewer_anchors_are_drawn
         let ignored = ignored.iter().filter(|found| **found == Match::Ignored).count();
         let drawn = (2 * count - ignored) as f32;
         let targets = [target, Target::default()];
-        let losses = predictions.losses(&anchors, &targets, &config, &mut stream(0, &[]));
+        let losses = predictions.losses(&anchors, &targets, &config, &Group::ALONE, &mut stream(0, &[]));
         let divisor = if variant == Variant::Detectron2 { 1000.0 } else { drawn };
         // Every anchor with a logit of 0 costs ln 2.
         let expected = std::f32::consts::LN_2 * drawn / divisor;

@@ -8,6 +8,7 @@ mod detectron2;
 mod device;
 mod fasterrcnn_resnet50_fpn;
 mod fpn;
+mod group;
 mod losses;
 mod matcher;
 mod normalization;

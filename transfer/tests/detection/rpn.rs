@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use scrl_core::random::stream;
 use scrl_core::structures::Size;
+use scrl_ops::Group;
 use scrl_transfer::detection::{
     AnchorConfig, AnchorGenerator, Anchors, DetectorConfig, FpnConfig, ProposalFilter, Rpn, RpnConfig,
     RpnPredictions, Target,
@@ -98,7 +99,7 @@ fn losses_of_all_anchors_are_torchvisions() {
         Target { boxes: boxes(&[[5.0, 8.0, 45.0, 40.0]]), labels: vec![1] },
     ];
     // torchvision's sampler takes half of a batch of 100,000 at most from the foreground: all of it.
-    let losses = predictions.losses(&anchors, &targets, &config(), &mut stream(0, &[]));
+    let losses = predictions.losses(&anchors, &targets, &config(), &Group::ALONE, &mut stream(0, &[]));
     let relative = |found: f32, name: &str| (found / expected[name] - 1.0).abs();
     assert!(relative(losses.objectness.into_scalar::<f32>(), "loss_objectness") < 1e-5);
     assert!(relative(losses.boxes.into_scalar::<f32>(), "loss_rpn_box_reg") < 1e-4);
