@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Runs what a GPU computes on wgpu and compares it with the CPU, PyTorch and torchvision, at the tolerances of the CPU: on this
-# machine's GPU, or on Mesa's software Vulkan, which this installs where there is no Vulkan and it may. Exit code 3: no Vulkan.
+# Runs what a GPU computes on wgpu and compares it with the CPU, PyTorch and torchvision, at the tolerances of the CPU where nothing
+# else is said: on this machine's GPU, or on Mesa's software Vulkan, which this installs where there is no Vulkan and it may. Exit
+# code 3: no Vulkan.
 #
-#   tests/wgpu.sh
+#   tests/wgpu.sh [quick]
+#
+# `quick` leaves out ResNet-50, most variants of a pretraining step and the detections of R50-FPN: ten minutes instead of twenty on two
+# cores of a software renderer, besides the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +29,14 @@ export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
 # run TESTS... [-- FILTERS...]: tests of the workspace in a build with wgpu.
 run() { cargo test --release --workspace --locked --features wgpu "$@"; }
 
-run --test batch_norm --test max_pool --test update --test optimizer --test resnet --test parity --test reads
+run --test batch_norm --test max_pool --test update --test optimizer --test reads
 run --test roi_align -- torchvision
-run --test detection -- fasterrcnn_resnet50_fpn::detections box_head fpn::pyramids losses::the_box torchvisions_detections reads
+if [ "${1:-}" = quick ]; then
+    run --test resnet -- resnet18
+    run --test parity -- ten_steps_of_scrl a_head
+    run --test detection -- box_head fpn::pyramids losses::the_box torchvisions_detections
+else
+    run --test resnet --test parity
+    run --test detection -- fasterrcnn_resnet50_fpn::detections box_head fpn::pyramids losses::the_box torchvisions_detections reads
+fi
 run --test integration -- wgpu::

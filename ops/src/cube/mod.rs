@@ -5,7 +5,7 @@
 
 mod rows;
 
-pub(crate) use rows::{Grid, Rows, Shares, fold};
+pub(crate) use rows::{Grid, Maps, Rows, Shares, fold};
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};

@@ -183,7 +183,33 @@ pub(crate) struct Shares {
     pub size: usize,
 }
 
+/// Sizes of an operator from one map to another: pixels of the larger one, rows and columns of the smaller one or of each box, and
+/// the tensor that is read.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(crate) struct Maps {
+    /// Vectors of the result.
+    pub size: usize,
+    /// Vectors of a pixel.
+    pub channels: usize,
+    /// Vectors from one pixel to the next.
+    pub pitch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
 impl Shares {
+    /// For kernels that read `read`; `[height, width]` and `[rows, columns]`.
+    pub(crate) fn maps(
+        &self,
+        read: &Rows,
+        [[height, width], [rows, columns]]: [[usize; 2]; 2],
+    ) -> MapsLaunch {
+        let channels = read.channels() / self.width;
+        MapsLaunch::new(self.size, channels, read.pitch(self.width), height, width, rows, columns)
+    }
+
     /// For the vectors of `output`, which follow from those of the same channels of `others`.
     pub(crate) fn of(output: &Rows, others: &[&Rows]) -> Self {
         Self::new(output.count(), output, others)

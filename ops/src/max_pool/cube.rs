@@ -7,25 +7,12 @@ use super::{
     MaxPool2dOptions,
     backend::{MaxPoolOps, input_gradient},
 };
-use crate::cube::{Rows, Shares, element, empty};
+use crate::cube::{Maps, Rows, Shares, element, empty};
 use burn::backend::{Cube, TensorMetadata, ops::ModuleOps};
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
-
-/// Pixels of the input and of the output, and elements from one pixel to the next in vectors.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Planes {
-    /// Vectors of the result.
-    size: usize,
-    channels: usize,
-    pitch: usize,
-    height: usize,
-    width: usize,
-    rows: usize,
-    columns: usize,
-}
 
 /// The first pixel of window `index` along an axis, and the one behind its last; there is at least one between.
 #[cube]
@@ -60,7 +47,7 @@ fn windows(
 #[cube]
 fn maximum<F: Float, N: Size>(
     input: &[Vector<F, N>],
-    planes: &Planes,
+    planes: &Maps,
     #[comptime] options: MaxPool2dOptions,
 ) -> (Vector<F, N>, Vector<u32, N>) {
     let (pixel, channel) = (ABSOLUTE_POS / planes.channels, ABSOLUTE_POS % planes.channels);
@@ -88,7 +75,7 @@ fn maximum<F: Float, N: Size>(
 fn pool<F: Float, N: Size>(
     input: &[Vector<F, N>],
     output: &mut [Vector<F, N>],
-    planes: Planes,
+    planes: Maps,
     #[comptime] options: MaxPool2dOptions,
     #[define(F)] _element: ElemType,
 ) {
@@ -103,7 +90,7 @@ fn pool<F: Float, N: Size>(
 fn find<F: Float, N: Size>(
     input: &[Vector<F, N>],
     places: &mut [Vector<u32, N>],
-    planes: Planes,
+    planes: Maps,
     #[comptime] options: MaxPool2dOptions,
     #[define(F)] _element: ElemType,
 ) {
@@ -120,7 +107,7 @@ fn gather<F: Float, N: Size>(
     places: &[Vector<u32, N>],
     gradient: &[Vector<F, N>],
     output: &mut [Vector<F, N>],
-    planes: Planes,
+    planes: Maps,
     #[comptime] options: MaxPool2dOptions,
     #[define(F)] _element: ElemType,
 ) {
@@ -148,11 +135,6 @@ fn gather<F: Float, N: Size>(
 /// `[height, width]` of an input and of its output.
 type Sizes = [[usize; 2]; 2];
 
-fn planes(shares: &Shares, read: &Rows, [[height, width], [rows, columns]]: Sizes) -> PlanesLaunch {
-    let channels = read.channels() / shares.width;
-    PlanesLaunch::new(shares.size, channels, read.pitch(shares.width), height, width, rows, columns)
-}
-
 /// Batch and channels of an input, and the sizes.
 fn shapes(input: &CubeTensor, options: MaxPool2dOptions) -> ([usize; 2], Sizes) {
     let [batch, channels, height, width] = input.shape().dims();
@@ -171,7 +153,7 @@ fn maxima(input: CubeTensor, options: MaxPool2dOptions, kind: ElemType) -> CubeT
         shares.width,
         input.argument(),
         output.argument(),
-        planes(&shares, &input, sizes),
+        shares.maps(&input, sizes),
         options,
         kind,
     );
@@ -197,7 +179,7 @@ fn routed(
         windows.width,
         input.argument(),
         crate::cube::buffer(&places),
-        planes(&windows, &input, sizes),
+        windows.maps(&input, sizes),
         options,
         kind,
     );
@@ -210,7 +192,7 @@ fn routed(
         crate::cube::buffer(&places),
         gradient.argument(),
         output.argument(),
-        planes(&pixels, &gradient, sizes),
+        pixels.maps(&gradient, sizes),
         options,
         kind,
     );

@@ -6,7 +6,7 @@
 
 use super::sampling::{AxisTaps, SampledBox, sample_boxes};
 use super::{ImageBox, RoiAlignOps, RoiAlignOptions, composed};
-use crate::cube::{Rows, Shares, element};
+use crate::cube::{Maps, Rows, Shares, element};
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
@@ -109,19 +109,6 @@ impl FlatTaps {
     }
 }
 
-/// Pixels of a feature map, cells of a box, and elements from one row to the next in vectors.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Sizes {
-    /// Vectors of the result.
-    size: usize,
-    channels: usize,
-    pitch: usize,
-    height: usize,
-    width: usize,
-    rows: usize,
-    columns: usize,
-}
-
 /// The average over the sampling points of a cell.
 #[cube(launch)]
 fn pool<F: Float, N: Size>(
@@ -130,7 +117,7 @@ fn pool<F: Float, N: Size>(
     vertical: &Taps,
     horizontal: &Taps,
     output: &mut [Vector<F, N>],
-    sizes: Sizes,
+    sizes: Maps,
     #[define(F)] _element: ElemType,
 ) {
     if ABSOLUTE_POS >= sizes.size {
@@ -164,7 +151,7 @@ fn gather<F: Float, N: Size>(
     horizontal: &Taps,
     spans: &[u32],
     output: &mut [Vector<F, N>],
-    sizes: Sizes,
+    sizes: Maps,
     #[define(F)] _element: ElemType,
 ) {
     if ABSOLUTE_POS >= sizes.size {
@@ -191,15 +178,8 @@ fn gather<F: Float, N: Size>(
     output[ABSOLUTE_POS] = Vector::cast_from(sum);
 }
 
-/// The sizes of a kernel that reads `read`, whose features are `[_, _, height, width]`.
-fn sizes(shares: &Shares, read: &Rows, features: [usize; 4], options: &RoiAlignOptions) -> SizesLaunch {
-    let ([_, channels, height, width], [rows, columns]) = (features, options.output_size);
-    let (channels, pitch) = (channels / shares.width, read.pitch(shares.width));
-    SizesLaunch::new(shares.size, channels, pitch, height, width, rows, columns)
-}
-
 fn pooled(features: CubeTensor, boxes: &[ImageBox], options: &RoiAlignOptions, kind: ElemType) -> CubeTensor {
-    let shape @ [_, channels, _, _] = features.shape().dims();
+    let shape @ [_, channels, height, width] = features.shape().dims();
     let [rows, columns] = options.output_size;
     let rois = sample_boxes(boxes, shape, options);
     let output = Rows::empty(&[rois.len(), channels, rows, columns], &features);
@@ -219,7 +199,7 @@ fn pooled(features: CubeTensor, boxes: &[ImageBox], options: &RoiAlignOptions, k
         vertical.sent(client),
         horizontal.sent(client),
         output.argument(),
-        sizes(&shares, &features, shape, options),
+        shares.maps(&features, [[height, width], options.output_size]),
         kind,
     );
     output.into_tensor()
@@ -232,7 +212,7 @@ fn gathered(
     options: &RoiAlignOptions,
     kind: ElemType,
 ) -> CubeTensor {
-    let [images, _, height, _] = shape;
+    let [images, _, height, width] = shape;
     let rois = sample_boxes(boxes, shape, options);
     let lists = PixelLists::new(&rois, [images, height], options.output_size[0]);
     let output = Rows::empty(&shape, &gradient);
@@ -249,7 +229,7 @@ fn gathered(
         lists.horizontal.sent(client),
         sent(client, &lists.spans),
         output.argument(),
-        sizes(&shares, &gradient, shape, options),
+        shares.maps(&gradient, [[height, width], options.output_size]),
         kind,
     );
     output.into_tensor()

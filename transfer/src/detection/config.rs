@@ -140,7 +140,7 @@ pub struct Numerics {
 pub enum Norm {
     /// They train: statistics of the batch, trained scale and shift.
     ///
-    /// Files may also say `sync_batch_norm`: on the one device that a run uses, SyncBN is batch norm.
+    /// Files may also say `sync_batch_norm`: statistics are always those of the batch of all processes.
     #[default]
     #[serde(alias = "sync_batch_norm")]
     BatchNorm,
