@@ -33,7 +33,7 @@ run --test batch_norm --test max_pool --test update --test optimizer --test read
 run --test roi_align -- torchvision
 if [ "${1:-}" = quick ]; then
     run --test resnet -- resnet18
-    run --test parity -- ten_steps_of_scrl a_head
+    run --test parity -- ten_steps_of_byol a_head
     run --test detection -- box_head fpn::pyramids losses::the_box torchvisions_detections
 else
     run --test resnet --test parity

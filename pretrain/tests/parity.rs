@@ -44,6 +44,9 @@ const VALUE_TOLERANCE: f64 = 5e-5;
 /// The same on a GPU, which chooses its kernels by time and so sums in another order on every run. Biases start at zero and are
 /// sums of gradients; this is twice what those differ by between 32 and 64 bits in PyTorch.
 const VALUE_TOLERANCE_ON_GPU: f64 = 2e-4;
+/// Of a momentum buffer on a GPU: where the input of a ReLU is zero but for rounding, one value more or less is part of a gradient,
+/// which has been up to 3e-3 of the largest.
+const BUFFER_TOLERANCE_ON_GPU: f64 = 1e-2;
 /// Of a momentum buffer, relative to its largest element: buffers are gradients, whose rounding no learning rate scales
 /// down; 32 and 64 bits in PyTorch differ by 1e-4.
 const BUFFER_TOLERANCE: f64 = 1e-3;
@@ -158,12 +161,15 @@ fn follows(case: &str, config: PretrainConfig, seed: u64) {
     }
     let mut largest = vec![worst];
     let on_cpu = device::device() == Device::flex();
-    let tolerance = if on_cpu { VALUE_TOLERANCE } else { VALUE_TOLERANCE_ON_GPU };
+    let (tolerance, buffers) = match on_cpu {
+        true => (VALUE_TOLERANCE, BUFFER_TOLERANCE),
+        false => (VALUE_TOLERANCE_ON_GPU, BUFFER_TOLERANCE_ON_GPU),
+    };
     for (part, found) in method.tensors() {
         let part = if part == "classifier" { "online" } else { part };
         largest.push(compare(&fixture, &format!("{case}/{part}"), &found, tolerance));
     }
-    largest.push(compare(&fixture, &format!("{case}/optimizer"), &optimizer.state(), BUFFER_TOLERANCE));
+    largest.push(compare(&fixture, &format!("{case}/optimizer"), &optimizer.state(), buffers));
     let largest: Vec<String> = largest.into_iter().map(|deviation| format!("{deviation:.1e}")).collect();
     println!("{case}: largest deviations of losses, networks and momentum: {}", largest.join(", "));
 }

@@ -73,7 +73,7 @@ impl World {
     fn reduce<T: Equivalence + Copy>(&self, values: &mut [T], operation: SystemOperation) {
         for values in values.chunks_mut(MOST_VALUES) {
             let own = values.to_vec();
-            self.0.0.all_reduce_into(&own[..], values, &operation);
+            self.0.0.all_reduce_into(&own[..], values, operation);
         }
     }
 
