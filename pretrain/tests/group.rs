@@ -105,7 +105,7 @@ fn deviation(found: &Trained, expected: &Trained) -> (f32, String) {
             for (found, expected) in found.iter().zip(&expected) {
                 let deviation = (found - expected).abs() / largest;
                 // Also where it is not a number.
-                if !(deviation <= worst.0) {
+                if deviation > worst.0 || deviation.is_nan() {
                     worst = (deviation, format!("{part}.{path}"));
                 }
             }
