@@ -47,8 +47,8 @@ pub struct FolderSurvey {
 }
 
 impl ImageFolder {
-    /// Finds the images below `roots`, packed folders among them, at any depth, through links, skipping hidden files and folders. A file that several
-    /// roots lead to counts once.
+    /// Finds the images below `roots`, packed folders among them, at any depth, through links, skipping hidden files and
+    /// folders. A file that several roots lead to counts once.
     ///
     /// The images get labels when there is one root, every image lies in a subfolder of it, and there are two such
     /// subfolders at least: the subfolders directly below the root are the classes.
