@@ -57,19 +57,24 @@ fn end_with_the_reader() {
 fn run(cli: Cli) -> anyhow::Result<Ending> {
     // Only for commands that look at it: the others end at the first signal.
     let monitor = || progress::monitor(cli.quiet);
+    // For commands that several processes carry out; only rank 0 shows how far they are.
+    let together = |with_others: bool| -> anyhow::Result<_> {
+        let group = distributed::connect(with_others)?;
+        Ok((group, progress::monitor(cli.quiet || distributed::is_silent())?))
+    };
     match cli.command {
         Command::Synth(args) => commands::synth::run(args),
         Command::Pretrain(args) => {
-            let group = distributed::connect(args.run.distributed)?;
-            commands::pretrain::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+            let (group, monitor) = together(args.run.distributed)?;
+            commands::pretrain::run(args, &group, monitor)
         }
         Command::Transfer(args) => {
-            let group = distributed::connect(args.run.distributed)?;
-            commands::transfer::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+            let (group, monitor) = together(args.run.distributed)?;
+            commands::transfer::run(args, &group, monitor)
         }
         Command::Evaluate(args) => {
-            let group = distributed::connect(args.distributed)?;
-            commands::evaluate::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+            let (group, monitor) = together(args.distributed)?;
+            commands::evaluate::run(args, &group, monitor)
         }
         Command::Export(args) => commands::export::run(args),
         Command::Bench(args) => commands::speed::run(args),
@@ -80,8 +85,8 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Pack(args) => commands::pack::run(args, monitor()?),
         Command::Probe(args) => {
-            let group = distributed::connect(args.distributed)?;
-            commands::probe::run(args, &group, progress::monitor(cli.quiet || distributed::is_silent())?)
+            let (group, monitor) = together(args.distributed)?;
+            commands::probe::run(args, &group, monitor)
         }
         Command::Replay(args) => commands::replay::run(&args),
     }

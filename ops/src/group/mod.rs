@@ -157,6 +157,14 @@ impl Group {
         }
     }
 
+    /// The numbers of all ranks, one rank's after the other's, however many each has.
+    pub fn gather<T: bytemuck::Pod>(&self, own: &[T]) -> Vec<T> {
+        if self.is_alone() {
+            return own.to_vec();
+        }
+        bytemuck::pod_collect_to_vec(&self.all_gather(bytemuck::cast_slice(own)).concat())
+    }
+
     /// The sum of a tensor of 32-bit numbers over the ranks, by way of the host. Gradients do not go through it.
     pub fn sum_tensor<const D: usize>(&self, tensor: Tensor<D>) -> Tensor<D> {
         if self.is_alone() {
@@ -176,8 +184,7 @@ impl Group {
         }
         let ([_, columns], device) = (tensor.dims(), tensor.device());
         let values = tensor.into_data().try_to_vec::<f32>().expect("a tensor of 32-bit numbers");
-        let gathered = self.all_gather(bytemuck::cast_slice(&values)).concat();
-        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&gathered);
+        let values = self.gather(&values);
         let rows = values.len() / columns.max(1);
         Tensor::from_data(TensorData::new(values, [rows, columns]), &device)
     }
@@ -222,6 +229,7 @@ mod tests {
         group.sum_f32(&mut values);
         assert_eq!((values, group.sum(3), group.max(4), group.size()), ([0.1, 0.2], 3, 4, 1));
         assert_eq!(group.all_gather(b"ab"), [b"ab".to_vec()]);
+        assert_eq!(group.gather(&[1.5f32, 2.0]), [1.5, 2.0]);
         assert_eq!(group.broadcast(b"c".to_vec()), b"c");
         assert!(group.is_root() && group.any(true) && !group.any(false));
     }

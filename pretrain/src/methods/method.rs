@@ -175,10 +175,7 @@ impl PooledViews {
         }
         let labels: Vec<i64> =
             self.labels.iter().map(|label| label.map_or(-1, |label| label as i64)).collect();
-        let bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-        let labels = group.all_gather(&bytes).concat();
-        let (labels, _) = labels.as_chunks::<8>();
-        let labels = labels.iter().map(|label| usize::try_from(i64::from_le_bytes(*label)).ok());
+        let labels = group.gather(&labels).into_iter().map(|label| usize::try_from(label).ok());
         Self { features: group.gather_rows(self.features.clone()), labels: labels.collect() }
     }
 }

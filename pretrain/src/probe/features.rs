@@ -98,14 +98,9 @@ pub(super) fn labelled(
 
 /// The rows of all processes, in the order of the images.
 fn gathered(own: Rows, group: &Group) -> Rows {
-    if group.is_alone() {
-        return own;
-    }
     // A process may have had no image.
     let dims = group.max(own.dims as u64) as usize;
-    let bytes: Vec<u8> = own.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let all = group.all_gather(&bytes).concat();
-    Rows { values: all.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect(), dims }
+    Rows { values: group.gather(&own.values), dims }
 }
 
 fn pooled(encoder: &Backbone, images: &[Vec<f32>], side: usize, level: Level, device: &Device) -> Rows {

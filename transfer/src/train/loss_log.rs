@@ -96,10 +96,7 @@ impl LossValues {
         let (terms, counts) = values.split_at(self.terms.len());
         self.terms.iter_mut().zip(terms).for_each(|((_, value), sum)| *value = *sum);
         self.counts.iter_mut().zip(counts).for_each(|((_, count), sum)| *count = *sum as usize);
-        let images: Vec<u8> = self.images.iter().flat_map(|image| (*image as u64).to_le_bytes()).collect();
-        let images = group.all_gather(&images).concat();
-        self.images =
-            images.as_chunks::<8>().0.iter().map(|image| u64::from_le_bytes(*image) as usize).collect();
+        self.images = group.gather(&self.images);
     }
 
     /// Refuses losses that are NaN or infinite; the error names the images, which are of `dataset`.
