@@ -3,6 +3,8 @@
 mod bench;
 mod benchmark;
 mod cli;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod convert;
 mod dataset;
 mod evaluate;

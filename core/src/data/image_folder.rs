@@ -149,12 +149,12 @@ impl Found {
 }
 
 fn find_images(root: &Path, found: &mut Found) -> Result<Vec<PathBuf>, DataError> {
+    if packed::is_packed(root) {
+        return packed_images(root);
+    }
     let metadata = std::fs::metadata(root).map_err(|reason| DataError::read(root, reason))?;
     if !metadata.is_dir() {
         return Err(DataError::invalid(root, "it is a file; pass the folder that holds the images"));
-    }
-    if packed::is_packed(root) {
-        return packed_images(root);
     }
     let mut paths = Vec::new();
     let mut unread = BTreeMap::<String, usize>::new();

@@ -1,12 +1,15 @@
 //! Packed folders: many small files in a few tar archives, with an index.
 //!
-//! `pack` copies a folder into `SET-000000.tar`, `SET-000001.tar`, … and writes `index.tsv` last, a line for each file: its path in
-//! the folder, the number of the archive, where the content begins, and its length. The archives are those that WebDataset reads.
+//! `pack` copies a folder into `SET-000000.tar`, `SET-000001.tar`, … and writes `index.tsv` last: the name SET, and a line for each
+//! file with its path in the folder, the number of the archive, where the content begins, and its length. The archives are those
+//! that WebDataset reads.
 //!
 //! A packed folder is mounted by the process that uses it. Its files then have the paths that they would have if it were not packed,
 //! and [`open`], [`size`] and [`files`] find them; each is read where it lies, in any order. So data sets, their order and the names
 //! in errors are those of the folder.
 
+#[cfg(feature = "cloud")]
+mod remote;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +27,9 @@ pub const INDEX: &str = "index.tsv";
 /// First line of the index.
 const HEADER: &str = "# scrl packed folder: path, archive, first byte, bytes";
 
+/// What the second line of the index begins with; the name of the archives follows.
+const ARCHIVES: &str = "# archives: ";
+
 /// The packed folders of this process, by their path.
 static MOUNTED: RwLock<BTreeMap<PathBuf, Arc<Packed>>> = RwLock::new(BTreeMap::new());
 
@@ -36,9 +42,21 @@ struct Packed {
 }
 
 #[derive(Debug)]
-struct Archive {
-    path: PathBuf,
-    file: File,
+enum Archive {
+    Local {
+        path: PathBuf,
+        file: File,
+    },
+    #[cfg(feature = "cloud")]
+    Remote(remote::RemoteArchive),
+}
+
+/// What an index says.
+#[derive(Debug)]
+struct Index {
+    /// What the names of the archives begin with.
+    set: String,
+    files: HashMap<PathBuf, Place>,
 }
 
 /// Where a file lies.
@@ -65,11 +83,18 @@ pub struct Member {
     place: Place,
     /// Bytes that have been read.
     done: u64,
+    /// All of it, where it comes from an object store.
+    #[cfg(feature = "cloud")]
+    content: Option<Vec<u8>>,
 }
 
-/// Whether a folder is a packed one.
+/// Whether a folder is a packed one; one in an object store, such as `s3://bucket/photos`, always is.
 pub fn is_packed(folder: &Path) -> bool {
-    folder.join(INDEX).is_file()
+    is_address(folder) || folder.join(INDEX).is_file()
+}
+
+fn is_address(folder: &Path) -> bool {
+    folder.to_str().is_some_and(|text| text.contains("://"))
 }
 
 /// Makes the files of a packed folder known to [`open`]; a folder that is mounted stays so.
@@ -80,7 +105,7 @@ pub fn mount(folder: &Path) -> Result<(), DataError> {
     if mounted(folder).is_some() {
         return Ok(());
     }
-    let packed = Arc::new(Packed::read(folder)?);
+    let packed = Arc::new(if is_address(folder) { Packed::connect(folder)? } else { Packed::read(folder)? });
     MOUNTED.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(folder.to_path_buf(), packed);
     Ok(())
 }
@@ -97,7 +122,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 /// When it is not there or cannot be read.
 pub fn open(path: &Path) -> io::Result<Source> {
     Ok(match find(path) {
-        Some((folder, place)) => Source::Packed(Member { folder, place, done: 0 }),
+        Some((folder, place)) => Source::Packed(Member::new(folder, place)),
         None => Source::File(File::open(path)?),
     })
 }
@@ -132,49 +157,75 @@ fn find(path: &Path) -> Option<(Arc<Packed>, Place)> {
 
 impl Packed {
     fn read(folder: &Path) -> Result<Self, DataError> {
-        let index = folder.join(INDEX);
-        let text = std::fs::read_to_string(&index).map_err(|reason| DataError::read(&index, reason))?;
-        let mut lines = text.lines();
-        if lines.next() != Some(HEADER) {
-            return Err(DataError::invalid(&index, "it is not the index of a packed folder; pack it again"));
-        }
-        let mut files = HashMap::with_capacity(text.len() / 48);
-        for (number, line) in lines.enumerate() {
-            let wrong = || {
-                DataError::invalid(&index, format!("line {} is damaged; pack the folder again", number + 2))
-            };
-            let (name, place) = parse(line).ok_or_else(wrong)?;
-            files.insert(name, place);
-        }
-        let ends = files.values().fold(BTreeMap::<u32, u64>::new(), |mut ends, place| {
-            let end = ends.entry(place.archive).or_default();
-            *end = (*end).max(place.first + place.length);
-            ends
-        });
-        let name = set_name(folder)?;
-        let open = |number: u32| {
-            let path = folder.join(archive_name(&name, number));
+        let path = folder.join(INDEX);
+        let text = std::fs::read_to_string(&path).map_err(|reason| DataError::read(&path, reason))?;
+        let index = Index::parse(&text, &path)?;
+        let open = |(name, end): (String, u64)| {
+            let path = folder.join(name);
             let file = File::open(&path).map_err(|reason| DataError::read(&path, reason))?;
             let length = file.metadata().map_err(|reason| DataError::read(&path, reason))?.len();
-            match ends.get(&number).is_none_or(|end| *end <= length) {
-                true => Ok(Archive { path, file }),
-                false => {
-                    Err(DataError::invalid(&path, "it is shorter than its index says; copy or pack it again"))
-                }
-            }
+            if length < end { Err(too_short(&path)) } else { Ok(Archive::Local { path, file }) }
         };
-        let count = ends.keys().next_back().map_or(0, |last| last + 1);
-        Ok(Self { archives: (0..count).map(open).collect::<Result<_, _>>()?, files })
+        let archives = index.archives().into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { archives, files: index.files })
+    }
+
+    /// A packed folder in an object store.
+    #[cfg(not(feature = "cloud"))]
+    fn connect(folder: &Path) -> Result<Self, DataError> {
+        let reason = "this program was built without object stores; build it with --features cloud";
+        Err(DataError::invalid(folder, reason))
+    }
+
+    /// A packed folder in an object store.
+    #[cfg(feature = "cloud")]
+    fn connect(folder: &Path) -> Result<Self, DataError> {
+        let store = remote::RemoteFolder::open(folder)?;
+        let text = store.read(INDEX)?;
+        let index = Index::parse(&text, &folder.join(INDEX))?;
+        let archives = index.archives();
+        let names: Vec<&str> = archives.iter().map(|(name, _)| name.as_str()).collect();
+        for (length, (name, end)) in store.lengths(&names)?.into_iter().zip(&archives) {
+            if length < *end {
+                return Err(too_short(&folder.join(name)));
+            }
+        }
+        let archives = store.archives(&names, &text).into_iter().map(Archive::Remote).collect();
+        Ok(Self { archives, files: index.files })
     }
 }
 
-/// The name that the archives of a folder begin with: that of its first one.
-fn set_name(folder: &Path) -> Result<String, DataError> {
-    let entries = std::fs::read_dir(folder).map_err(|reason| DataError::read(folder, reason))?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let first = names.filter_map(|name| name.strip_suffix("-000000.tar").map(ToString::to_string)).next();
-    first
-        .ok_or_else(|| DataError::invalid(folder, "it has an index but no archive `…-000000.tar`; copy both"))
+fn too_short(archive: &Path) -> DataError {
+    DataError::invalid(archive, "it is shorter than its index says; copy or pack it again")
+}
+
+impl Index {
+    fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
+        let mut lines = text.lines();
+        let set = (lines.next() == Some(HEADER)).then(|| lines.next()?.strip_prefix(ARCHIVES)).flatten();
+        let set = set.ok_or_else(|| {
+            DataError::invalid(path, "it is not the index of a packed folder; pack it again")
+        })?;
+        let mut files = HashMap::with_capacity(text.len() / 48);
+        for (number, line) in lines.enumerate() {
+            let wrong =
+                || DataError::invalid(path, format!("line {} is damaged; pack the folder again", number + 3));
+            let (name, place) = parse(line).ok_or_else(wrong)?;
+            files.insert(name, place);
+        }
+        Ok(Self { set: set.to_string(), files })
+    }
+
+    /// The archives by their numbers: their names, and where the last file of each ends.
+    fn archives(&self) -> Vec<(String, u64)> {
+        let mut ends = Vec::new();
+        for place in self.files.values() {
+            let archive = place.archive as usize;
+            ends.resize(ends.len().max(archive + 1), 0);
+            ends[archive] = ends[archive].max(place.first + place.length);
+        }
+        (0..).zip(ends).map(|(number, end)| (archive_name(&self.set, number), end)).collect()
+    }
 }
 
 fn archive_name(set: &str, number: u32) -> String {
@@ -220,6 +271,18 @@ impl Read for Source {
     }
 }
 
+impl Member {
+    fn new(folder: Arc<Packed>, place: Place) -> Self {
+        Self {
+            folder,
+            place,
+            done: 0,
+            #[cfg(feature = "cloud")]
+            content: None,
+        }
+    }
+}
+
 impl Read for Member {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.place.length - self.done).unwrap_or(usize::MAX);
@@ -227,12 +290,28 @@ impl Read for Member {
         if wanted == 0 {
             return Ok(0);
         }
-        let archive = &self.folder.archives[self.place.archive as usize];
-        let count = read_at(&archive.file, &mut buffer[..wanted], self.place.first + self.done)?;
-        if count == 0 {
-            let reason = format!("`{}` ends before the file does", archive.path.display());
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
-        }
+        let buffer = &mut buffer[..wanted];
+        let count = match &self.folder.archives[self.place.archive as usize] {
+            Archive::Local { path, file } => {
+                let count = read_at(file, buffer, self.place.first + self.done)?;
+                if count == 0 {
+                    let reason = format!("`{}` ends before the file does", path.display());
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+                }
+                count
+            }
+            #[cfg(feature = "cloud")]
+            Archive::Remote(archive) => {
+                let content = match &mut self.content {
+                    Some(content) => content,
+                    // One request for the whole file.
+                    None => self.content.insert(archive.read(self.place.first, self.place.length)?),
+                };
+                let done = self.done as usize;
+                buffer.copy_from_slice(&content[done..done + wanted]);
+                wanted
+            }
+        };
         self.done += count as u64;
         Ok(count)
     }
@@ -338,10 +417,10 @@ mod tests {
         File::options().write(true).open(&archive).unwrap().set_len(600).unwrap();
         assert!(mount(&out).unwrap_err().to_string().contains("shorter than its index says"));
         std::fs::remove_file(&archive).unwrap();
-        assert!(mount(&out).unwrap_err().to_string().contains("no archive"));
+        assert!(mount(&out).unwrap_err().to_string().contains("photos-000000.tar"));
         write(&out, INDEX, b"something else\n");
         assert!(mount(&out).unwrap_err().to_string().contains("not the index of a packed folder"));
-        write(&out, INDEX, format!("{HEADER}\na.jpg\t0\t512\tmany\n").as_bytes());
-        assert!(mount(&out).unwrap_err().to_string().contains("line 2 is damaged"));
+        write(&out, INDEX, format!("{HEADER}\n{ARCHIVES}photos\na.jpg\t0\t512\tmany\n").as_bytes());
+        assert!(mount(&out).unwrap_err().to_string().contains("line 3 is damaged"));
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::{HEADER, INDEX, archive_name};
+use super::{ARCHIVES, HEADER, INDEX, archive_name};
 use crate::data::DataError;
 use crate::engine::atomic;
 
@@ -38,7 +38,7 @@ pub fn pack(
 ) -> Result<Option<PackSummary>, DataError> {
     let set = folder.file_name().map_or("files".into(), |name| name.to_string_lossy());
     let mut summary = PackSummary::default();
-    let mut index = format!("{HEADER}\n");
+    let mut index = format!("{HEADER}\n{ARCHIVES}{set}\n");
     let mut archive: Option<ArchiveWriter> = None;
     for (done, name) in names.iter().enumerate() {
         let path = folder.join(name);
