@@ -44,7 +44,15 @@ begun=$(date +%s%N)
 "${train[@]}" --out whole
 took=$(( ($(date +%s%N) - begun) / 1000000 ))
 resume=
-for kill in $(seq "$kills"); do
+done=0
+runs=0
+finish() {
+    cmp whole/weights/backbone.safetensors killed/weights/backbone.safetensors
+    rm -rf killed
+    resume=
+    runs=$((runs + 1))
+}
+while [ "$done" -lt "$kills" ]; do
     # Up to a quarter of the whole run: some while it starts, some in a step, some while a checkpoint is written.
     wait=$(( (RANDOM * 32768 + RANDOM) % (took / 4) ))
     "${train[@]}" --out killed $resume > log 2>&1 &
@@ -52,13 +60,18 @@ for kill in $(seq "$kills"); do
     sleep "$(printf '%d.%03d' $((wait / 1000)) $((wait % 1000)))"
     ranks=$(pgrep -P "$job" || true)
     rank=$(echo $ranks | cut -d' ' -f $((1 + RANDOM % 2)))
-    [ -n "$rank" ] && kill -9 "$rank"
+    [ -n "$rank" ] && kill -9 "$rank" || true
     ended=$(date +%s)
     wait "$job" && code=0 || code=$?
     [ $(( $(date +%s) - ended )) -lt 60 ] || { echo "the other process did not end" >&2; exit 1; }
-    echo "kill $kill after $wait ms: $( [ -n "$rank" ] && echo "exit code $code" || echo 'nothing ran'), $(steps killed) steps logged"
+    if [ "$code" = 0 ]; then
+        finish
+        continue
+    fi
+    done=$((done + 1))
+    echo "kill $done after $wait ms: exit code $code, $(steps killed) steps logged"
     [ -n "$(ls -A killed/checkpoints 2> /dev/null)" ] && resume=--resume || rm -rf killed
 done
 "${train[@]}" --out killed $resume
-cmp whole/weights/backbone.safetensors killed/weights/backbone.safetensors
-echo "the same weights to the bit after $kills kills"
+finish
+echo "$runs runs had the same weights to the bit after $done kills"
