@@ -17,6 +17,7 @@ use scrl_export::{
     export_backbone, export_detector, file_sha256, proven, validate_backbone, validate_detector,
 };
 use scrl_pretrain::{PretrainConfig, Pretraining};
+use scrl_transfer::data::Labels;
 use scrl_transfer::weights::DETECTOR_FILE;
 use scrl_transfer::{
     DataSource, InitWeights, LoadedDetector, Transfer, TransferConfig, TransferOutcome, load_detector,
@@ -233,9 +234,13 @@ impl DetectorJob {
         let info =
             DetectorInfo { weights_sha256: Some(file_sha256(&weights)?), ..DetectorInfo::new(metadata) };
         let images = match &self.images {
-            Some(source) => {
-                source.load()?.images.into_iter().take(self.count).map(|image| image.path).collect()
-            }
+            Some(source) => source
+                .load(Labels::Boxes)?
+                .images
+                .into_iter()
+                .take(self.count)
+                .map(|image| image.path)
+                .collect(),
             None => Vec::new(),
         };
         let inputs = DetectorInputs { images, ..Default::default() };

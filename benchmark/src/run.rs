@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Result, bail};
 use scrl_core::engine::Interrupt;
 use scrl_synth::{self as synth, ShapeClass};
+use scrl_transfer::data::Labels;
 use scrl_transfer::evaluation::chance;
 
 use super::budget::{self, ImageCounts};
@@ -124,7 +125,7 @@ impl Benchmark<'_> {
     fn chance(&self, graph: &Graph<'_>) -> Chance {
         let figures = |transfer: &TransferArm| {
             let settings = graph.with_data(transfer).ok()?;
-            let data = settings.data.val.as_ref()?.load().ok()?;
+            let data = settings.data.val.as_ref()?.load(Labels::Boxes).ok()?;
             let metrics = chance(&data, CHANCE_SEED).ok()??;
             let figures =
                 metrics.summary().into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));

@@ -168,7 +168,8 @@ fn choose(trials: &mut [Trial]) {
 fn held_out(graph: &Graph, transfer: &TransferArm, share: f64) -> Result<TransferConfig> {
     let mut settings = graph.with_data(transfer)?;
     let source = settings.data.train.as_ref();
-    let all = source.with_context(|| format!("`{}` names no training images", transfer.name))?.load()?;
+    let source = source.with_context(|| format!("`{}` names no training images", transfer.name))?;
+    let all = source.load(settings.model.labels())?;
     // The images that rank first are held out; the seed is none of the benchmark's, so no subset is favoured.
     let judged = all.subset(share, u64::MAX);
     let ids: std::collections::HashSet<u64> = judged.images.iter().map(|image| image.id).collect();
@@ -193,14 +194,18 @@ fn instances(dataset: &DetectionDataset) -> Result<Value> {
     for image in &dataset.images {
         for object in &image.objects {
             let b = object.bbox;
-            annotations.push(json!({
+            let mut annotation = json!({
                 "id": annotations.len() + 1,
                 "image_id": image.id,
                 "category_id": dataset.categories[object.category].id,
                 "bbox": [b.x1, b.y1, b.x2 - b.x1, b.y2 - b.y1],
                 "area": object.area,
                 "iscrowd": u8::from(object.crowd),
-            }));
+            });
+            if let Some(mask) = &object.mask {
+                annotation["segmentation"] = serde_json::to_value(&**mask)?;
+            }
+            annotations.push(annotation);
         }
     }
     let absolute = |path: &Path| {

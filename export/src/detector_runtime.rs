@@ -97,8 +97,9 @@ impl OnnxDetector {
         let prepared: Vec<(Vec<f32>, Size)> = images.iter().map(|image| preprocessing.apply(image)).collect();
         let found = self.detect_normalized(&prepared)?;
         let sizes = prepared.iter().map(|(_, size)| *size).zip(images);
+        let variant = self.info.metadata.config.variant;
         let restored = found.into_iter().zip(sizes).map(|(found, (size, image))| {
-            to_source(found, size, Size { width: image.width(), height: image.height() })
+            to_source(found, size, Size { width: image.width(), height: image.height() }, variant)
         });
         Ok(restored.collect())
     }
@@ -209,6 +210,7 @@ pub(crate) fn detections(outputs: &[OutputTensor]) -> Vec<Vec<Detection>> {
             bbox: bbox(&boxes[row * 4..row * 4 + 4]),
             class: labels[row] as usize,
             score: scores[row],
+            mask: None,
         })
         .collect()
     };
@@ -252,7 +254,7 @@ mod tests {
             tensor("num_detections", &[2], &[1.0, 2.0]),
         ];
         let found = detections(&outputs);
-        assert_eq!(found[0], [Detection { bbox: bbox(&boxes[..4]), class: 3, score: 0.9 }]);
-        assert_eq!(found[1][1], Detection { bbox: bbox(&boxes[12..]), class: 2, score: 0.7 });
+        assert_eq!(found[0], [Detection { bbox: bbox(&boxes[..4]), class: 3, score: 0.9, mask: None }]);
+        assert_eq!(found[1][1], Detection { bbox: bbox(&boxes[12..]), class: 2, score: 0.7, mask: None });
     }
 }

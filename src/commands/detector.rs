@@ -8,8 +8,7 @@ use scrl_core::models::Precision;
 use scrl_core::structures::Size;
 use scrl_export::OnnxDetector;
 use scrl_ops::{KeptWeights, keep_weights};
-use scrl_transfer::data::Category;
-use scrl_transfer::data::{Preprocessing, Sample, collate};
+use scrl_transfer::data::{Category, Labels, Preprocessing, Sample, collate};
 use scrl_transfer::detection::Detection;
 use scrl_transfer::inference::{detect_batch, to_source};
 use scrl_transfer::{LoadedDetector, load_detector};
@@ -21,6 +20,9 @@ use crate::device;
 pub trait Detector {
     /// The classes, in the order of [`Detection::class`].
     fn categories(&self) -> &[Category];
+
+    /// What of annotations it is judged by.
+    fn labels(&self) -> Labels;
 
     /// How images are prepared for [`Self::detect`].
     fn preprocessing(&self) -> &Preprocessing;
@@ -71,6 +73,10 @@ impl Detector for TrainedDetector {
         &self.detector.metadata.categories
     }
 
+    fn labels(&self) -> Labels {
+        self.detector.metadata.config.labels()
+    }
+
     fn preprocessing(&self) -> &Preprocessing {
         &self.detector.metadata.preprocessing
     }
@@ -100,6 +106,10 @@ impl Detector for ExportedDetector {
         &self.detector.info.metadata.categories
     }
 
+    fn labels(&self) -> Labels {
+        self.detector.info.metadata.config.labels()
+    }
+
     fn preprocessing(&self) -> &Preprocessing {
         &self.detector.info.metadata.preprocessing
     }
@@ -109,7 +119,8 @@ impl Detector for ExportedDetector {
         let images: Vec<(Vec<f32>, Size)> =
             batch.into_iter().map(|sample| (sample.pixels, sample.size)).collect();
         let found = self.detector.detect_normalized(&images)?;
+        let variant = self.detector.info.metadata.config.variant;
         let found = found.into_iter().zip(sizes);
-        Ok(found.map(|(found, (size, source))| to_source(found, size, source)).collect())
+        Ok(found.map(|(found, (size, source))| to_source(found, size, source, variant)).collect())
     }
 }

@@ -47,7 +47,7 @@ fn judge(ground_truth: &Path, split: Option<&str>, detections: &Path) -> Result<
 fn evaluate_detector(args: &EvaluateArgs, group: &Group, mut monitor: Monitor) -> Result<Ending> {
     let detector = detector::open(&args.detector, &args.device, args.precision)?;
     let source = data_source(args)?;
-    let dataset = Arc::new(match_classes(detector.categories(), source.load()?)?);
+    let dataset = Arc::new(match_classes(detector.categories(), source.load(detector.labels())?)?);
     let options = EvaluateOptions { batch_size: args.batch, ..Default::default() };
     let detect = |samples| detector.detect(samples);
     let found = detect_with(detect, &dataset, detector.preprocessing(), options, group, &mut monitor)?;

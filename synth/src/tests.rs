@@ -245,7 +245,12 @@ fn the_written_annotations_load_as_a_detection_data_set() {
     let config = small();
     write(&config, folder.path()).unwrap();
     let annotations = folder.path().join("annotations/instances_train.json");
-    let loaded = scrl_transfer::data::coco::load(&annotations, &folder.path().join("train")).unwrap();
+    let loaded = scrl_transfer::data::coco::load(
+        &annotations,
+        &folder.path().join("train"),
+        scrl_transfer::data::Labels::Boxes,
+    )
+    .unwrap();
     assert_eq!((loaded.images.len(), loaded.dropped), (6, 0));
     assert!(loaded.categories.iter().map(|c| c.name.as_str()).eq(ShapeClass::ALL.map(ShapeClass::name)));
     for (index, image) in loaded.images.iter().enumerate() {

@@ -22,7 +22,7 @@ use scrl_core::config;
 use scrl_core::transforms::decode;
 use scrl_pretrain::PretrainConfig;
 use scrl_transfer::TransferConfig;
-use scrl_transfer::data::{coco, voc};
+use scrl_transfer::data::{Labels, coco, voc};
 use scrl_transfer::evaluation::evaluate_files;
 use tempfile::TempDir;
 
@@ -117,7 +117,7 @@ fn coco_annotations() {
     let path = folder.path().join("instances.json");
     fuzz("coco", |bytes| {
         std::fs::write(&path, bytes).unwrap();
-        coco::survey(&path, folder.path()).is_ok_and(|survey| survey.faults.is_empty())
+        coco::survey(&path, folder.path(), Labels::Masks).is_ok_and(|survey| survey.faults.is_empty())
     });
 }
 

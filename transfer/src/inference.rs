@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::data::{Category, DetectionDataset};
 use burn::tensor::Device;
+use rayon::prelude::*;
 use scrl_core::data::error::DataError;
 use scrl_core::data::loader::{LoaderOptions, load_batches};
 use scrl_core::data::sampler;
@@ -14,9 +15,10 @@ use scrl_core::transforms::RgbImage;
 use scrl_ops::{Group, keep_weights};
 
 use crate::data::{Batch, Mapper, Preprocessing, Sample, collate};
-use crate::detection::{Detection, Detector, Target};
+use crate::detection::{Detection, Detector, Target, Variant};
 use crate::error::TransferError;
 use crate::evaluation::{DetectionMetrics, ImageDetections, evaluate_detections};
+use crate::mask::{Mask, Rle};
 use crate::weights::load_detector;
 
 /// How images are fed to the detector.
@@ -164,9 +166,16 @@ fn gathered(own: Vec<Found>, group: &Group) -> Vec<Found> {
     let mut bytes = Vec::new();
     for (index, detections) in &own {
         bytes.extend([*index as u64, detections.len() as u64].map(u64::to_le_bytes).concat());
-        for Detection { bbox, class, score } in detections {
+        for Detection { bbox, class, score, mask } in detections {
             bytes.extend((*class as u64).to_le_bytes());
             bytes.extend(bbox.to_array().iter().chain([score]).flat_map(|value| value.to_le_bytes()));
+            let mask = mask.as_ref().and_then(Mask::pixels);
+            let text = mask.map(Rle::compressed).unwrap_or_default();
+            let Size { width, height } = mask.map_or(Size { width: 0, height: 0 }, Rle::size);
+            bytes.extend(
+                [text.len() as u64, u64::from(width), u64::from(height)].map(u64::to_le_bytes).concat(),
+            );
+            bytes.extend(text.as_bytes());
         }
     }
     let all = group.all_gather(&bytes).concat();
@@ -193,9 +202,14 @@ fn detection(bytes: &mut &[u8]) -> Option<Detection> {
         *bytes = rest;
         Some(f32::from_le_bytes(*value))
     };
-    let corners = [number()?, number()?, number()?, number()?];
-    let [x1, y1, x2, y2] = corners;
-    Some(Detection { bbox: BoxXyxy::new(x1, y1, x2, y2), class, score: number()? })
+    let [x1, y1, x2, y2, score] = [number()?, number()?, number()?, number()?, number()?];
+    let length = integer(bytes)?;
+    let (width, height) = (integer(bytes)? as u32, integer(bytes)? as u32);
+    let (text, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    let rle = || Rle::from_compressed(std::str::from_utf8(text).ok()?, Size { width, height }).ok();
+    let mask = if length > 0 { Some(Mask::Pixels(rle()?)) } else { None };
+    Some(Detection { bbox: BoxXyxy::new(x1, y1, x2, y2), class, score, mask })
 }
 
 /// Detections in one image, best first.
@@ -217,17 +231,24 @@ pub fn detect_batch(model: &Detector, batch: Batch) -> Vec<(usize, Vec<Detection
     let Batch { images, sizes, indices, sources, .. } = batch;
     let found = model.detect(images, &sizes);
     let places = sizes.into_iter().zip(sources).zip(indices);
-    let restore = |(found, ((size, source), index))| (index, to_source(found, size, source));
+    let variant = model.config().variant;
+    let restore = |(found, ((size, source), index))| (index, to_source(found, size, source, variant));
     found.into_iter().zip(places).map(restore).collect()
 }
 
-/// From pixels of the network's input to pixels of the image file, limited to it.
-pub fn to_source(detections: Vec<Detection>, size: Size, source: Size) -> Vec<Detection> {
+/// From pixels of the network's input to pixels of the image file, limited to it; masks from cells to pixels, as `variant` does.
+pub fn to_source(detections: Vec<Detection>, size: Size, source: Size, variant: Variant) -> Vec<Detection> {
     let (width, height) = (source.width as f32, source.height as f32);
     let (x, y) = (width / size.width as f32, height / size.height as f32);
-    let restored = detections
-        .into_iter()
-        .map(|found| Detection { bbox: found.bbox.scale(x, y).clip(width, height), ..found });
+    let restore = |found: Detection| {
+        let bbox = found.bbox.scale(x, y).clip(width, height);
+        let mask = found.mask.map(|mask| match mask {
+            Mask::Cells(cells) => Mask::Pixels(cells.paste(&bbox, source, variant)),
+            pixels @ Mask::Pixels(_) => pixels,
+        });
+        Detection { bbox, mask, ..found }
+    };
+    let restored = detections.into_par_iter().map(restore);
     restored.filter(|found| found.bbox.area() > 0.0).collect()
 }
 
@@ -268,12 +289,13 @@ mod tests {
 
     #[test]
     fn boxes_return_to_the_original_image_and_inside_it() {
-        let found = |bbox| Detection { bbox, class: 2, score: 0.5 };
+        let found = |bbox| Detection { bbox, class: 2, score: 0.5, mask: None };
         let (size, source) = (Size { width: 200, height: 50 }, Size { width: 100, height: 100 });
         let restored = to_source(
             vec![found(BoxXyxy::new(20.0, 10.0, 210.0, 40.0)), found(BoxXyxy::new(201.0, 0.0, 210.0, 9.0))],
             size,
             source,
+            Variant::Detectron2,
         );
         assert_eq!(restored, [found(BoxXyxy::new(10.0, 20.0, 100.0, 80.0))]);
     }

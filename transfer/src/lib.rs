@@ -44,6 +44,7 @@ pub mod detection;
 pub mod error;
 pub mod evaluation;
 pub mod inference;
+pub mod mask;
 #[cfg(test)]
 mod test_data;
 pub mod train;

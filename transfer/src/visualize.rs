@@ -1,17 +1,18 @@
-//! Draws boxes on images: a colour for each class, its name and the score.
+//! Draws boxes and masks on images: a colour for each class, its name and the score.
 
 use std::fs::File;
 use std::io::{BufWriter, Error as IoError, Write};
 use std::path::Path;
 
 use crate::data::Category;
-use image::ImageFormat;
 use image::codecs::jpeg::JpegEncoder;
+use image::{ImageFormat, Rgb};
 pub use scrl_core::draw::{distinct_color as class_color, draw_box};
 use scrl_core::transforms::RgbImage;
 
 use crate::detection::Detection;
 use crate::error::TransferError;
+use crate::mask::{Mask, Rle};
 
 pub mod text;
 
@@ -19,6 +20,9 @@ use text::{class_label, draw_text, plate_size};
 
 /// Of JPEG pictures, 1 to 100.
 const JPEG_QUALITY: u8 = 92;
+
+/// How much of a mask's pixel is the colour of its class.
+const MASK_SHARE: f32 = 0.45;
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,11 @@ pub fn draw_detections(
         detections.iter().filter(|found| found.score >= options.min_score).collect();
     shown.sort_by(|a, b| a.score.total_cmp(&b.score));
     for found in &shown {
+        if let Some(mask) = found.mask.as_ref().and_then(Mask::pixels) {
+            tint(&mut canvas, mask, class_color(found.class));
+        }
+    }
+    for found in &shown {
         draw_box(&mut canvas, &found.bbox, class_color(found.class), width);
     }
     // No box runs through a name.
@@ -61,6 +70,19 @@ pub fn draw_detections(
         label(&mut canvas, found, classes, (short_side / 240).clamp(1, 8));
     }
     canvas
+}
+
+/// Tints the pixels of a mask that lie in the image.
+fn tint(canvas: &mut RgbImage, mask: &Rle, color: Rgb<u8>) {
+    let width = mask.size().width.max(1) as usize;
+    for (place, _) in mask.to_bitmap().into_iter().enumerate().filter(|(_, inside)| *inside) {
+        if let Some(pixel) = canvas.get_pixel_mut_checked((place % width) as u32, (place / width) as u32) {
+            let mixed = |(own, color): (u8, u8)| {
+                (f32::from(own) * (1.0 - MASK_SHARE) + f32::from(color) * MASK_SHARE).round() as u8
+            };
+            pixel.0 = std::array::from_fn(|channel| mixed((pixel.0[channel], color.0[channel])));
+        }
+    }
 }
 
 /// Class and score above the box, or inside it where there is no room above.
@@ -101,13 +123,12 @@ pub fn save_detections(
 
 #[cfg(test)]
 mod tests {
-    use image::Rgb;
     use scrl_core::structures::BoxXyxy;
 
     use super::*;
 
     fn found(bbox: BoxXyxy, class: usize, score: f32) -> Detection {
-        Detection { bbox, class, score }
+        Detection { bbox, class, score, mask: None }
     }
 
     #[test]

@@ -119,7 +119,8 @@ fn with_detector(model: Detector, path: &Path) -> Result<Detector, TransferError
     let tensors = torchvision_tensors(read_tensors(&file)?.0);
     let architecture = model.config().architecture;
     let (model, report) = parameters::load(model, &tensors);
-    let of_classes = |(key, ..): &(String, _, _)| key.starts_with(architecture.class_layers());
+    let of_classes =
+        |(key, ..): &(String, _, _)| architecture.class_layers().iter().any(|layer| key.starts_with(layer));
     if !report.missing.is_empty() || !report.unused.is_empty() || !report.mismatched.iter().all(of_classes) {
         return Err(TransferError::Detector { path: file, reason: explain(&report, architecture) });
     }
@@ -142,10 +143,13 @@ fn explain(report: &LoadReport, architecture: Architecture) -> String {
     let shape = |(key, model, file): &(String, Vec<usize>, Vec<usize>)| {
         format!("`{key}` ({file:?}, expected {model:?})")
     };
-    let of_classes = |(key, ..): &(String, _, _)| key.starts_with(architecture.class_layers());
+    let of_classes =
+        |(key, ..): &(String, _, _)| architecture.class_layers().iter().any(|layer| key.starts_with(layer));
     let rows = match architecture {
         _ if !report.mismatched.iter().any(of_classes) => "",
-        Architecture::FasterRcnn => "; the box predictor has one row for the background and one a class",
+        Architecture::FasterRcnn | Architecture::MaskRcnn => {
+            "; the box predictor has one row for the background and one a class"
+        }
         Architecture::RetinaNet => {
             "; the classifier has a row for each class and anchor, and none for the background"
         }

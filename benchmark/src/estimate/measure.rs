@@ -208,7 +208,7 @@ impl<'a> Measured<'a> {
     /// Seconds a test image by a detector that has learnt nothing, and how many test images there are.
     fn evaluation(&self, settings: &TransferConfig) -> Result<(f64, usize)> {
         let source = settings.data.val.as_ref().context("the recipe names no test images")?;
-        let dataset = Arc::new(source.load()?);
+        let dataset = Arc::new(source.load(settings.model.labels())?);
         let mut config = settings.model.clone();
         config.num_classes = dataset.categories.len();
         let model = config.init(&mut stream(0, &[]), &self.device);

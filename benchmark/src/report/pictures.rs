@@ -6,6 +6,7 @@ use scrl_core::transforms::{RgbImage, decode::decode};
 use scrl_transfer::data::{DetectionDataset, DetectionImage};
 use scrl_transfer::detection::Detection;
 use scrl_transfer::evaluation::read_results;
+use scrl_transfer::mask::Mask;
 use scrl_transfer::visualize::{DrawOptions, draw_detections};
 
 use super::{FIGURES, Finished};
@@ -37,7 +38,8 @@ fn gallery(finished: &Finished, name: &str) -> Result<Vec<Block>> {
         arms.filter_map(|arm| Some((&arm.name, finished.fine_tuning(name, &arm.name)?.0))).collect();
     let Some((_, first)) = runs.first() else { return Ok(Vec::new()) };
     let Job::Transfer(job) = &first.job else { return Ok(Vec::new()) };
-    let dataset = job.settings.data.val.as_ref().context("a fine-tuning has test images")?.load()?;
+    let source = job.settings.data.val.as_ref().context("a fine-tuning has test images")?;
+    let dataset = source.load(job.settings.model.labels())?;
     let found = runs
         .iter()
         .map(|(_, cell)| Ok(read_results(&finished.out.join(&cell.id).join("results.json"), &dataset)?))
@@ -49,7 +51,12 @@ fn gallery(finished: &Finished, name: &str) -> Result<Vec<Block>> {
         let truth: Vec<Detection> = image
             .objects
             .iter()
-            .map(|object| Detection { bbox: object.bbox, class: object.category, score: 1.0 })
+            .map(|object| Detection {
+                bbox: object.bbox,
+                class: object.category,
+                score: 1.0,
+                mask: object.mask.as_ref().map(|mask| Mask::Pixels(mask.to_rle(image.size()))),
+            })
             .collect();
         let mut pictures = vec![Some(draw(finished, &dataset, name, image, "truth", &pixels, &truth, 0.0)?)];
         for ((init, _), results) in runs.iter().zip(&found) {
@@ -96,8 +103,12 @@ fn draw(
         *pixels.get_pixel(x / factor, y / factor)
     });
     let enlarge = |b: &BoxXyxy| b.scale(factor as f32, factor as f32);
-    let boxes: Vec<Detection> =
-        boxes.iter().map(|found| Detection { bbox: enlarge(&found.bbox), ..*found }).collect();
+    let enlarged = |found: &Detection| Detection {
+        bbox: enlarge(&found.bbox),
+        mask: found.mask.as_ref().and_then(Mask::pixels).map(|mask| Mask::Pixels(mask.enlarge(factor))),
+        ..found.clone()
+    };
+    let boxes: Vec<Detection> = boxes.iter().map(enlarged).collect();
     let shown = boxes.iter().filter(|found| found.score >= min_score).count();
     let drawn = draw_detections(
         &large,

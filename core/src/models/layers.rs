@@ -6,8 +6,8 @@ use burn::module::{Flag, Module, Param, RunningState};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{
-    BatchNormOptions, Conv2dOptions, Group, Normalization, batch_norm_inference, batch_norm_train, conv2d,
-    conv2d_batch_norm, conv2d_relu, conv2d_shared, linear,
+    BatchNormOptions, Conv2dOptions, Group, Normalization, batch_norm_inference, batch_norm_train,
+    conv_transpose2d_relu, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared, linear,
 };
 
 use crate::random::{Rng, RngExt, standard_normal};
@@ -175,6 +175,35 @@ impl Conv2d {
 
     fn options(&self) -> Conv2dOptions {
         Conv2dOptions { stride: [self.stride; 2], padding: [self.padding; 2], ..Default::default() }
+    }
+}
+
+/// Transposed convolution with a stride as long as its square kernel.
+#[derive(Module, Debug)]
+pub struct ConvTranspose2d {
+    /// `[channels_in, channels_out, stride, stride]`
+    pub weight: Param<Tensor<4>>,
+    /// `[channels_out]`
+    pub bias: Param<Tensor<1>>,
+}
+
+impl ConvTranspose2d {
+    /// From `channels`, `[in, out]`, with random weights. The fan-in and fan-out of `init` are PyTorch's: those of the
+    /// convolution that this one transposes.
+    pub fn init(channels: [usize; 2], stride: usize, init: Init, rng: &mut Rng, device: &Device) -> Self {
+        let [channels_in, channels_out] = channels;
+        let area = stride * stride;
+        let (fan_in, fan_out) = (channels_out * area, channels_in * area);
+        let shape = [channels_in, channels_out, stride, stride];
+        Self {
+            weight: init.weight(shape, fan_in, fan_out, rng, device),
+            bias: init.bias(channels_out, fan_in, rng, device),
+        }
+    }
+
+    /// `[N, channels_in, H, W]` to `[N, channels_out, H · stride, W · stride]`, then ReLU.
+    pub fn forward_relu(&self, input: Tensor<4>) -> Tensor<4> {
+        conv_transpose2d_relu(input, self.weight.val(), self.bias.val())
     }
 }
 

@@ -8,7 +8,7 @@ mod precision;
 mod resnet;
 
 pub use features::{Features, Level};
-pub use layers::{BatchNorm, Conv2d, Linear};
+pub use layers::{BatchNorm, Conv2d, ConvTranspose2d, Linear};
 pub use precision::{Precision, in_f32};
 pub use resnet::{Arch, Block, BlockLayout, ConvLayout, NamedLayer, ResNet, ResNetConfig, ResNetLayout};
 

@@ -98,7 +98,7 @@ fn sample(index: usize, args: &BenchDetectorArgs, rng: &mut Rng) -> Sample {
     }
     let boxes = (0..args.boxes).map(|_| object(size, rng)).collect();
     let labels = (0..args.boxes).map(|_| rng.random_range(0..args.classes - 1)).collect();
-    Sample { index, pixels, size, source: size, target: Target { boxes, labels } }
+    Sample { index, pixels, size, source: size, target: Target { boxes, labels, masks: Vec::new() } }
 }
 
 fn object(image: Size, rng: &mut Rng) -> BoxXyxy {

@@ -206,7 +206,7 @@ mod tests {
             pixels: vec![index as f32 + 1.0; (3 * width * height) as usize],
             size: Size { width, height },
             source: Size { width, height },
-            target: Target { boxes: Vec::new(), labels: Vec::new() },
+            target: Target::default(),
         };
         let batch = collate(vec![sample(0, 33, 5), sample(1, 7, 32)], &Device::flex());
         assert_eq!(batch.images.dims(), [2, 3, 32, 64]);

@@ -4,31 +4,41 @@ mod records;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use scrl_core::data::DataError;
 use scrl_core::structures::BoxXyxy;
 use scrl_core::transforms::decode;
 
 use super::{
-    AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox, file_names,
+    AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox, Labels,
+    file_names,
 };
+use crate::mask::Segmentation;
 use records::{AnnotationRecord, CategoryRecord, ImageRecord};
 
-pub(crate) use records::{Instances, read_all as records, whole};
+pub(crate) use records::{Instances, MaskField, Masks, NoMasks, read_all as records, whole};
 
 /// Reads an instances file whose images lie in `images`.
 ///
 /// Categories are sorted by id, and objects refer to them by position, so ids may have gaps. Boxes are clipped to their
 /// image; those that have no area then, and annotations without a box, are left out and counted in
-/// [`DetectionDataset::dropped`]. A missing `area` is the box's, a missing `width` or `height` the image file's. Ids may be
+/// [`DetectionDataset::dropped`]. So are masks that cannot be used; their objects stay. A missing `area` is the box's, a missing `width` or `height` the image file's. Ids may be
 /// floats or digits in quotes. Images without annotations are kept. File names may be written as Windows or macOS write them.
 ///
 /// # Errors
 /// When the file cannot be read, is not such JSON, contradicts itself (an id used twice, or never defined), or names
 /// images that are not in the folder.
-pub fn load(annotations: &Path, images: &Path) -> Result<DetectionDataset, DataError> {
-    let CocoSurvey { dataset, faults, .. } = survey(annotations, images)?;
+pub fn load(annotations: &Path, images: &Path, labels: Labels) -> Result<DetectionDataset, DataError> {
+    let CocoSurvey { dataset, faults, bad_masks, .. } = survey(annotations, images, labels)?;
     records::refuse(&faults, annotations)?;
+    if let Some(first) = bad_masks.first() {
+        tracing::warn!(
+            file = %annotations.display(),
+            "{} objects have a mask that cannot be used, the first of them {first}; `scrl inspect dataset` lists them",
+            bad_masks.len()
+        );
+    }
     check_files(&dataset, annotations, images)?;
     Ok(dataset)
 }
@@ -42,15 +52,19 @@ pub struct CocoSurvey {
     pub dropped: Vec<DroppedBox>,
     /// Records that cannot be used; [`load`] refuses a file with any.
     pub faults: Vec<String>,
+    /// Masks that cannot be used, and why; their objects are in `dataset` without them.
+    pub bad_masks: Vec<String>,
 }
 
 /// As [`load`], but goes on where something is wrong; the images need not be there.
 ///
 /// # Errors
 /// When the file cannot be read, is not such JSON, or lists no image or category.
-pub fn survey(annotations: &Path, images: &Path) -> Result<CocoSurvey, DataError> {
-    let (instances, faults) = records::read(annotations)?;
-    let survey = assemble(instances, faults, annotations, images);
+pub fn survey(annotations: &Path, images: &Path, labels: Labels) -> Result<CocoSurvey, DataError> {
+    let survey = match labels {
+        Labels::Boxes => survey_with::<NoMasks>(annotations, images)?,
+        Labels::Masks => survey_with::<Masks>(annotations, images)?,
+    };
     let nothing = |list: &str| DataError::invalid(annotations, format!("`{list}` is empty"));
     match &survey.dataset {
         set if set.images.is_empty() && survey.faults.is_empty() => Err(nothing("images")),
@@ -59,13 +73,23 @@ pub fn survey(annotations: &Path, images: &Path) -> Result<CocoSurvey, DataError
     }
 }
 
-fn assemble(instances: Instances, mut faults: Vec<String>, annotations: &Path, folder: &Path) -> CocoSurvey {
+fn survey_with<S: MaskField>(annotations: &Path, folder: &Path) -> Result<CocoSurvey, DataError> {
+    let (instances, faults) = records::read::<S>(annotations)?;
+    Ok(assemble(instances, faults, annotations, folder))
+}
+
+fn assemble<S: MaskField>(
+    instances: Instances<S>,
+    mut faults: Vec<String>,
+    annotations: &Path,
+    folder: &Path,
+) -> CocoSurvey {
     let categories = categories(instances.categories, &mut faults);
     let class: HashMap<u64, usize> = categories.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
     let ImageList { mut images, position, refused } = image_list(instances.images, folder, &mut faults);
-    let mut dropped = Vec::new();
+    let (mut dropped, mut bad_masks) = (Vec::new(), Vec::new());
     let (mut orphans, mut unknown) = (BTreeMap::<u64, usize>::new(), BTreeMap::<u64, usize>::new());
-    for record in instances.annotations {
+    for mut record in instances.annotations {
         let Some(image) = position.get(&record.image_id).map(|&i| &mut images[i]) else {
             if !refused.contains(&record.image_id) {
                 *orphans.entry(record.image_id).or_default() += 1;
@@ -76,8 +100,18 @@ fn assemble(instances: Instances, mut faults: Vec<String>, annotations: &Path, f
             *unknown.entry(record.category_id).or_default() += 1;
             continue;
         };
-        image.annotated.get_or_insert_default().extend(annotated(&record, category));
-        match object(&record, category, image) {
+        let mask = std::mem::take(&mut record.segmentation).read(image.size()).unwrap_or_else(|reason| {
+            bad_masks.push(format!(
+                "annotation {} (`{}`) of `{}`: {reason}",
+                record.id(),
+                categories[category].name,
+                image.file_name
+            ));
+            None
+        });
+        let mask = mask.map(Arc::new);
+        image.annotated.get_or_insert_default().extend(annotated(&record, category, &mask));
+        match object(&record, category, image, &mask) {
             Some(object) => image.objects.push(object),
             None => dropped.push(DroppedBox {
                 image: image.file_name.clone(),
@@ -96,7 +130,7 @@ fn assemble(instances: Instances, mut faults: Vec<String>, annotations: &Path, f
     }
     let name = annotations.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let dataset = DetectionDataset { name, images, categories, dropped: dropped.len() };
-    CocoSurvey { dataset, dropped, faults }
+    CocoSurvey { dataset, dropped, faults, bad_masks }
 }
 
 fn categories(records: Vec<CategoryRecord>, faults: &mut Vec<String>) -> Vec<Category> {
@@ -173,13 +207,23 @@ fn side(value: f64, name: &str) -> Result<u32, String> {
 }
 
 /// The object as the file has it; `None` without a box.
-fn annotated(record: &AnnotationRecord, category: usize) -> Option<AnnotatedObject> {
+fn annotated<S>(
+    record: &AnnotationRecord<S>,
+    category: usize,
+    mask: &Option<Arc<Segmentation>>,
+) -> Option<AnnotatedObject> {
     let (bbox, area) = (record.bbox?, record.area()?);
-    Some(AnnotatedObject { bbox, category, crowd: record.is_crowd(), difficult: false, area })
+    let (crowd, mask) = (record.is_crowd(), mask.clone());
+    Some(AnnotatedObject { bbox, category, crowd, difficult: false, area, mask })
 }
 
 /// The object with its box clipped to the image; `None` when nothing is left of it.
-fn object(record: &AnnotationRecord, category: usize, image: &DetectionImage) -> Option<DetectionObject> {
+fn object<S>(
+    record: &AnnotationRecord<S>,
+    category: usize,
+    image: &DetectionImage,
+    mask: &Option<Arc<Segmentation>>,
+) -> Option<DetectionObject> {
     let [x, y, width, height] = record.bbox?;
     let (right, bottom) = (f64::from(image.width), f64::from(image.height));
     let bbox = BoxXyxy::new(
@@ -190,7 +234,8 @@ fn object(record: &AnnotationRecord, category: usize, image: &DetectionImage) ->
     );
     let area = record.area()? as f32;
     let positive = bbox.width() > 0.0 && bbox.height() > 0.0;
-    positive.then(|| DetectionObject { bbox, category, crowd: record.is_crowd(), difficult: false, area })
+    let (crowd, mask) = (record.is_crowd(), mask.clone());
+    positive.then_some(DetectionObject { bbox, category, crowd, difficult: false, area, mask })
 }
 
 fn check_files(dataset: &DetectionDataset, annotations: &Path, images: &Path) -> Result<(), DataError> {
@@ -231,7 +276,7 @@ mod tests {
         for file in files {
             std::fs::write(folder.path().join(file), b"").expect("a file");
         }
-        load(&annotations, folder.path())
+        load(&annotations, folder.path(), Labels::Boxes)
     }
 
     fn error_of(text: &str, files: &[&str]) -> String {
@@ -252,6 +297,7 @@ mod tests {
             crowd: false,
             difficult: false,
             area: 7.25,
+            mask: None,
         };
         assert_eq!(image.objects[0], first);
     }
@@ -272,7 +318,7 @@ mod tests {
         let annotations = folder.path().join("instances.json");
         std::fs::write(&annotations, SMALL).expect("a file");
         let CocoSurvey { dataset: set, dropped, .. } =
-            survey(&annotations, folder.path()).expect("a data set");
+            survey(&annotations, folder.path(), Labels::Boxes).expect("a data set");
         assert_eq!((set.images.len(), set.dropped), (2, 2));
         let left_out = |bbox| DroppedBox { image: "b.jpg".into(), category: "car".into(), bbox };
         assert_eq!(dropped, [left_out([5.0, 5.0, 0.0, 2.0]), left_out([25.0, 5.0, 4.0, 2.0])]);
@@ -344,7 +390,8 @@ mod tests {
                 "{error}"
             );
         }
-        let missing = load(Path::new("no/such.json"), Path::new("no")).expect_err("no file").to_string();
+        let missing =
+            load(Path::new("no/such.json"), Path::new("no"), Labels::Boxes).expect_err("no file").to_string();
         assert!(missing.contains("no/such.json"), "{missing}");
     }
 
@@ -373,14 +420,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let annotations = folder.path().join("instances.json");
         std::fs::write(&annotations, &text).expect("a file");
-        let CocoSurvey { dataset, dropped, faults } =
-            survey(&annotations, folder.path()).expect("a data set");
+        let CocoSurvey { dataset, dropped, faults, .. } =
+            survey(&annotations, folder.path(), Labels::Boxes).expect("a data set");
         assert_eq!((dataset.images.len(), dataset.images[0].objects.len(), dropped.len()), (1, 0, 2));
         assert_eq!(faults.len(), 3, "{faults:?}");
         assert_eq!(faults[0], "annotation 2 of image 9: `category_id` is missing");
         assert_eq!(faults[1], "image 4 has no `file_name`");
         assert!(faults[2].starts_with("1 annotations belong to image 77"), "{faults:?}");
-        let error = load(&annotations, folder.path()).expect_err("faults").to_string();
+        let error = load(&annotations, folder.path(), Labels::Boxes).expect_err("faults").to_string();
         assert!(error.contains("annotation 2 of image 9") && error.contains("2 more faults"), "{error}");
     }
 
@@ -392,7 +439,7 @@ mod tests {
         std::fs::write(folder.path().join("a.jpg"), b"").expect("a file");
         let annotations = folder.path().join("instances.json");
         std::fs::write(&annotations, SMALL.replace("b.jpg", "sub\\\\b.jpg")).expect("a file");
-        let set = load(&annotations, folder.path()).expect("a data set");
+        let set = load(&annotations, folder.path(), Labels::Boxes).expect("a data set");
         assert_eq!(set.images[0].path, folder.path().join("sub/b.jpg"));
         assert_eq!(set.images[0].file_name, "sub\\b.jpg", "the name stays as the file has it");
     }
@@ -404,10 +451,10 @@ mod tests {
         let text = SMALL.replace("\"width\": 20, \"height\": 10, ", "").replace("b.jpg", "b.png");
         std::fs::write(&annotations, text).expect("a file");
         std::fs::write(folder.path().join("a.jpg"), b"").expect("a file");
-        let error = load(&annotations, folder.path()).expect_err("no image").to_string();
+        let error = load(&annotations, folder.path(), Labels::Boxes).expect_err("no image").to_string();
         assert!(error.contains("`b.png` has no `width` and `height`"), "{error}");
         image::RgbImage::new(21, 11).save(folder.path().join("b.png")).expect("an image");
-        let set = load(&annotations, folder.path()).expect("a data set");
+        let set = load(&annotations, folder.path(), Labels::Boxes).expect("a data set");
         assert_eq!((set.images[0].width, set.images[0].height), (21, 11));
     }
 }

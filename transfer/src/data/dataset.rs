@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use scrl_core::data::DataError;
 use scrl_core::random::{RngCore, stream};
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::decode;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::mask::Segmentation;
 
 /// The purpose of the random stream that ranks images for [`DetectionDataset::subset`].
 const SUBSET: u64 = u64::from_be_bytes(*b"subset__");
@@ -36,10 +39,12 @@ pub struct DetectionObject {
     pub difficult: bool,
     /// Area of the object, square pixels: of its mask where the annotations say so, else of its box.
     pub area: f32,
+    /// Its mask, where masks were asked for and it has one.
+    pub mask: Option<Arc<Segmentation>>,
 }
 
 /// An object as the annotation file has it, for evaluation.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AnnotatedObject {
     /// `x, y, width, height` in pixels from 0; it may lie beyond the image or have no area.
     pub bbox: [f64; 4],
@@ -51,6 +56,13 @@ pub struct AnnotatedObject {
     pub difficult: bool,
     /// As [`DetectionObject::area`].
     pub area: f64,
+    /// As [`DetectionObject::mask`].
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_mask")]
+    pub mask: Option<Arc<Segmentation>>,
+}
+
+fn serialize_mask<S: Serializer>(mask: &Option<Arc<Segmentation>>, serializer: S) -> Result<S::Ok, S::Error> {
+    mask.as_deref().serialize(serializer)
 }
 
 impl From<&DetectionObject> for AnnotatedObject {
@@ -62,6 +74,7 @@ impl From<&DetectionObject> for AnnotatedObject {
             crowd: object.crowd,
             difficult: object.difficult,
             area: f64::from(object.area),
+            mask: object.mask.clone(),
         }
     }
 }
@@ -86,6 +99,11 @@ pub struct DetectionImage {
 }
 
 impl DetectionImage {
+    /// Width and height in pixels.
+    pub fn size(&self) -> Size {
+        Size { width: self.width, height: self.height }
+    }
+
     /// Refuses an image file of another size than its annotation says.
     ///
     /// # Errors
@@ -99,7 +117,7 @@ impl DetectionImage {
 
     /// Why a file of this size is not that of the annotation; `None` where it is.
     pub fn size_problem(&self, found: Size) -> Option<String> {
-        let annotated = Size { width: self.width, height: self.height };
+        let annotated = self.size();
         if found == annotated {
             return None;
         }
@@ -296,6 +314,7 @@ mod tests {
             crowd: false,
             difficult: false,
             area: 25.0,
+            mask: None,
         };
         let mut data = dataset(1);
         data.categories = vec![class(1, "b"), class(2, "a")];

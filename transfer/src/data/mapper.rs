@@ -1,5 +1,7 @@
 //! From an image file to the detector's input, after detectron2's `DatasetMapper` and `ResizeShortestEdge`.
 
+use std::sync::Arc;
+
 use crate::data::DetectionImage;
 use rand::Rng as _;
 use scrl_core::data::error::DataError;
@@ -10,6 +12,7 @@ use scrl_core::transforms::{RgbImage, decode, flip, resample};
 use serde::{Deserialize, Serialize};
 
 use crate::detection::Target;
+use crate::mask::{ObjectMask, Segmentation};
 
 /// How images are resized; antialiased when they shrink, as in Pillow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,9 +149,23 @@ fn target(image: &DetectionImage, size: Size, mirrored: bool) -> Target {
         let scaled = bbox.scale(x, y).clip(width, height);
         if mirrored { scaled.flip_horizontal(width) } else { scaled }
     };
-    let kept = image.objects.iter().filter(|object| !object.crowd).map(|o| (place(&o.bbox), o.category));
-    let (boxes, labels) = kept.filter(|(bbox, _)| bbox.area() > 0.0).unzip();
-    Target { boxes, labels }
+    let objects = image.objects.iter().filter(|object| !object.crowd);
+    let kept: Vec<_> =
+        objects.map(|object| (place(&object.bbox), object)).filter(|(bbox, _)| bbox.area() > 0.0).collect();
+    let mask = |segmentation: &Arc<Segmentation>| ObjectMask {
+        segmentation: Arc::clone(segmentation),
+        source: image.size(),
+        input: size,
+        mirrored,
+    };
+    Target {
+        boxes: kept.iter().map(|(bbox, _)| *bbox).collect(),
+        labels: kept.iter().map(|(_, object)| object.category).collect(),
+        masks: match kept.iter().any(|(_, object)| object.mask.is_some()) {
+            true => kept.iter().map(|(_, object)| object.mask.as_ref().map(mask)).collect(),
+            false => Vec::new(),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -180,8 +197,14 @@ mod tests {
             RgbImage::from_fn(64, 32, |x, y| image::Rgb(if inside(x, y) { [255; 3] } else { [0; 3] }));
         let path: PathBuf = folder.path().join("scene.png");
         pixels.save(&path).unwrap();
-        let object =
-            |crowd| DetectionObject { bbox, category: 3, crowd, difficult: false, area: bbox.area() };
+        let object = |crowd| DetectionObject {
+            bbox,
+            category: 3,
+            crowd,
+            difficult: false,
+            area: bbox.area(),
+            mask: None,
+        };
         let objects = vec![object(false), object(true)];
         DetectionImage {
             id: 1,

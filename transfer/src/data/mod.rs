@@ -16,5 +16,5 @@ pub use batch::{Batch, BatchPlan, collate, collate_over};
 pub use dataset::{AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox};
 pub use loader::{TrainingLoader, TrainingLoaderOptions};
 pub use mapper::{Interpolation, Mapper, Preprocessing, Sample};
-pub use source::DataSource;
+pub use source::{DataSource, Labels};
 pub use survey::{Survey, survey};

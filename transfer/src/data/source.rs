@@ -9,6 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{union, voc};
 
+/// What is read of annotations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// Boxes and classes.
+    Boxes,
+    /// Masks as well.
+    Masks,
+}
+
 /// A split of a data set, as a config file names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "format", rename_all = "lowercase", deny_unknown_fields)]
@@ -42,12 +51,12 @@ impl DataSource {
     ///
     /// # Errors
     /// See [`coco::load`], [`voc::load`] and [`union::join`].
-    pub fn load(&self) -> Result<DetectionDataset, DataError> {
+    pub fn load(&self, labels: Labels) -> Result<DetectionDataset, DataError> {
         let dataset = match self {
-            Self::Coco { annotations, images } => coco::load(annotations, images)?,
+            Self::Coco { annotations, images } => coco::load(annotations, images, labels)?,
             Self::Voc { root, split } => voc::load(root, split)?,
             Self::Union { parts } => {
-                return union::join(parts.iter().map(Self::load).collect::<Result<_, _>>()?);
+                return union::join(parts.iter().map(|part| part.load(labels)).collect::<Result<_, _>>()?);
             }
         };
         if dataset.dropped > 0 {

@@ -32,7 +32,9 @@ impl AnchorGenerator {
     pub fn new(config: &DetectorConfig) -> Self {
         let numerics = config.variant.numerics();
         let (first, sizes) = match config.architecture {
-            Architecture::FasterRcnn => (4, config.anchors.sizes.iter().map(|&size| vec![size]).collect()),
+            Architecture::FasterRcnn | Architecture::MaskRcnn => {
+                (4, config.anchors.sizes.iter().map(|&size| vec![size]).collect())
+            }
             Architecture::RetinaNet => {
                 let sizes = config.anchors.sizes.iter().map(|&size| config.retinanet.octave(size));
                 (8, sizes.collect())

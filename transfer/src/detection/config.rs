@@ -4,6 +4,8 @@ use scrl_core::config::{SettingError, at_least_one, not_negative, positive, requ
 use scrl_core::models::ResNetConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::data::Labels;
+
 mod parts;
 
 pub use parts::{AnchorConfig, BackboneConfig, FpnConfig, RoiHeadsConfig, RpnConfig, TestConfig};
@@ -19,6 +21,8 @@ pub enum Architecture {
     /// Faster R-CNN with a feature pyramid.
     #[default]
     FasterRcnn,
+    /// Faster R-CNN with a mask head.
+    MaskRcnn,
     /// RetinaNet: one stage, focal loss.
     #[serde(rename = "retinanet")]
     RetinaNet,
@@ -155,7 +159,7 @@ pub enum Norm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "parts::DetectorFile")]
 pub struct DetectorConfig {
-    /// Which detector; `rpn` and `roi_heads` are Faster R-CNN's, `retinanet` is RetinaNet's.
+    /// Which detector; `rpn` and `roi_heads` are those of Faster and Mask R-CNN, `retinanet` is RetinaNet's.
     #[serde(skip_serializing_if = "Architecture::is_default")]
     pub architecture: Architecture,
     /// Whose numbers are used where the two references differ.
@@ -226,6 +230,16 @@ impl DetectorConfig {
         }
     }
 
+    /// Whether the detector gives masks.
+    pub fn has_masks(&self) -> bool {
+        self.architecture == Architecture::MaskRcnn
+    }
+
+    /// What of annotations the detector learns and is judged by.
+    pub fn labels(&self) -> Labels {
+        if self.has_masks() { Labels::Masks } else { Labels::Boxes }
+    }
+
     /// The ResNet's config.
     pub fn resnet(&self) -> ResNetConfig {
         ResNetConfig { arch: self.backbone.arch, width: self.backbone.width }
@@ -234,7 +248,7 @@ impl DetectorConfig {
     /// Anchors at each position of each level.
     pub fn anchors_per_cell(&self) -> usize {
         let sizes = match self.architecture {
-            Architecture::FasterRcnn => 1,
+            Architecture::FasterRcnn | Architecture::MaskRcnn => 1,
             Architecture::RetinaNet => self.retinanet.scales,
         };
         sizes * self.anchors.ratios.len()
@@ -255,7 +269,7 @@ impl DetectorConfig {
     pub fn validate(&self) -> Result<(), SettingError> {
         let Self { backbone, fpn, anchors, rpn, roi_heads, test, retinanet, .. } = self;
         at_least_one("num_classes", self.num_classes)?;
-        let only = self.architecture == Architecture::FasterRcnn || self.variant == Variant::Torchvision;
+        let only = self.architecture != Architecture::RetinaNet || self.variant == Variant::Torchvision;
         require(only, "variant", "detectron2", "torchvision, the only one that RetinaNet has")?;
         positive("backbone.width", backbone.width)?;
         not_negative("backbone.frozen_norm_epsilon", backbone.frozen_norm_epsilon)?;

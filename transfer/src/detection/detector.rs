@@ -19,7 +19,7 @@ use super::target::Target;
 #[expect(clippy::large_enum_variant, reason = "a process holds a few detectors, and modules derive no box")]
 #[derive(Module, Debug)]
 pub enum Detector {
-    /// Two stages.
+    /// Two stages, with or without masks.
     FasterRcnn(FasterRcnn),
     /// One stage.
     RetinaNet(RetinaNet),
@@ -27,28 +27,33 @@ pub enum Detector {
 
 impl Architecture {
     /// Every architecture, the default first.
-    pub const ALL: [Architecture; 2] = [Architecture::FasterRcnn, Architecture::RetinaNet];
+    pub const ALL: [Architecture; 3] =
+        [Architecture::FasterRcnn, Architecture::MaskRcnn, Architecture::RetinaNet];
 
     /// The name for people.
     pub fn title(self) -> &'static str {
         match self {
             Architecture::FasterRcnn => "Faster R-CNN",
+            Architecture::MaskRcnn => "Mask R-CNN",
             Architecture::RetinaNet => "RetinaNet",
         }
     }
 
     /// What the paths of the layers begin with whose size depends on the number of classes.
-    pub fn class_layers(self) -> &'static str {
+    pub fn class_layers(self) -> &'static [&'static str] {
         match self {
-            Architecture::FasterRcnn => "roi_heads.box_predictor.",
-            Architecture::RetinaNet => "head.classification_head.cls_logits.",
+            Architecture::FasterRcnn => &["roi_heads.box_predictor."],
+            Architecture::MaskRcnn => {
+                &["roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits."]
+            }
+            Architecture::RetinaNet => &["head.classification_head.cls_logits."],
         }
     }
 
-    /// What the paths of its heads begin with, which no other architecture has.
+    /// What the paths of its heads begin with, which tells RetinaNet from the others.
     pub fn heads(self) -> &'static str {
         match self {
-            Architecture::FasterRcnn => "roi_heads.",
+            Architecture::FasterRcnn | Architecture::MaskRcnn => "roi_heads.",
             Architecture::RetinaNet => "head.classification_head.",
         }
     }
@@ -61,7 +66,9 @@ impl DetectorConfig {
     /// When [`Self::validate`] has an error to report.
     pub fn init(&self, rng: &mut Rng, device: &Device) -> Detector {
         match self.architecture {
-            Architecture::FasterRcnn => Detector::FasterRcnn(FasterRcnn::init(self, rng, device)),
+            Architecture::FasterRcnn | Architecture::MaskRcnn => {
+                Detector::FasterRcnn(FasterRcnn::init(self, rng, device))
+            }
             Architecture::RetinaNet => Detector::RetinaNet(RetinaNet::init(self, rng, device)),
         }
     }

@@ -1,4 +1,4 @@
-//! Faster R-CNN: training losses and detection.
+//! Faster R-CNN and, with a mask head, Mask R-CNN: training losses and detection.
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
@@ -21,7 +21,7 @@ use super::roi_heads::{BoxPredictions, RoiHeads};
 use super::rpn::{Rpn, RpnPredictions};
 use super::target::Target;
 
-/// Faster R-CNN with a feature pyramid; its tensors' paths are the keys of torchvision's `FasterRCNN`.
+/// Faster R-CNN with a feature pyramid; its tensors' paths are the keys of torchvision's `FasterRCNN`, or of its `MaskRCNN`.
 #[derive(Module, Debug)]
 pub struct FasterRcnn {
     /// From images to the pyramid.
@@ -84,13 +84,15 @@ impl FasterRcnn {
         let proposals = predictions.proposals(&anchors, sizes, &ProposalFilter::training(&self.config));
         let rpn = predictions.losses(&anchors, targets, &self.config, &self.group, rng);
         let roi = self.roi_heads.losses(&features, proposals, targets, &self.config, &self.group, rng);
+        let mut terms = vec![
+            ("loss_rpn_objectness", rpn.objectness),
+            ("loss_rpn_box", rpn.boxes),
+            ("loss_classifier", roi.classifier),
+            ("loss_box_regression", roi.boxes),
+        ];
+        terms.extend(roi.mask.map(|mask| ("loss_mask", mask)));
         Losses {
-            terms: vec![
-                ("loss_rpn_objectness", rpn.objectness),
-                ("loss_rpn_box", rpn.boxes),
-                ("loss_classifier", roi.classifier),
-                ("loss_box_regression", roi.boxes),
-            ],
+            terms,
             counts: vec![("foreground_anchors", rpn.foreground), ("foreground_rois", roi.foreground)],
         }
     }
@@ -116,7 +118,9 @@ impl FasterRcnn {
             self.roi_heads.predict(&features, &rois, Pooler::new(&self.config));
         let [probabilities, deltas] = read(softmax(logits, 1), deltas);
         let (deltas, _) = deltas.as_chunks::<4>();
-        detections(&probabilities, deltas, &rois, sizes, &self.config)
+        let mut found = detections(&probabilities, deltas, &rois, sizes, &self.config);
+        self.roi_heads.add_masks(&features, &mut found, &self.config);
+        found
     }
 
     /// The proposals that [`Self::detect`] refines, of each image, best first.

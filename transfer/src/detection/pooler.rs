@@ -6,7 +6,7 @@ use scrl_ops::{ImageBox, RoiAlignOptions, roi_align};
 
 use super::config::DetectorConfig;
 
-/// Side of the pooled grid.
+/// Side of the grid that the box head sees.
 pub(super) const POOLED: usize = 7;
 /// Levels that are pooled: P2 to P5.
 const POOLED_LEVELS: usize = 4;
@@ -23,20 +23,28 @@ pub struct Roi {
 /// Pools each region from the pyramid level that suits its size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pooler {
+    /// Cells of a row of the pooled grid.
+    side: usize,
     canonical_box_size: f32,
     sampling_ratio: i32,
     aligned: bool,
 }
 
 impl Pooler {
-    /// Canonical size and sampling of this config.
+    /// Canonical size and sampling of this config; the grid of the box head.
     pub fn new(config: &DetectorConfig) -> Self {
         let numerics = config.variant.numerics();
         Self {
+            side: POOLED,
             canonical_box_size: config.roi_heads.canonical_box_size,
             sampling_ratio: numerics.sampling_ratio,
             aligned: numerics.aligned,
         }
+    }
+
+    /// With a grid of `side × side` cells.
+    pub fn with_side(self, side: usize) -> Self {
+        Self { side, ..self }
     }
 
     /// 0 for P2 to 3 for P5: `⌊4 + log2(√area / canonical size)⌋` limited to them (Lin et al., equation 1).
@@ -46,7 +54,7 @@ impl Pooler {
         (level.floor().clamp(2.0, 5.0) - 2.0) as usize
     }
 
-    /// `features` from P2 on, at least four; one row a region, `[R, C, 7, 7]`, level by level, and the row of each of
+    /// `features` from P2 on, at least four; one row a region, `[R, C, side, side]`, level by level, and the row of each of
     /// `rois`.
     ///
     /// # Panics
@@ -76,7 +84,7 @@ impl Pooler {
         let boxes: Vec<ImageBox> =
             rois.map(|roi| ImageBox { image: roi.image, corners: roi.bbox.to_array() }).collect();
         let options = RoiAlignOptions {
-            output_size: [POOLED; 2],
+            output_size: [self.side; 2],
             spatial_scale: 1.0 / (4 << level) as f32,
             sampling_ratio: self.sampling_ratio,
             aligned: self.aligned,

@@ -8,9 +8,10 @@ use super::box_coder::BoxCoder;
 use super::config::DetectorConfig;
 use super::pooler::Roi;
 use super::proposals::usable;
+use crate::mask::Mask;
 
 /// A found object.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Detection {
     /// In pixels of the image that was given to the network, within its unpadded size.
     pub bbox: BoxXyxy,
@@ -18,6 +19,8 @@ pub struct Detection {
     pub class: usize,
     /// Probability, above the config's threshold.
     pub score: f32,
+    /// Its mask, from a detector that gives masks.
+    pub mask: Option<Mask>,
 }
 
 /// Detections of each image, best first.
@@ -59,7 +62,7 @@ fn add_candidates(
         if score > config.test.score_threshold
             && let Some(bbox) = usable(coder.decode(&roi.bbox, deltas[class + 1]), size, min_size)
         {
-            found.push(Detection { bbox, class, score });
+            found.push(Detection { bbox, class, score, mask: None });
         }
     }
 }
@@ -71,7 +74,7 @@ pub(super) fn suppress(found: Vec<Detection>, config: &DetectorConfig) -> Vec<De
     let classes: Vec<usize> = found.iter().map(|d| d.class).collect();
     let mut kept = batched_nms(&boxes, &scores, &classes, config.test.nms);
     kept.truncate(config.test.detections_per_image);
-    kept.into_iter().map(|index| found[index]).collect()
+    kept.into_iter().map(|index| found[index].clone()).collect()
 }
 
 #[cfg(test)]

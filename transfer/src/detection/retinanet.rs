@@ -233,7 +233,7 @@ pub fn retinanet_detections(
             let (anchor, class) = (index / classes, index % classes);
             let bbox = BoxCoder::UNIT.decode(&anchors.boxes[anchor], deltas[anchor]);
             if let Some(bbox) = usable(bbox, size, 0.0) {
-                found.push(Detection { bbox, class, score });
+                found.push(Detection { bbox, class, score, mask: None });
             }
         }
     }

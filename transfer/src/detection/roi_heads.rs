@@ -1,4 +1,4 @@
-//! The box head and its losses.
+//! The box head and its losses, and which regions the mask head learns from.
 
 use burn::module::Module;
 use burn::tensor::activation::relu;
@@ -12,7 +12,9 @@ use scrl_ops::Group;
 
 use super::box_coder::BoxCoder;
 use super::config::DetectorConfig;
+use super::fpn::ConvNorm;
 use super::losses::{box_loss, classification_loss, select_rows};
+use super::mask_head::{MaskPredictor, MaskRegion};
 use super::matcher::{Match, Matcher};
 use super::pooler::{POOLED, Pooler, Roi};
 use super::sampling::{Sampler, image_streams};
@@ -25,6 +27,10 @@ pub struct RoiHeads {
     pub box_head: BoxHead,
     /// From that vector to classes and boxes.
     pub box_predictor: BoxPredictor,
+    /// Of Mask R-CNN: 3×3 convolutions, each followed by ReLU.
+    pub mask_head: Option<Vec<ConvNorm>>,
+    /// Of Mask R-CNN: from their output to a mask a class.
+    pub mask_predictor: Option<MaskPredictor>,
 }
 
 /// Two fully connected layers on the pooled features.
@@ -58,6 +64,8 @@ pub struct BoxPredictions {
 pub(super) struct RoiLosses {
     pub classifier: Tensor<1>,
     pub boxes: Tensor<1>,
+    /// Of Mask R-CNN.
+    pub mask: Option<Tensor<1>>,
     pub foreground: usize,
 }
 
@@ -76,7 +84,10 @@ impl RoiHeads {
                 cls_score: linear([dim, classes], Init::Normal(0.01)),
                 bbox_pred: linear([dim, classes * 4], Init::Normal(0.001)),
             },
+            mask_head: None,
+            mask_predictor: None,
         }
+        .with_masks(config, rng, device)
     }
 
     /// `features` from P2 on; `rois` must not be empty.
@@ -103,9 +114,10 @@ impl RoiHeads {
         let mut sample = RoiSample::draw(proposals, targets, config, group, rng);
         let (count, foreground) = (sample.rois.len(), sample.foreground.len());
         let total = group.sum(count);
+        let mask = self.mask_loss(features, &sample.mask_sample(targets), config, group);
         if total == 0 {
             let zero = Tensor::zeros([1], &features[0].device());
-            return RoiLosses { classifier: zero.clone(), boxes: zero, foreground };
+            return RoiLosses { classifier: zero.clone(), boxes: zero, mask, foreground };
         }
         // A process without a region goes along with one that does not count, so that its backward pass is that of the others.
         if count == 0 {
@@ -119,19 +131,21 @@ impl RoiHeads {
         RoiLosses {
             classifier: if share == 1.0 { classifier } else { classifier.mul_scalar(share) },
             boxes: boxes.div_scalar(total as f64),
+            mask,
             foreground,
         }
     }
 }
 
 /// Regions for the loss. `classes` has the background as 0; `foreground` are the rows of the others, whose
-/// deltas should be `deltas`.
+/// deltas should be `deltas` and which are matched to the target `matched` of their image.
 #[derive(Default)]
 struct RoiSample {
     rois: Vec<Roi>,
     classes: Vec<usize>,
     foreground: Vec<usize>,
     deltas: Vec<[f32; 4]>,
+    matched: Vec<usize>,
 }
 
 impl RoiSample {
@@ -157,6 +171,7 @@ impl RoiSample {
             all.classes.extend(sample.classes);
             all.foreground.extend(sample.foreground.into_iter().map(|row| start + row));
             all.deltas.extend(sample.deltas);
+            all.matched.extend(sample.matched);
         }
         all
     }
@@ -182,6 +197,7 @@ impl RoiSample {
                 Match::Target(matched) => {
                     sample.foreground.push(sample.rois.len());
                     sample.deltas.push(coder.encode(&bbox, &target.boxes[matched]));
+                    sample.matched.push(matched);
                     target.labels[matched] + 1
                 }
                 _ => 0,
@@ -190,6 +206,16 @@ impl RoiSample {
             sample.classes.push(class);
         }
         sample
+    }
+
+    /// The foreground regions whose object has a mask.
+    fn mask_sample<'a>(&self, targets: &'a [Target]) -> Vec<MaskRegion<'a>> {
+        let region = |(&row, &matched): (&usize, &usize)| {
+            let roi = self.rois[row];
+            let mask = targets[roi.image].masks.get(matched)?.as_ref()?;
+            Some(MaskRegion { roi, class: self.classes[row], mask })
+        };
+        self.foreground.iter().zip(&self.matched).filter_map(region).collect()
     }
 
     /// Summed over the foreground, by each region's own class; `deltas` is `[R, (K + 1) · 4]`.
@@ -209,10 +235,11 @@ mod tests {
 
     #[test]
     fn targets_join_the_proposals_and_classes_shift_by_the_background() {
-        let target = Target { boxes: vec![BoxXyxy::new(0.0, 0.0, 10.0, 10.0)], labels: vec![4] };
+        let target =
+            Target { boxes: vec![BoxXyxy::new(0.0, 0.0, 10.0, 10.0)], labels: vec![4], ..Default::default() };
         let proposals =
             vec![vec![BoxXyxy::new(50.0, 50.0, 60.0, 60.0)], vec![BoxXyxy::new(1.0, 1.0, 9.0, 9.0)]];
-        let empty = Target { boxes: Vec::new(), labels: Vec::new() };
+        let empty = Target::default();
         let config = DetectorConfig::default();
         let sample =
             RoiSample::draw(proposals, &[target, empty], &config, &Group::ALONE, &mut stream(0, &[]));

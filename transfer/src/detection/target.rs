@@ -2,6 +2,8 @@
 
 use scrl_core::structures::BoxXyxy;
 
+use crate::mask::ObjectMask;
+
 /// The objects of one training image; crowds are left out beforehand.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Target {
@@ -9,4 +11,6 @@ pub struct Target {
     pub boxes: Vec<BoxXyxy>,
     /// 0-based foreground class of each box.
     pub labels: Vec<usize>,
+    /// Mask of each box, none where its annotation has none; empty for a detector without masks.
+    pub masks: Vec<Option<ObjectMask>>,
 }

@@ -38,7 +38,7 @@ pub fn chance(dataset: &DetectionDataset, seed: u64) -> Result<Option<DetectionM
         let mut detection = || {
             let (bbox, class) = objects[rng.random_range(0..objects.len())];
             let score: f32 = rng.random();
-            Detection { bbox: bbox.scale(image.width as f32, image.height as f32), class, score }
+            Detection { bbox: bbox.scale(image.width as f32, image.height as f32), class, score, mask: None }
         };
         let drawn: Vec<Detection> = (0..BOXES).map(|_| detection()).collect();
         ImageDetections { image_id: image.id, detections: suppressed(&drawn) }
@@ -53,7 +53,7 @@ fn suppressed(drawn: &[Detection]) -> Vec<Detection> {
     let scores: Vec<f32> = drawn.iter().map(|found| found.score).collect();
     let classes: Vec<usize> = drawn.iter().map(|found| found.class).collect();
     let overlap = TestConfig::default().nms;
-    batched_nms(&boxes, &scores, &classes, overlap).into_iter().map(|index| drawn[index]).collect()
+    batched_nms(&boxes, &scores, &classes, overlap).into_iter().map(|index| drawn[index].clone()).collect()
 }
 
 #[cfg(test)]
@@ -78,6 +78,7 @@ mod tests {
                     crowd: false,
                     difficult: false,
                     area: bbox.area(),
+                    mask: None,
                 }],
                 annotated: None,
             }

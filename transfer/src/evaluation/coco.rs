@@ -1,17 +1,19 @@
-//! COCO's box metrics, computed by `hotcoco`, which reproduces pycocotools 2.0.11 (see the fixture).
+//! COCO's metrics of boxes and of masks, computed by `hotcoco`, which reproduces pycocotools 2.0.11 (see the fixture).
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::data::coco::MaskField;
 use crate::data::{AnnotatedObject, DetectionDataset, coco};
 use hotcoco::params::IouType;
-use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image};
+use hotcoco::{Annotation, COCO, COCOeval, Category, Dataset, Image, Segmentation};
+use scrl_core::structures::Size;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{CocoResult, EvaluationError, ImageDetections, check, results, to_coco_results};
 
-/// The twelve figures of COCO's box evaluation, in `[0, 1]`; `None` where no object falls into the range.
+/// The twelve figures of COCO's evaluation of boxes or of masks, in `[0, 1]`; `None` where no object falls into the range.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CocoMetrics {
     /// Mean over IoU .50:.95, classes and 101 recall levels.
@@ -90,7 +92,7 @@ pub struct ClassAp {
     pub ap: Option<f64>,
 }
 
-/// COCO metrics of detections.
+/// COCO metrics of the boxes of detections.
 ///
 /// Difficult objects (VOC) are given to the evaluation as crowds: pycocotools knows no other way to ignore an
 /// object, so several detections may hide in one of them.
@@ -102,17 +104,78 @@ pub fn evaluate_coco(
     results: &[ImageDetections],
 ) -> Result<CocoMetrics, EvaluationError> {
     check(ground_truth, results)?;
-    run(to_hotcoco(ground_truth), to_coco_results(ground_truth, results))
+    run(to_hotcoco(ground_truth), to_coco_results(ground_truth, results), IouType::Bbox)
 }
 
-/// COCO metrics of a results file (a list of `image_id, category_id, bbox, score`) against an instances file,
-/// in double precision throughout.
+/// COCO metrics of the masks of detections; `None` where the ground truth has no mask, or a detection none.
+///
+/// An object without a mask counts as one of no pixels, which nothing finds. Detections are small, medium or large by the area of
+/// their mask, as in detectron2; pycocotools takes the area of the box where results have both.
+///
+/// # Errors
+/// See [`evaluate_detections`](super::evaluate_detections).
+pub fn evaluate_coco_masks(
+    ground_truth: &DetectionDataset,
+    results: &[ImageDetections],
+) -> Result<Option<CocoMetrics>, EvaluationError> {
+    check(ground_truth, results)?;
+    let mut objects = ground_truth.images.iter().flat_map(|image| &image.objects);
+    let mut found = results.iter().flat_map(|image| &image.detections);
+    if !objects.any(|object| object.mask.is_some()) || found.any(|found| found.mask.is_none()) {
+        return Ok(None);
+    }
+    run(to_hotcoco(ground_truth), to_coco_results(ground_truth, results), IouType::Segm).map(Some)
+}
+
+/// The figures of files: of boxes, and of masks where results have them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CocoFileMetrics {
+    /// Of the boxes; where results have none, of the boxes around their masks.
+    pub boxes: CocoMetrics,
+    /// Of the masks.
+    pub masks: Option<CocoMetrics>,
+}
+
+impl CocoFileMetrics {
+    /// As [`CocoMetrics::official`]; those of masks begin with `segm_`.
+    pub fn official(&self) -> Value {
+        let mut figures = self.boxes.official();
+        if let (Some(masks), Value::Object(figures)) = (&self.masks, &mut figures)
+            && let Value::Object(masks) = masks.official()
+        {
+            figures.extend(masks.into_iter().map(|(name, value)| (format!("segm_{name}"), value)));
+        }
+        figures
+    }
+}
+
+/// COCO metrics of a results file (a list of `image_id, category_id, bbox, segmentation, score`) against an instances file,
+/// in double precision throughout. Masks are judged where every result has one.
 ///
 /// # Errors
 /// When a file cannot be read, is not such a JSON, or a result names an image that the instances file lacks.
-pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetrics, EvaluationError> {
-    let dataset = from_records(ground_truth, coco::records(ground_truth)?);
-    let mut found = results::read_rows(detections)?;
+pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoFileMetrics, EvaluationError> {
+    let found = results::read_rows(detections)?;
+    let masks = found.iter().filter(|row| row.segmentation.is_some()).count();
+    if masks > 0 && masks < found.len() {
+        tracing::warn!(
+            "{masks} of {} results have a `segmentation`: masks are judged only where all have one",
+            found.len()
+        );
+    }
+    match masks > 0 && masks == found.len() {
+        true => evaluate_rows::<coco::Masks>(ground_truth, detections, found),
+        false => evaluate_rows::<coco::NoMasks>(ground_truth, detections, found),
+    }
+}
+
+fn evaluate_rows<S: MaskField>(
+    ground_truth: &Path,
+    detections: &Path,
+    mut found: Vec<CocoResult>,
+) -> Result<CocoFileMetrics, EvaluationError> {
+    let dataset = from_records(ground_truth, coco::records::<S>(ground_truth)?);
+    let has_masks = dataset.annotations.iter().any(|annotation| annotation.segmentation.is_some());
     let names: Vec<(u64, String)> =
         dataset.images.iter().map(|image| (image.id, image.file_name.clone())).collect();
     results::match_by_name(&mut found, &names, detections, ground_truth)?;
@@ -134,7 +197,21 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
             "detections of categories that the ground truth lacks"
         );
     }
-    run(dataset, found)
+    if !has_masks {
+        return Ok(CocoFileMetrics { boxes: run(dataset, found, IouType::Bbox)?, masks: None });
+    }
+    let sizes: HashMap<u64, Size> = dataset.images.iter().map(|image| (image.id, size(image))).collect();
+    for (index, row) in found.iter_mut().enumerate() {
+        let (Some(mask), Some(&size)) = (&row.segmentation, sizes.get(&row.image_id)) else { continue };
+        mask.check_size(size).map_err(|reason| results::mask_error(detections, index, &reason))?;
+        row.segmentation = Some(crate::mask::Segmentation::Rle(mask.to_rle(size)));
+    }
+    let boxes = run(dataset.clone(), found.clone(), IouType::Bbox)?;
+    Ok(CocoFileMetrics { boxes, masks: Some(run(dataset, found, IouType::Segm)?) })
+}
+
+fn size(image: &Image) -> Size {
+    Size { width: image.width, height: image.height }
 }
 
 /// A file's boxes as they are, its annotations numbered from 1 in their order. Annotations without a box are left out. Warns
@@ -142,7 +219,7 @@ pub fn evaluate_files(ground_truth: &Path, detections: &Path) -> Result<CocoMetr
 ///
 /// The evaluation finds an annotation by its id and takes 0 for none: of annotations without ids, or with one id, it would
 /// see only one.
-fn from_records(path: &Path, records: coco::Instances) -> Dataset {
+fn from_records<S: MaskField>(path: &Path, records: coco::Instances<S>) -> Dataset {
     let ids: HashSet<String> = records.annotations.iter().map(|record| record.id().to_string()).collect();
     if ids.len() < records.annotations.len() || ids.contains("0") || ids.contains("null") {
         tracing::warn!(
@@ -153,19 +230,43 @@ fn from_records(path: &Path, records: coco::Instances) -> Dataset {
         );
     }
     let count = records.annotations.len();
+    let sizes: HashMap<u64, Size> = records
+        .images
+        .iter()
+        .map(|image| {
+            let [width, height] = [image.width, image.height].map(|side| side.unwrap_or_default() as u32);
+            (image.id, Size { width, height })
+        })
+        .collect();
+    let mut unusable = Vec::new();
     let boxes = records.annotations.into_iter().filter(|record| record.bbox.is_some());
     let annotations: Vec<Annotation> = boxes
         .zip(1..)
-        .map(|(record, id)| Annotation {
-            id,
-            image_id: record.image_id,
-            category_id: record.category_id,
-            bbox: record.bbox,
-            area: record.area(),
-            iscrowd: record.is_crowd(),
-            ..Default::default()
+        .map(|(mut record, id)| {
+            let size = sizes.get(&record.image_id).copied().unwrap_or(Size { width: 0, height: 0 });
+            let mask = std::mem::take(&mut record.segmentation).read(size).unwrap_or_else(|reason| {
+                unusable.push(format!("annotation {}: {reason}", record.id()));
+                None
+            });
+            Annotation {
+                id,
+                image_id: record.image_id,
+                category_id: record.category_id,
+                bbox: record.bbox,
+                segmentation: mask.map(|mask| mask.to_wire()),
+                area: record.area(),
+                iscrowd: record.is_crowd(),
+                ..Default::default()
+            }
         })
         .collect();
+    if let Some(first) = unusable.first() {
+        tracing::warn!(
+            file = %path.display(),
+            "{} masks cannot be used and count as objects that nothing finds; the first: {first}",
+            unusable.len()
+        );
+    }
     if annotations.len() < count {
         tracing::warn!(file = %path.display(), left_out = count - annotations.len(), "annotations without a box");
     }
@@ -202,12 +303,21 @@ fn note_unjudged(found: &[CocoResult]) {
     }
 }
 
-fn run(dataset: Dataset, found: Vec<CocoResult>) -> Result<CocoMetrics, EvaluationError> {
-    note_unjudged(&found);
+fn run(mut dataset: Dataset, found: Vec<CocoResult>, kind: IouType) -> Result<CocoMetrics, EvaluationError> {
+    let annotation = match kind {
+        IouType::Segm => {
+            without_pixels(&mut dataset);
+            mask_annotation
+        }
+        _ => {
+            note_unjudged(&found);
+            annotation
+        }
+    };
     let truth = COCO::from_dataset(dataset);
     let found =
         truth.load_res_anns(found.into_iter().map(annotation).collect()).map_err(EvaluationError::engine)?;
-    let mut evaluation = COCOeval::new(truth, found, IouType::Bbox);
+    let mut evaluation = COCOeval::new(truth, found, kind);
     evaluation.evaluate().map_err(EvaluationError::engine)?;
     evaluation.accumulate();
     evaluation.summarize_lines();
@@ -237,6 +347,28 @@ pub(super) fn annotation(row: CocoResult) -> Annotation {
         bbox: Some(row.bbox),
         score: Some(row.score),
         ..Default::default()
+    }
+}
+
+/// With its mask alone: its area is then that of the mask, as pycocotools has it for results without boxes.
+fn mask_annotation(row: CocoResult) -> Annotation {
+    Annotation {
+        image_id: row.image_id,
+        category_id: row.category_id,
+        segmentation: row.segmentation.map(|mask| mask.to_wire()),
+        score: Some(row.score),
+        ..Default::default()
+    }
+}
+
+/// Gives objects without a mask one of no pixels; the evaluation would take their box for it.
+fn without_pixels(dataset: &mut Dataset) {
+    let sizes: HashMap<u64, [u32; 2]> =
+        dataset.images.iter().map(|image| (image.id, [image.height, image.width])).collect();
+    for annotation in dataset.annotations.iter_mut().filter(|annotation| annotation.segmentation.is_none()) {
+        let size = sizes.get(&annotation.image_id).copied().unwrap_or([0, 0]);
+        let counts = vec![size[0].saturating_mul(size[1])];
+        annotation.segmentation = Some(Segmentation::UncompressedRle { size, counts });
     }
 }
 
@@ -292,6 +424,7 @@ fn truth(id: u64, image_id: u64, dataset: &DetectionDataset, object: &AnnotatedO
         category_id: dataset.categories[object.category].id,
         bbox: Some(object.bbox),
         area: Some(object.area),
+        segmentation: object.mask.as_ref().map(|mask| mask.to_wire()),
         iscrowd: object.crowd || object.difficult,
         ..Default::default()
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::data::DetectionDataset;
 use scrl_core::data::DataError;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::detection::Detection;
 
@@ -16,7 +17,7 @@ pub mod voc;
 pub mod voc_files;
 
 pub use chance::chance;
-pub use coco::{ClassAp, CocoMetrics, evaluate_coco, evaluate_files};
+pub use coco::{ClassAp, CocoFileMetrics, CocoMetrics, evaluate_coco, evaluate_coco_masks, evaluate_files};
 pub use pr_curve::{ClassCurves, PrecisionRecall, precision_recall};
 pub use results::{CocoResult, read_results, to_coco_results, write_results};
 pub use voc::{VocClassAp, VocMetrics, evaluate_voc};
@@ -31,7 +32,7 @@ pub struct ImageDetections {
     pub detections: Vec<Detection>,
 }
 
-/// Both families of metrics of one evaluation.
+/// COCO's and VOC's metrics of one evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DetectionMetrics {
     /// COCO's figures.
@@ -40,13 +41,33 @@ pub struct DetectionMetrics {
     /// PASCAL VOC's figures.
     #[serde(flatten)]
     pub voc: VocMetrics,
+    /// COCO's figures of masks, from a detector that gives masks; their keys begin with `segm_`.
+    #[serde(flatten, serialize_with = "serialize_masks", deserialize_with = "deserialize_masks")]
+    pub masks: Option<CocoMetrics>,
+}
+
+/// What the keys of the figures of masks begin with.
+const MASKS: &str = "segm_";
+
+fn serialize_masks<S: Serializer>(masks: &Option<CocoMetrics>, serializer: S) -> Result<S::Ok, S::Error> {
+    let figures = serde_json::to_value(masks).map_err(serde::ser::Error::custom)?;
+    let figures = figures.as_object().into_iter().flatten();
+    serializer.collect_map(figures.map(|(name, value)| (format!("{MASKS}{name}"), value)))
+}
+
+fn deserialize_masks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CocoMetrics>, D::Error> {
+    let all = Map::deserialize(deserializer)?;
+    let of_masks = |(name, value): (String, Value)| Some((name.strip_prefix(MASKS)?.to_string(), value));
+    let figures: Map<String, Value> = all.into_iter().filter_map(of_masks).collect();
+    let read = |figures| serde_json::from_value(Value::Object(figures)).map_err(serde::de::Error::custom);
+    (!figures.is_empty()).then(|| read(figures)).transpose()
 }
 
 impl DetectionMetrics {
     /// The headline figures by name, in the order of a report; `None` where the data has nothing to measure.
-    pub fn summary(&self) -> [(&'static str, Option<f64>); 8] {
+    pub fn summary(&self) -> Vec<(&'static str, Option<f64>)> {
         let (coco, voc) = (&self.coco, &self.voc);
-        [
+        let mut figures = vec![
             ("AP", coco.ap),
             ("AP50", coco.ap50),
             ("AP75", coco.ap75),
@@ -55,7 +76,18 @@ impl DetectionMetrics {
             ("APl", coco.ap_large),
             ("VOC07_mAP", voc.eleven_points),
             ("VOC_mAP", voc.area),
-        ]
+        ];
+        if let Some(masks) = &self.masks {
+            figures.extend([
+                ("segm_AP", masks.ap),
+                ("segm_AP50", masks.ap50),
+                ("segm_AP75", masks.ap75),
+                ("segm_APs", masks.ap_small),
+                ("segm_APm", masks.ap_medium),
+                ("segm_APl", masks.ap_large),
+            ]);
+        }
+        figures
     }
 }
 
@@ -70,6 +102,7 @@ pub fn evaluate_detections(
     Ok(DetectionMetrics {
         coco: evaluate_coco(ground_truth, results)?,
         voc: evaluate_voc(ground_truth, results)?,
+        masks: evaluate_coco_masks(ground_truth, results)?,
     })
 }
 

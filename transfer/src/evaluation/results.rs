@@ -1,4 +1,5 @@
-//! Detections in COCO's results format: a JSON list of `{image_id, category_id, bbox: [x, y, w, h], score}`.
+//! Detections in COCO's results format: a JSON list of `{image_id, category_id, bbox: [x, y, w, h], segmentation, score}`, where boxes
+//! or masks may be missing.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -6,28 +7,56 @@ use std::path::Path;
 use crate::data::{DetectionDataset, coco, file_names, text};
 use scrl_core::data::DataError;
 use scrl_core::engine::atomic;
-use scrl_core::structures::BoxXyxy;
+use scrl_core::structures::{BoxXyxy, Size};
 use serde::{Deserialize, Serialize};
 
 use super::{EvaluationError, ImageDetections};
 use crate::detection::Detection;
+use crate::mask::{Mask, Segmentation, SegmentationField};
 
 /// One detection as COCO writes it: the data set's own ids, box as left, top, width and height in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ResultRecord")]
 pub struct CocoResult {
     /// Id of the image in the annotation file.
-    #[serde(deserialize_with = "coco::whole")]
     pub image_id: u64,
     /// Id of the category in the annotation file.
-    #[serde(deserialize_with = "coco::whole")]
     pub category_id: u64,
-    /// `[x, y, width, height]` in pixels of the image.
+    /// `[x, y, width, height]` in pixels of the image; the mask's where a file has none.
     pub bbox: [f64; 4],
+    /// Its mask, where the detector gives masks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<Segmentation>,
     /// In `[0, 1]`; higher is more certain.
     pub score: f64,
     /// Name of the image, which some tools add.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file_name: Option<String>,
+}
+
+/// A result as files have it.
+#[derive(Deserialize)]
+struct ResultRecord {
+    #[serde(deserialize_with = "coco::whole")]
+    image_id: u64,
+    #[serde(deserialize_with = "coco::whole")]
+    category_id: u64,
+    bbox: Option<[f64; 4]>,
+    segmentation: Option<SegmentationField>,
+    score: f64,
+    file_name: Option<String>,
+}
+
+impl TryFrom<ResultRecord> for CocoResult {
+    type Error = String;
+
+    fn try_from(record: ResultRecord) -> Result<Self, String> {
+        let ResultRecord { image_id, category_id, bbox, segmentation, score, file_name } = record;
+        let segmentation = segmentation.map(SegmentationField::read_alone).transpose()?.flatten();
+        let bbox = bbox.or_else(|| segmentation.as_ref().map(Segmentation::bbox));
+        let bbox = bbox.ok_or("missing field `bbox`")?;
+        Ok(Self { image_id, category_id, bbox, segmentation, score, file_name })
+    }
 }
 
 /// Detections with the data set's original category ids.
@@ -40,6 +69,7 @@ pub fn to_coco_results(dataset: &DetectionDataset, results: &[ImageDetections]) 
         image_id,
         category_id: dataset.categories[found.class].id,
         bbox: xywh(&found.bbox),
+        segmentation: found.mask.as_ref().and_then(Mask::pixels).cloned().map(Segmentation::Rle),
         score: f64::from(found.score),
         file_name: None,
     })
@@ -77,10 +107,11 @@ pub fn read_results(
 ) -> Result<Vec<ImageDetections>, EvaluationError> {
     let classes: HashMap<u64, usize> =
         dataset.categories.iter().enumerate().map(|(index, category)| (category.id, index)).collect();
+    let sizes: HashMap<u64, Size> = dataset.images.iter().map(|image| (image.id, image.size())).collect();
     let mut positions: HashMap<u64, usize> = HashMap::new();
     let mut images: Vec<ImageDetections> = Vec::new();
     let mut dropped = 0;
-    for row in read_rows(path)? {
+    for (index, row) in read_rows(path)?.into_iter().enumerate() {
         let Some(&class) = classes.get(&row.category_id) else {
             dropped += 1;
             continue;
@@ -89,7 +120,8 @@ pub fn read_results(
             images.push(ImageDetections { image_id: row.image_id, detections: Vec::new() });
             images.len() - 1
         });
-        images[position].detections.push(detection(&row, class));
+        let found = detection(row, class, &sizes).map_err(|reason| mask_error(path, index, &reason))?;
+        images[position].detections.push(found);
     }
     if dropped > 0 {
         tracing::warn!(dropped, "detections of categories that the ground truth lacks");
@@ -97,10 +129,22 @@ pub fn read_results(
     Ok(images)
 }
 
-fn detection(row: &CocoResult, class: usize) -> Detection {
+fn detection(row: CocoResult, class: usize, sizes: &HashMap<u64, Size>) -> Result<Detection, String> {
     let [x, y, width, height] = row.bbox;
     let [x1, y1, x2, y2] = [x, y, x + width, y + height].map(|v| v as f32);
-    Detection { bbox: BoxXyxy::new(x1, y1, x2, y2), class, score: row.score as f32 }
+    let mask = match (row.segmentation, sizes.get(&row.image_id)) {
+        (Some(mask), Some(&size)) => {
+            mask.check_size(size)?;
+            Some(Mask::Pixels(mask.to_rle(size)))
+        }
+        _ => None,
+    };
+    Ok(Detection { bbox: BoxXyxy::new(x1, y1, x2, y2), class, score: row.score as f32, mask })
+}
+
+/// What is wrong with the mask of the result at `index`, from 0.
+pub(super) fn mask_error(path: &Path, index: usize, reason: &str) -> EvaluationError {
+    DataError::invalid(path, format!("result number {}: {reason}", index + 1)).into()
 }
 
 pub(super) fn read_rows(path: &Path) -> Result<Vec<CocoResult>, EvaluationError> {
@@ -194,7 +238,14 @@ mod tests {
 
     fn row(image_id: u64, file_name: Option<&str>) -> CocoResult {
         let file_name = file_name.map(String::from);
-        CocoResult { image_id, category_id: 1, bbox: [0.0, 0.0, 1.0, 1.0], score: 0.5, file_name }
+        CocoResult {
+            image_id,
+            category_id: 1,
+            bbox: [0.0, 0.0, 1.0, 1.0],
+            segmentation: None,
+            score: 0.5,
+            file_name,
+        }
     }
 
     #[test]
@@ -227,7 +278,8 @@ mod tests {
             categories: vec![category(18, "dog"), category(44, "bottle")],
             dropped: 0,
         };
-        let found = Detection { bbox: BoxXyxy::new(0.1, 7.3, 101.7, 33.33), class: 1, score: 0.7 };
+        let found =
+            Detection { bbox: BoxXyxy::new(0.1, 7.3, 101.7, 33.33), class: 1, score: 0.7, mask: None };
         let results = vec![ImageDetections { image_id: 9, detections: vec![found] }];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.json");

@@ -32,8 +32,8 @@ impl TransferData {
     /// # Errors
     /// When annotations cannot be read, no image has an object, or each split has classes that the other lacks.
     pub fn load(config: &TransferConfig) -> Result<Self, TransferError> {
-        let all = config.source("data.train", &config.data.train)?.load()?;
-        let val = config.source("data.val", &config.data.val)?.load()?;
+        let all = config.source("data.train", &config.data.train)?.load(config.model.labels())?;
+        let val = config.source("data.val", &config.data.val)?.load(config.model.labels())?;
         let all = with_classes_of(all, &val);
         let val = match_classes(&all.categories, val)?;
         let train = training_images(all, config)?;

@@ -14,7 +14,7 @@ use scrl_core::transforms::RgbImage;
 
 use super::*;
 use crate::config::SolverConfig;
-use crate::data::DataSource;
+use crate::data::{DataSource, Labels};
 use crate::detection::{
     AnchorConfig, BackboneConfig, DetectorConfig, FpnConfig, Norm, RoiHeadsConfig, RpnConfig, TestConfig,
 };
@@ -193,7 +193,7 @@ fn the_stored_detector_gives_the_stored_results() {
     let config = tiny(&folder.path().join("data"));
     let run = folder.path().join("run");
     let report = finish(&config, &InitWeights::Random, &run);
-    let val = Arc::new(config.data.val.as_ref().unwrap().load().unwrap());
+    let val = Arc::new(config.data.val.as_ref().unwrap().load(Labels::Boxes).unwrap());
     let (options, device) = (EvaluateOptions::default(), Device::flex());
     let again = evaluate_weights(&run, &val, options, &device, &mut Monitor::silent()).unwrap().unwrap();
     assert_eq!(again.metrics, report.metrics);

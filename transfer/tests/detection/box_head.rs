@@ -30,10 +30,10 @@ fn logits_and_deltas_of_each_region_are_torchvisions() {
         num_classes: 3,
         ..DetectorConfig::torchvision()
     };
-    let RoiHeads { box_head, box_predictor } = RoiHeads::init(&config, &mut stream(0, &[]), &device);
+    let RoiHeads { box_head, box_predictor, .. } = RoiHeads::init(&config, &mut stream(0, &[]), &device);
     let box_head: BoxHead = filled(box_head, half_noise(40));
     let box_predictor: BoxPredictor = filled(box_predictor, half_noise(50));
-    let heads = RoiHeads { box_head, box_predictor };
+    let heads = RoiHeads { box_head, box_predictor, mask_head: None, mask_predictor: None };
     let features = feature_maps(&[6; 4], &device);
     let found = heads.predict(&features, &rois(&case.rois), Pooler::new(&config));
     assert_near(&floats(found.logits), case.logits.as_flattened(), 1e-5);

@@ -130,7 +130,7 @@ fn proposal_losses_are_divided_by_the_batch_size_even_if_fewer_anchors_are_drawn
             deltas: Tensor::zeros([2 * count, 4], &device),
             grids: grids.to_vec(),
         };
-        let target = Target { boxes: boxes(&[[0.0, 0.0, 16.0, 16.0]]), labels: vec![0] };
+        let target = Target { boxes: boxes(&[[0.0, 0.0, 16.0, 16.0]]), labels: vec![0], masks: Vec::new() };
         let ignored = Matcher::ANCHORS.assign(&anchors.boxes, &target.boxes);
         let ignored = ignored.iter().filter(|found| **found == Match::Ignored).count();
         let drawn = (2 * count - ignored) as f32;

@@ -10,6 +10,7 @@ mod fasterrcnn_resnet50_fpn;
 mod fpn;
 mod group;
 mod losses;
+mod maskrcnn_resnet50_fpn;
 mod matcher;
 mod normalization;
 mod pooler;

@@ -95,8 +95,8 @@ fn losses_of_all_anchors_are_torchvisions() {
     let (anchors, predictions) = predictions();
     let first = [[10.0, 12.0, 50.0, 60.0], [60.0, 20.0, 120.0, 90.0]];
     let targets = [
-        Target { boxes: boxes(&first), labels: vec![0, 2] },
-        Target { boxes: boxes(&[[5.0, 8.0, 45.0, 40.0]]), labels: vec![1] },
+        Target { boxes: boxes(&first), labels: vec![0, 2], masks: Vec::new() },
+        Target { boxes: boxes(&[[5.0, 8.0, 45.0, 40.0]]), labels: vec![1], masks: Vec::new() },
     ];
     // torchvision's sampler takes half of a batch of 100,000 at most from the foreground: all of it.
     let losses = predictions.losses(&anchors, &targets, &config(), &Group::ALONE, &mut stream(0, &[]));

@@ -128,8 +128,8 @@ pub fn images(device: &Device) -> Tensor<4> {
 pub fn targets() -> Vec<Target> {
     let first = [[10.0, 12.0, 50.0, 60.0], [60.0, 20.0, 120.0, 90.0], [30.5, 40.25, 62.0, 72.0]];
     vec![
-        Target { boxes: boxes(&first), labels: vec![0, 2, 1] },
-        Target { boxes: boxes(&[[5.0, 8.0, 45.0, 40.0]]), labels: vec![1] },
+        Target { boxes: boxes(&first), labels: vec![0, 2, 1], masks: Vec::new() },
+        Target { boxes: boxes(&[[5.0, 8.0, 45.0, 40.0]]), labels: vec![1], masks: Vec::new() },
         Target::default(),
     ]
 }

@@ -207,7 +207,7 @@ mod tests {
     const PIXELS: f64 = 0.1;
 
     fn detection(x: f32, score: f32) -> Detection {
-        Detection { bbox: BoxXyxy::new(x, 0.0, x + 10.0, 10.0), class: 0, score }
+        Detection { bbox: BoxXyxy::new(x, 0.0, x + 10.0, 10.0), class: 0, score, mask: None }
     }
 
     fn compare_lists(expected: &[Detection], found: &[Detection], limit: usize) -> [usize; 3] {
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn another_class_place_or_score_is_no_match() {
         let one = [detection(0.0, 0.9)];
-        assert_eq!(compare_lists(&one, &[Detection { class: 1, ..one[0] }], 9), [0, 0, 2]);
+        assert_eq!(compare_lists(&one, &[Detection { class: 1, ..one[0].clone() }], 9), [0, 0, 2]);
         assert_eq!(compare_lists(&one, &[detection(0.2, 0.9)], 9), [0, 0, 2]);
         assert_eq!(compare_lists(&one, &[detection(0.0, 0.8)], 9), [0, 0, 2]);
         assert_eq!(compare_lists(&one, &[], 9), [0, 0, 1]);
@@ -243,18 +243,20 @@ mod tests {
     #[test]
     fn a_detection_at_the_threshold_or_the_limit_may_be_missing() {
         assert_eq!(compare_lists(&[detection(0.0, 0.055)], &[], 9), [0, 1, 0]);
-        let (best, last) = (detection(0.0, 0.9), [detection(50.0, 0.5), detection(90.0, 0.505)]);
-        assert_eq!(compare_lists(&[best, last[0]], &[best, last[1]], 2), [1, 2, 0]);
-        assert_eq!(compare_lists(&[best, last[0]], &[best, last[1]], 9), [1, 0, 2]);
+        let expected = [detection(0.0, 0.9), detection(50.0, 0.5)];
+        let found = [detection(0.0, 0.9), detection(90.0, 0.505)];
+        assert_eq!(compare_lists(&expected, &found, 2), [1, 2, 0]);
+        assert_eq!(compare_lists(&expected, &found, 9), [1, 0, 2]);
     }
 
     #[test]
     fn a_detection_that_overlaps_a_better_one_by_the_limit_may_be_missing() {
         // Shifted by 2.5 of 10: 7.5 / 12.5 is the limit of 0.6.
-        let (best, next) = (detection(0.0, 0.9), detection(2.5, 0.7));
-        assert_eq!(compare_lists(&[best, next], &[best], 9), [1, 1, 0]);
-        assert_eq!(compare_lists(&[best], &[best, next], 9), [1, 1, 0]);
-        assert_eq!(compare_lists(&[best, detection(4.0, 0.7)], &[best], 9), [1, 0, 1]);
+        let both = [detection(0.0, 0.9), detection(2.5, 0.7)];
+        assert_eq!(compare_lists(&both, &both[..1], 9), [1, 1, 0]);
+        assert_eq!(compare_lists(&both[..1], &both, 9), [1, 1, 0]);
+        let apart = [detection(0.0, 0.9), detection(4.0, 0.7)];
+        assert_eq!(compare_lists(&apart, &apart[..1], 9), [1, 0, 1]);
     }
 
     #[test]
@@ -267,10 +269,12 @@ mod tests {
     #[test]
     fn what_only_the_loser_of_a_tie_suppresses_may_come_back() {
         // The first and the second tie; the third overlaps only the second by more than the limit, 8 / 12.
-        let (first, second, third) = (detection(0.0, 0.9), detection(1.0, 0.905), detection(3.0, 0.5));
-        assert_eq!(compare_lists(&[second], &[first, third], 9), [0, 3, 0]);
+        let second = [detection(1.0, 0.905)];
+        let first_and_third = [detection(0.0, 0.9), detection(3.0, 0.5)];
+        assert_eq!(compare_lists(&second, &first_and_third, 9), [0, 3, 0]);
         // Without a tie nothing brings it back.
-        assert_eq!(compare_lists(&[second], &[second, third], 9), [1, 0, 1]);
+        let second_and_third = [detection(1.0, 0.905), detection(3.0, 0.5)];
+        assert_eq!(compare_lists(&second, &second_and_third, 9), [1, 0, 1]);
     }
 
     #[test]

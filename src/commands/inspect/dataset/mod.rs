@@ -1,6 +1,7 @@
 //! `scrl inspect dataset`
 
 mod files;
+mod masks;
 mod pages;
 mod report;
 mod splits;

@@ -7,6 +7,7 @@ use scrl_core::structures::Size;
 use serde::Serialize;
 
 use super::files::{Duplicate, FileFacts};
+use super::masks::MaskStatistics;
 use super::splits::{Content, Entry, Format, Split};
 use super::statistics::{BoxStatistics, SizeStatistics, Spread};
 
@@ -40,6 +41,8 @@ pub struct SplitReport {
     pub classes: Vec<ClassCount>,
     /// `None` for folders of images.
     pub boxes: Option<BoxStatistics>,
+    /// `None` where no object has a mask.
+    pub masks: Option<MaskStatistics>,
     pub missing: Vec<String>,
     pub broken: Vec<BrokenFile>,
     /// Images of another size than their annotation says; training refuses them.
@@ -47,6 +50,10 @@ pub struct SplitReport {
     pub unreadable_annotations: Vec<String>,
     /// As `file: class [numbers of the annotation]`.
     pub degenerate_boxes: Vec<String>,
+    /// Of objects that are there without their mask.
+    pub unusable_masks: Vec<String>,
+    /// Masks that can be used, but are hardly meant so.
+    pub doubtful_masks: Vec<String>,
     /// Files and folders that nothing is made of.
     pub left_out: Vec<String>,
 }
@@ -88,6 +95,7 @@ impl SplitReport {
                 Content::Plain(_) => None,
             })
         };
+        let (masks, doubtful_masks) = MaskStatistics::of(annotated());
         Self {
             name: split.name.clone(),
             images: split.images.len(),
@@ -95,11 +103,14 @@ impl SplitReport {
             sizes: SizeStatistics::of(&sizes),
             classes: classes(split),
             boxes: annotated().next().map(|_| BoxStatistics::of(annotated(), split.dropped.len())),
+            masks,
             missing: missing.map(|(entry, _)| entry.name.clone()).collect(),
             broken: broken.collect(),
             wrong_size: both().filter_map(|(entry, facts)| wrong_size(entry, facts)).collect(),
             unreadable_annotations: split.problems.clone(),
             degenerate_boxes: split.dropped.clone(),
+            unusable_masks: split.bad_masks.clone(),
+            doubtful_masks,
             left_out: split.left_out.clone(),
         }
     }
@@ -110,6 +121,8 @@ impl SplitReport {
             + self.wrong_size.len()
             + self.unreadable_annotations.len()
             + self.degenerate_boxes.len()
+            + self.unusable_masks.len()
+            + self.doubtful_masks.len()
             + self.left_out.len()
     }
 }
@@ -208,6 +221,11 @@ fn print_split(split: &SplitReport) {
     if let Some(boxes) = &split.boxes {
         print_boxes(boxes);
     }
+    if let Some(masks) = &split.masks {
+        let MaskStatistics { masks, polygons, run_lengths, self_crossing } = masks;
+        let crossing = format!("{self_crossing} with outlines that cross themselves");
+        print_row("masks", &format!("{masks} ({polygons} polygons, {run_lengths} run lengths, {crossing})"));
+    }
     print_classes(&split.classes, split.boxes.is_some());
     print_findings("files missing", &split.missing);
     let broken: Vec<String> = split.broken.iter().map(|broken| broken.reason.clone()).collect();
@@ -215,6 +233,8 @@ fn print_split(split: &SplitReport) {
     print_findings("sizes other than annotated", &split.wrong_size);
     print_findings("unreadable or contradictory", &split.unreadable_annotations);
     print_findings("boxes without area", &split.degenerate_boxes);
+    print_findings("masks that cannot be used", &split.unusable_masks);
+    print_findings("doubtful masks", &split.doubtful_masks);
     print_findings("left out", &split.left_out);
 }
 

@@ -7,8 +7,7 @@ use anyhow::{Context, Result};
 use scrl_core::data::DataError;
 use scrl_core::data::image_folder::{FolderSurvey, ImageFolder, is_image};
 use scrl_transfer::DataSource;
-use scrl_transfer::data::{Category, DetectionImage};
-use scrl_transfer::data::{Survey, survey};
+use scrl_transfer::data::{Category, DetectionImage, Labels, Survey, survey};
 use serde::Serialize;
 
 use super::shown;
@@ -48,6 +47,8 @@ pub struct Split {
     pub categories: Vec<Category>,
     /// Boxes without area, as `file: class x1 y1 x2 y2`.
     pub dropped: Vec<String>,
+    /// Masks that cannot be used, and why.
+    pub bad_masks: Vec<String>,
     /// Annotations that are missing, cannot be read or contradict each other; folders that cannot be read.
     pub problems: Vec<String>,
     /// Files and folders that are left out.
@@ -80,7 +81,8 @@ pub fn find(data: &Path, wanted: &[String]) -> Result<(Format, Vec<Split>)> {
         return Ok((Format::Folder, folders(data, wanted)?));
     }
     let format = if matches!(sources[0].1, DataSource::Voc { .. }) { Format::Voc } else { Format::Coco };
-    let read: Vec<_> = sources.into_iter().map(|(name, source)| (name, survey(&source))).collect();
+    let read: Vec<_> =
+        sources.into_iter().map(|(name, source)| (name, survey(&source, Labels::Masks))).collect();
     if read.iter().all(|(_, survey)| survey.is_err()) {
         let first = read.into_iter().find_map(|(_, survey)| survey.err());
         return Err(first.context("there is no split")?.into());
@@ -124,6 +126,7 @@ impl Split {
             images: Vec::new(),
             categories: Vec::new(),
             dropped: Vec::new(),
+            bad_masks: Vec::new(),
             problems: Vec::new(),
             left_out: Vec::new(),
         }
@@ -131,7 +134,7 @@ impl Split {
 }
 
 fn annotated(name: String, survey: Survey, data: &Path) -> Split {
-    let Survey { dataset, dropped, problems } = survey;
+    let Survey { dataset, dropped, bad_masks, problems } = survey;
     let entry = |image: DetectionImage| Entry {
         path: image.path.clone(),
         name: shown(&image.path, data),
@@ -142,6 +145,7 @@ fn annotated(name: String, survey: Survey, data: &Path) -> Split {
         images: dataset.images.into_iter().map(entry).collect(),
         categories: dataset.categories,
         dropped: dropped.collect(),
+        bad_masks,
         problems: problems.iter().map(DataError::to_string).collect(),
         ..Split::empty(name)
     }

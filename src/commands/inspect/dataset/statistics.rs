@@ -133,7 +133,7 @@ mod tests {
 
     fn object(width: f32, height: f32, area: f32) -> DetectionObject {
         let bbox = BoxXyxy::new(0.0, 0.0, width, height);
-        DetectionObject { bbox, category: 0, crowd: false, difficult: area > MEDIUM, area }
+        DetectionObject { bbox, category: 0, crowd: false, difficult: area > MEDIUM, area, mask: None }
     }
 
     #[test]

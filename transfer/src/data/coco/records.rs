@@ -1,19 +1,52 @@
-//! The records of an instances file, read leniently: boxes need few of its fields, and exporters write those in many ways.
+//! The records of an instances file, read leniently: few of its fields are needed, and exporters write those in many ways.
+//!
+//! `S` is what becomes of `segmentation`: [`NoMasks`] passes over it, [`Masks`] reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use scrl_core::data::DataError;
+use scrl_core::structures::Size;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::data::text;
+use crate::mask::{Segmentation, SegmentationField};
 
-/// What boxes need of an instances file; everything else in it may be anything.
+/// What is read of a `segmentation`.
+pub(crate) trait MaskField: DeserializeOwned + Default {
+    /// The mask in an image of this size.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    fn read(self, size: Size) -> Result<Option<Segmentation>, String>;
+}
+
+/// Masks are passed over, whatever the file has in their place.
+pub(crate) type NoMasks = IgnoredAny;
+
+/// Masks are read.
+pub(crate) type Masks = Option<SegmentationField>;
+
+impl MaskField for NoMasks {
+    fn read(self, _: Size) -> Result<Option<Segmentation>, String> {
+        Ok(None)
+    }
+}
+
+impl MaskField for Masks {
+    fn read(self, size: Size) -> Result<Option<Segmentation>, String> {
+        self.map_or(Ok(None), |mask| mask.read(size))
+    }
+}
+
+/// What is needed of an instances file; everything else in it may be anything.
 #[derive(Deserialize)]
-pub(crate) struct Instances {
+#[serde(bound = "S: MaskField")]
+pub(crate) struct Instances<S> {
     pub images: Vec<ImageRecord>,
-    pub annotations: Vec<AnnotationRecord>,
+    pub annotations: Vec<AnnotationRecord<S>>,
     pub categories: Vec<CategoryRecord>,
 }
 
@@ -28,7 +61,8 @@ pub(crate) struct ImageRecord {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct AnnotationRecord {
+#[serde(bound = "S: MaskField")]
+pub(crate) struct AnnotationRecord<S> {
     #[serde(deserialize_with = "whole")]
     pub image_id: u64,
     #[serde(deserialize_with = "whole")]
@@ -39,10 +73,12 @@ pub(crate) struct AnnotationRecord {
     pub area: Option<f64>,
     pub iscrowd: Option<Flag>,
     #[serde(default)]
+    pub segmentation: S,
+    #[serde(default)]
     id: Value,
 }
 
-impl AnnotationRecord {
+impl<S> AnnotationRecord<S> {
     /// Square pixels: what the file says, else the box's.
     pub fn area(&self) -> Option<f64> {
         self.area.or(self.bbox.map(|[_, _, width, height]| width * height))
@@ -119,11 +155,11 @@ fn four_numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[f6
     Ok(numbers.try_into().ok().filter(|numbers: &[f64; 4]| numbers.iter().all(|value| value.is_finite())))
 }
 
-/// Reads what boxes need of an instances file, and what is wrong with records that cannot be read.
+/// Reads what is needed of an instances file, and what is wrong with records that cannot be read.
 ///
 /// # Errors
 /// When the file cannot be read or does not hold instances.
-pub(crate) fn read(path: &Path) -> Result<(Instances, Vec<String>), DataError> {
+pub(crate) fn read<S: MaskField>(path: &Path) -> Result<(Instances<S>, Vec<String>), DataError> {
     let text = text::read(path)?;
     let (mut instances, faults) = match serde_json::from_str(&text) {
         Ok(instances) => (instances, Vec::new()),
@@ -137,7 +173,7 @@ pub(crate) fn read(path: &Path) -> Result<(Instances, Vec<String>), DataError> {
 ///
 /// # Errors
 /// As [`read`], and when a record cannot be read.
-pub(crate) fn read_all(path: &Path) -> Result<Instances, DataError> {
+pub(crate) fn read_all<S: MaskField>(path: &Path) -> Result<Instances<S>, DataError> {
     let (instances, faults) = read(path)?;
     refuse(&faults, path).map(|()| instances)
 }
@@ -155,7 +191,7 @@ pub(super) fn refuse(faults: &[String], path: &Path) -> Result<(), DataError> {
 }
 
 /// The slow way through a file with faults, which finds all of them.
-fn one_by_one(text: &str) -> Result<(Instances, Vec<String>), String> {
+fn one_by_one<S: MaskField>(text: &str) -> Result<(Instances<S>, Vec<String>), String> {
     const EXPECTED: &str = "expected COCO instances: an object with `images`, `annotations` and `categories`";
     let mut file = match text::parse_json(text).map_err(|reason| format!("{reason}; {EXPECTED}"))? {
         Value::Object(file) => file,

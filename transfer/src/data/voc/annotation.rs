@@ -137,7 +137,14 @@ impl Object {
         let category = classes.iter().position(|class| *class == self.name)?;
         let bbox = [xmin - 1.0, ymin - 1.0, xmax - xmin + 1.0, ymax - ymin + 1.0];
         let area = bbox[2] * bbox[3];
-        Some(AnnotatedObject { bbox, category, crowd: false, difficult: self.is_difficult(), area })
+        Some(AnnotatedObject {
+            bbox,
+            category,
+            crowd: false,
+            difficult: self.is_difficult(),
+            area,
+            mask: None,
+        })
     }
 
     /// The object in an image of `width × height` pixels; `None` for a box without area in its file or inside the image,
@@ -155,6 +162,7 @@ impl Object {
             crowd: false,
             difficult: self.is_difficult(),
             area: bbox.area(),
+            mask: None,
         };
         (bbox.area() > 0.0).then_some(object)
     }

@@ -162,7 +162,9 @@ impl DetectorFile {
     /// The detector that the file starts from.
     fn defaults(&self) -> DetectorConfig {
         match self.architecture.unwrap_or_default() {
-            Architecture::FasterRcnn => self.variant.unwrap_or_default().config(),
+            architecture @ (Architecture::FasterRcnn | Architecture::MaskRcnn) => {
+                DetectorConfig { architecture, ..self.variant.unwrap_or_default().config() }
+            }
             Architecture::RetinaNet => DetectorConfig {
                 variant: self.variant.unwrap_or(Variant::Torchvision),
                 ..DetectorConfig::retinanet()
@@ -190,12 +192,12 @@ fn take<T: PartialEq>(
     value: T,
 ) -> Result<(), String> {
     let owner = match key.split('.').next() {
-        Some("rpn" | "roi_heads") => Some((Architecture::FasterRcnn, "Faster R-CNN")),
-        Some("retinanet") => Some((Architecture::RetinaNet, "RetinaNet")),
+        Some("rpn" | "roi_heads") => Some((false, "Faster and Mask R-CNN")),
+        Some("retinanet") => Some((true, "RetinaNet")),
         _ => None,
     };
-    if let Some((owner, name)) = owner
-        && owner != architecture
+    if let Some((of_retinanet, name)) = owner
+        && of_retinanet != (architecture == Architecture::RetinaNet)
         && value != *setting
     {
         return Err(format!("`{key}` is a setting of {name}, which `architecture` does not name; remove it"));

@@ -50,6 +50,7 @@ fn dataset(path: &Path) -> DetectionDataset {
             crowd: a.iscrowd,
             difficult: false,
             area: a.area.unwrap() as f32,
+            mask: None,
         }
     };
     let image = |image: Image| data::DetectionImage {
@@ -67,7 +68,7 @@ fn dataset(path: &Path) -> DetectionDataset {
 
 #[test]
 fn files_give_the_figures_of_pycocotools() {
-    let found = evaluate_files(&fixture("ground_truth.json"), &fixture("detections.json")).unwrap();
+    let found = evaluate_files(&fixture("ground_truth.json"), &fixture("detections.json")).unwrap().boxes;
     let expected = expected();
     assert_equal(&found, &expected.metrics);
     assert_eq!(found.per_class.len(), expected.per_class.len());
@@ -138,7 +139,7 @@ fn real_coco_annotations_give_the_figures_of_pycocotools() {
         ("ARm", 0.566421),
         ("ARl", 0.564291),
     ];
-    let from_files = serde_json::to_value(evaluate_files(&truth, &found).unwrap()).unwrap();
+    let from_files = serde_json::to_value(evaluate_files(&truth, &found).unwrap().boxes).unwrap();
     let memory = dataset(&truth);
     let in_memory = super::super::read_results(&found, &memory).unwrap();
     let in_memory = serde_json::to_value(evaluate_coco(&memory, &in_memory).unwrap()).unwrap();
@@ -153,7 +154,7 @@ fn real_coco_annotations_give_the_figures_of_pycocotools() {
 /// A hundred images of everything at once: see `generate.py`.
 #[test]
 fn a_random_set_of_a_hundred_images_gives_the_figures_of_pycocotools() {
-    let found = evaluate_files(&fixture("stress_truth.json"), &fixture("stress_found.json")).unwrap();
+    let found = evaluate_files(&fixture("stress_truth.json"), &fixture("stress_found.json")).unwrap().boxes;
     let text = std::fs::read(fixture("stress_expected.json")).unwrap();
     let expected: Expected = serde_json::from_slice(&text).unwrap();
     assert_equal(&found, &expected.metrics);
@@ -194,7 +195,8 @@ fn a_missing_area_is_the_boxes() {
         paths.push(folder.path().join(format!("{keep}.json")));
         std::fs::write(paths.last().unwrap(), truth.to_string()).unwrap();
     }
-    let [with, without] = [0, 1].map(|i| evaluate_files(&paths[i], &fixture("detections.json")).unwrap());
+    let [with, without] =
+        [0, 1].map(|i| evaluate_files(&paths[i], &fixture("detections.json")).unwrap().boxes);
     assert_eq!(with, without);
     assert!(with.ap_small.is_some() && with.ap_large.is_some());
 }
@@ -209,13 +211,13 @@ fn a_result_of_an_image_that_the_truth_lacks_is_named_with_its_file() {
     let message = evaluate_files(&fixture("ground_truth.json"), &path).unwrap_err().to_string();
     assert!(message.contains("found.json`: result 2 names image 4711"), "{message}");
     std::fs::write(&path, "[]").unwrap();
-    assert_eq!(evaluate_files(&fixture("ground_truth.json"), &path).unwrap().ap, Some(0.0));
+    assert_eq!(evaluate_files(&fixture("ground_truth.json"), &path).unwrap().boxes.ap, Some(0.0));
 }
 
 #[test]
 fn annotations_without_ids_with_id_0_or_with_one_id_are_all_evaluated() {
     let text = std::fs::read(fixture("ground_truth.json")).unwrap();
-    let expected = evaluate_files(&fixture("ground_truth.json"), &fixture("detections.json")).unwrap();
+    let expected = evaluate_files(&fixture("ground_truth.json"), &fixture("detections.json")).unwrap().boxes;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("truth.json");
     for id in [None, Some(0), Some(7)] {
@@ -226,7 +228,7 @@ fn annotations_without_ids_with_id_0_or_with_one_id_are_all_evaluated() {
             annotation.extend(id.map(|id: u64| ("id".to_string(), Value::from(id))));
         }
         std::fs::write(&path, serde_json::to_vec(&truth).unwrap()).unwrap();
-        let found = evaluate_files(&path, &fixture("detections.json")).unwrap();
+        let found = evaluate_files(&path, &fixture("detections.json")).unwrap().boxes;
         assert_eq!(found, expected, "{id:?}");
     }
 }
@@ -242,6 +244,7 @@ fn detections_of(path: &Path, dataset: &DetectionDataset) -> Vec<ImageDetections
                 bbox: BoxXyxy::new(x as f32, y as f32, (x + width) as f32, (y + height) as f32),
                 score: row.score as f32,
                 class: dataset.categories.iter().position(|c| c.id == row.category_id).unwrap(),
+                mask: None,
             }
         };
         ImageDetections { image_id: image.id, detections: rows.map(detection).collect() }
@@ -256,12 +259,101 @@ fn boxes_beyond_the_image_and_without_area_are_judged_as_pycocotools_judges_them
     for index in 0..12 {
         std::fs::write(folder.path().join(format!("{index}.png")), "not decoded here").unwrap();
     }
-    let dataset = data::coco::load(&truth, folder.path()).unwrap();
+    let dataset = data::coco::load(&truth, folder.path(), data::Labels::Boxes).unwrap();
     assert_eq!(dataset.dropped, 12, "training leaves out the boxes without area");
     let expected: BTreeMap<String, f64> =
         serde_json::from_slice(&std::fs::read(fixture("degenerate_expected.json")).unwrap()).unwrap();
     assert!(expected["AP"] < 0.9, "clipped boxes would be easier: {expected:?}");
-    assert_equal(&evaluate_files(&truth, &found).unwrap(), &expected);
+    assert_equal(&evaluate_files(&truth, &found).unwrap().boxes, &expected);
     // Coordinates of detections are exact in single precision, scores keep their order.
     assert_equal(&evaluate_coco(&dataset, &detections_of(&found, &dataset)).unwrap(), &expected);
+}
+
+fn mask_fixture(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/masks")).join(name)
+}
+
+/// The twelve figures and those of classes; both sides compute in double precision.
+fn assert_official(found: &Value, prefix: &str, expected: &Value) {
+    let expected = expected.as_object().unwrap();
+    assert_eq!(expected.len(), 13);
+    for (name, value) in expected {
+        let found = &found[format!("{prefix}{name}")];
+        let pairs: Vec<(f64, f64)> = match value.as_object() {
+            Some(classes) => {
+                classes.iter().map(|(k, v)| (found[k].as_f64().unwrap(), v.as_f64().unwrap())).collect()
+            }
+            None => vec![(found.as_f64().unwrap(), value.as_f64().unwrap())],
+        };
+        for (found, expected) in pairs {
+            assert!((found - expected).abs() < 1e-9, "{prefix}{name}: {found} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn masks_have_the_figures_of_pycocotools_from_files_and_in_memory() {
+    let expected: Value =
+        serde_json::from_slice(&std::fs::read(mask_fixture("expected.json")).unwrap()).unwrap();
+    let (truth, found) = (mask_fixture("ground_truth.json"), mask_fixture("detections.json"));
+    let figures = evaluate_files(&truth, &found).unwrap().official();
+    assert_official(&figures, "", &expected["bbox"]);
+    assert_official(&figures, "segm_", &expected["segm"]);
+
+    let dataset = coco::survey(&truth, Path::new(""), data::Labels::Masks).unwrap().dataset;
+    let results = super::super::read_results(&found, &dataset).unwrap();
+    let figures = evaluate_coco_masks(&dataset, &results).unwrap().expect("both sides have masks").official();
+    let prefixed: Value = figures
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(k, v)| (format!("segm_{k}"), v.clone()))
+        .collect::<Map<_, _>>()
+        .into();
+    assert_official(&prefixed, "segm_", &expected["segm"]);
+
+    // Written and read again, they are the same, also without their boxes.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    super::super::write_results(&path, &dataset, &results).unwrap();
+    let again = evaluate_files(&truth, &path).unwrap().official();
+    assert_official(&again, "segm_", &expected["segm"]);
+    let mut rows: Vec<Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    rows.iter_mut().for_each(|row| drop(row.as_object_mut().unwrap().remove("bbox")));
+    std::fs::write(&path, serde_json::to_vec(&rows).unwrap()).unwrap();
+    assert_official(&evaluate_files(&truth, &path).unwrap().official(), "segm_", &expected["segm"]);
+
+    // Where one result lacks its mask, or the data were read without, boxes alone are judged.
+    rows.iter_mut().for_each(|row| row["bbox"] = serde_json::json!([1, 1, 9, 9]));
+    rows[0].as_object_mut().unwrap().remove("segmentation");
+    std::fs::write(&path, serde_json::to_vec(&rows).unwrap()).unwrap();
+    assert_eq!(evaluate_files(&truth, &path).unwrap().masks, None);
+    let plain = coco::survey(&truth, Path::new(""), data::Labels::Boxes).unwrap().dataset;
+    assert_eq!(evaluate_coco_masks(&plain, &results).unwrap(), None);
+}
+
+#[test]
+fn a_result_with_a_mask_of_another_images_size_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    let row = r#"{"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": {"size": [2, 2], "counts": [1, 3]}}"#;
+    std::fs::write(&path, format!("[{row}]")).unwrap();
+    let error = evaluate_files(&mask_fixture("ground_truth.json"), &path).unwrap_err().to_string();
+    assert!(error.contains("result number 1: its mask is of 2×2 pixels, the image has"), "{error}");
+}
+
+#[test]
+fn metrics_with_masks_are_read_back_as_they_were_written() {
+    let dataset =
+        coco::survey(&mask_fixture("ground_truth.json"), Path::new(""), data::Labels::Masks).unwrap().dataset;
+    let results = super::super::read_results(&mask_fixture("detections.json"), &dataset).unwrap();
+    let metrics = super::super::evaluate_detections(&dataset, &results).unwrap();
+    let text = serde_json::to_string(&metrics).unwrap();
+    assert!(text.contains("\"segm_AP50\":"), "{text}");
+    assert_eq!(serde_json::from_str::<super::super::DetectionMetrics>(&text).unwrap(), metrics);
+    assert!(metrics.summary().iter().any(|(name, value)| *name == "segm_AP" && value.is_some()));
+    let boxes = super::super::DetectionMetrics { masks: None, ..metrics };
+    let text = serde_json::to_string(&boxes).unwrap();
+    assert!(!text.contains("segm_"), "{text}");
+    assert_eq!(serde_json::from_str::<super::super::DetectionMetrics>(&text).unwrap(), boxes);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::coco;
+use crate::data::{Labels, coco};
 
 use super::*;
 use crate::evaluation::{evaluate_coco, read_results};
@@ -29,7 +29,7 @@ fn close(ours: &[f64], theirs: &[f64]) -> bool {
 
 #[test]
 fn curves_are_those_of_pycocotools() {
-    let truth = coco::survey(&fixture("ground_truth.json"), Path::new("")).unwrap().dataset;
+    let truth = coco::survey(&fixture("ground_truth.json"), Path::new(""), Labels::Boxes).unwrap().dataset;
     let found = read_results(&fixture("detections.json"), &truth).unwrap();
     let curves = precision_recall(&truth, &found).unwrap();
     let expected = expected();
@@ -43,7 +43,7 @@ fn curves_are_those_of_pycocotools() {
 
 #[test]
 fn the_means_of_the_curves_are_the_average_precisions() {
-    let truth = coco::survey(&fixture("ground_truth.json"), Path::new("")).unwrap().dataset;
+    let truth = coco::survey(&fixture("ground_truth.json"), Path::new(""), Labels::Boxes).unwrap().dataset;
     let found = read_results(&fixture("detections.json"), &truth).unwrap();
     let curves = precision_recall(&truth, &found).unwrap();
     let metrics = evaluate_coco(&truth, &found).unwrap();
@@ -62,7 +62,8 @@ fn the_means_of_the_curves_are_the_average_precisions() {
 
 #[test]
 fn without_any_object_there_is_no_curve() {
-    let mut truth = coco::survey(&fixture("ground_truth.json"), Path::new("")).unwrap().dataset;
+    let mut truth =
+        coco::survey(&fixture("ground_truth.json"), Path::new(""), Labels::Boxes).unwrap().dataset;
     for image in &mut truth.images {
         (image.objects, image.annotated) = (Vec::new(), None);
     }

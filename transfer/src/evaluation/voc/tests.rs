@@ -57,6 +57,7 @@ impl Case {
             crowd: false,
             difficult: object.difficult,
             area: edges(object.r#box).area(),
+            mask: None,
         };
         let image = |(id, objects): (usize, &Vec<Object>)| DetectionImage {
             id: id as u64,
@@ -83,6 +84,7 @@ impl Case {
                 bbox: edges(found.r#box),
                 class: self.class(&found.name),
                 score: found.score as f32,
+                mask: None,
             }],
         };
         self.detections.iter().map(result).collect()

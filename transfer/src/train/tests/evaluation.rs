@@ -36,7 +36,7 @@ fn the_best_detector_and_the_last_are_kept_each_with_its_metrics() {
         serde_json::from_slice(&std::fs::read(run.join("weights/best.json")).unwrap()).unwrap();
     assert_eq!(stored, best);
     // Each file gives the metrics that are recorded for it.
-    let val = Arc::new(config.data.val.as_ref().unwrap().load().unwrap());
+    let val = Arc::new(config.data.val.as_ref().unwrap().load(Labels::Boxes).unwrap());
     for (file, metrics) in [(BEST_FILE, best.metrics), (DETECTOR_FILE, report.metrics)] {
         let (path, options) = (run.join("weights").join(file), EvaluateOptions::default());
         let again = evaluate_weights(&path, &val, options, &Device::flex(), &mut Monitor::silent());
@@ -103,7 +103,7 @@ fn precise_statistics_are_those_of_the_stored_detector_and_leave_training_alone(
     let statistic = |key: &String| key.ends_with(".running_mean") || key.ends_with(".running_var");
     assert!(differing.len() > 40 && differing.into_iter().all(statistic));
     // What is stored is what was evaluated.
-    let val = Arc::new(asked.data.val.as_ref().unwrap().load().unwrap());
+    let val = Arc::new(asked.data.val.as_ref().unwrap().load(Labels::Boxes).unwrap());
     let options = EvaluateOptions::default();
     let again = evaluate_weights(&precise, &val, options, &Device::flex(), &mut Monitor::silent());
     assert_eq!(again.unwrap().unwrap().metrics, report.metrics);
