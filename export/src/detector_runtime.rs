@@ -10,12 +10,13 @@ use ort::value::{TensorElementType, TensorRef};
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::RgbImage;
 use scrl_transfer::data::Preprocessing;
-use scrl_transfer::detection::Detection;
+use scrl_transfer::detection::{Detection, MASK_SIDE};
 use scrl_transfer::inference::to_source;
+use scrl_transfer::mask::{Mask, SoftMask};
 
 use crate::ExportError;
 use crate::backbone::OutputTensor;
-use crate::detector::{DetectorInfo, DetectorOptions, InputKind, OUTPUTS};
+use crate::detector::{DetectorInfo, DetectorOptions, InputKind, MASKS, OUTPUTS};
 use crate::runtime::runtime;
 
 /// Sides of a padded batch are multiples of this, as in training.
@@ -203,14 +204,20 @@ pub(crate) fn detections(outputs: &[OutputTensor]) -> Vec<Vec<Detection>> {
         output.map(|output| output.values.as_slice()).unwrap_or_default()
     };
     let [boxes, scores, labels, counts] = OUTPUTS.map(values);
+    let masks = values(MASKS);
     let most = scores.len() / counts.len().max(1);
     let of_image = |(image, &count): (usize, &f32)| {
         let rows = image * most..image * most + (count as usize).min(most);
+        let mask = |row: usize| {
+            let cells = MASK_SIDE * MASK_SIDE;
+            let cells = masks.get(row * cells..(row + 1) * cells)?.to_vec();
+            Some(Mask::Cells(SoftMask { cells, side: MASK_SIDE }))
+        };
         rows.map(|row| Detection {
             bbox: bbox(&boxes[row * 4..row * 4 + 4]),
             class: labels[row] as usize,
             score: scores[row],
-            mask: None,
+            mask: mask(row),
         })
         .collect()
     };

@@ -1,7 +1,7 @@
 //! Nodes for the layers of `scrl_core::models`, with initialisers named by module path.
 
 use burn::tensor::{Tensor, TensorData};
-use scrl_core::models::{BatchNorm, Conv2d, Linear};
+use scrl_core::models::{BatchNorm, Conv2d, ConvTranspose2d, Linear};
 
 use crate::ExportError;
 use crate::graph::{Attribute, Graph, Value};
@@ -75,6 +75,25 @@ impl Convolution {
 /// When a weight is not finite.
 pub fn conv(graph: &mut Graph, path: &str, layer: &Conv2d, input: &Value) -> Result<Value, ExportError> {
     Ok(Convolution::new(graph, path, layer)?.node(graph, path, input))
+}
+
+/// The layer's node and its initialisers.
+///
+/// # Errors
+/// When a weight is not finite.
+pub fn conv_transpose(
+    graph: &mut Graph,
+    path: &str,
+    layer: &ConvTranspose2d,
+    input: &Value,
+) -> Result<Value, ExportError> {
+    let [_, _, height, width] = layer.weight.dims();
+    let sides = vec![height as i64, width as i64];
+    let weight = graph.initializer(&format!("{path}.weight"), host(layer.weight.val()))?;
+    let bias = graph.initializer(&format!("{path}.bias"), host(layer.bias.val()))?;
+    let attributes =
+        vec![("kernel_shape", Attribute::Ints(sides.clone())), ("strides", Attribute::Ints(sides))];
+    Ok(graph.node(path, "ConvTranspose", &[input, &weight, &bias], attributes))
 }
 
 /// A convolution and the batch norm behind it: one node with `fold`, else two. The paths are those of the layers.

@@ -14,6 +14,10 @@ impl<'g> Part<'g> {
         Self { graph, path: path.into() }
     }
 
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// A part within this one.
     pub fn part(&mut self, name: &str) -> Part<'_> {
         let path = format!("{}.{name}", self.path);

@@ -46,6 +46,15 @@ struct Annotation {
     bbox: [f32; 4],
     area: u32,
     iscrowd: u8,
+    segmentation: RunLengths,
+}
+
+/// A mask as COCO's uncompressed run lengths.
+#[derive(Serialize)]
+struct RunLengths {
+    /// Height and width.
+    size: [u32; 2],
+    counts: Vec<u32>,
 }
 
 #[derive(Serialize)]
@@ -71,7 +80,7 @@ pub(super) fn to_json(config: &SynthConfig, split: &str, scenes: &[Vec<SceneObje
         },
         licenses: [License { id: 1, name: "generated pictures, no rights reserved", url: "" }],
         images: (0..scenes.len()).map(|index| image(config, index)).collect(),
-        annotations: annotations(scenes),
+        annotations: annotations(config, scenes),
         categories: ShapeClass::ALL.map(category).into(),
     };
     serde_json::to_vec(&instances).expect("numbers and strings always serialise")
@@ -86,7 +95,7 @@ fn image(config: &SynthConfig, index: usize) -> Image {
     Image { id: index as u64 + 1, file_name: file_name(index), width, height, license: 1 }
 }
 
-fn annotations(scenes: &[Vec<SceneObject>]) -> Vec<Annotation> {
+fn annotations(config: &SynthConfig, scenes: &[Vec<SceneObject>]) -> Vec<Annotation> {
     let objects =
         scenes.iter().zip(1..).flat_map(|(objects, image_id)| objects.iter().map(move |o| (image_id, o)));
     let annotation = |(id, (image_id, object)): (u64, (u64, &SceneObject))| Annotation {
@@ -96,6 +105,7 @@ fn annotations(scenes: &[Vec<SceneObject>]) -> Vec<Annotation> {
         bbox: [object.bbox.x1, object.bbox.y1, object.bbox.width(), object.bbox.height()],
         area: object.area,
         iscrowd: 0,
+        segmentation: RunLengths { size: [config.height, config.width], counts: object.runs.clone() },
     };
     (1..).zip(objects).map(annotation).collect()
 }

@@ -23,6 +23,8 @@ pub struct SceneObject {
     pub silhouette: u32,
     /// Longer side of the silhouette's bounding box, in pixels.
     pub side: f32,
+    /// The visible pixels as COCO's run lengths, down the columns: outside, inside, outside, …
+    pub runs: Vec<u32>,
 }
 
 /// An image and its objects, from the back to the front.
@@ -61,6 +63,7 @@ fn seen_objects(layout: &Layout, width: u32) -> Vec<SceneObject> {
         area: 0,
         silhouette: object.silhouette,
         side: object.side,
+        runs: Vec::new(),
     };
     let mut objects: Vec<SceneObject> = layout.objects.iter().map(empty).collect();
     for (i, &id) in layout.ids.iter().enumerate().filter(|&(_, &id)| id > 0) {
@@ -70,5 +73,30 @@ fn seen_objects(layout: &Layout, width: u32) -> Vec<SceneObject> {
         object.bbox = BoxXyxy::new(b.x1.min(x), b.y1.min(y), b.x2.max(x + 1.0), b.y2.max(y + 1.0));
         object.area += 1;
     }
+    for (object, runs) in objects.iter_mut().zip(runs(&layout.ids, width as usize, layout.objects.len())) {
+        object.runs = runs;
+    }
     objects
+}
+
+/// The run lengths of each of `count` objects, in one pass down the columns.
+fn runs(ids: &[u8], width: usize, count: usize) -> Vec<Vec<u32>> {
+    let height = ids.len() / width.max(1);
+    // Where each object's pixels begin and end; 0 is the background.
+    let mut changes = vec![Vec::new(); count + 1];
+    let mut before = 0;
+    for place in 0..ids.len() {
+        let id = ids[place % height * width + place / height];
+        if id != before {
+            changes[before as usize].push(place as u32);
+            changes[id as usize].push(place as u32);
+            before = id;
+        }
+    }
+    let lengths = |mut changes: Vec<u32>| {
+        changes.push(ids.len() as u32);
+        let starts = std::iter::once(0).chain(changes.iter().copied());
+        starts.zip(&changes).map(|(start, end)| end - start).collect()
+    };
+    changes.into_iter().skip(1).map(lengths).collect()
 }

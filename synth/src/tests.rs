@@ -87,6 +87,14 @@ fn boxes_and_areas_are_those_of_the_pixels_that_each_object_owns() {
             assert_eq!(object.area as usize, scene.ids.iter().filter(|&&id| id as usize == i + 1).count());
             assert!(object.area as f32 >= MIN_VISIBLE * object.silhouette as f32);
             assert!(object.area <= object.silhouette);
+            let mut pixels = Vec::new();
+            for (run, &length) in object.runs.iter().enumerate() {
+                pixels.extend(std::iter::repeat_n(run % 2 == 1, length as usize));
+            }
+            let height = config.height as usize;
+            let inside = |place: usize| owner((place / height) as u32, (place % height) as u32) == i + 1;
+            assert_eq!(pixels.len(), scene.ids.len());
+            assert!(pixels.iter().enumerate().all(|(place, &pixel)| pixel == inside(place)));
         }
         assert!(scene.ids.iter().all(|&id| id as usize <= scene.objects.len()));
     }
@@ -248,7 +256,7 @@ fn the_written_annotations_load_as_a_detection_data_set() {
     let loaded = scrl_transfer::data::coco::load(
         &annotations,
         &folder.path().join("train"),
-        scrl_transfer::data::Labels::Boxes,
+        scrl_transfer::data::Labels::Masks,
     )
     .unwrap();
     assert_eq!((loaded.images.len(), loaded.dropped), (6, 0));
@@ -256,6 +264,10 @@ fn the_written_annotations_load_as_a_detection_data_set() {
     for (index, image) in loaded.images.iter().enumerate() {
         let scene = render_scene(&config, Split::Train, index as u64);
         assert_eq!((image.width, image.height), scene.image.dimensions());
+        let area = |o: &scrl_transfer::data::DetectionObject| {
+            o.mask.as_ref().map(|mask| mask.to_rle(image.size()).area() as f32)
+        };
+        assert!(image.objects.iter().all(|o| area(o) == Some(o.area)), "the mask has the object's pixels");
         let found = image.objects.iter().map(|o| (o.category, o.bbox, o.area, o.crowd));
         let drawn = scene.objects.iter().map(|o| (o.class.index(), o.bbox, o.area as f32, false));
         assert!(found.eq(drawn), "image {index}");

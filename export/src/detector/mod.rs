@@ -12,6 +12,8 @@
 //! - `scores`: `[N, D]`, descending
 //! - `labels`: `[N, D]`, 64-bit integers, index of the class from 0
 //! - `num_detections`: `[N]`, 64-bit integers
+//! - `masks`: `[N, D, 28, 28]`, of Mask R-CNN: the probability of each cell of a detection's box to belong to the object. In the image
+//!   they are what [`SoftMask::paste`](scrl_transfer::mask::SoftMask::paste) makes of them
 
 mod boxes;
 mod heads;
@@ -25,7 +27,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use scrl_transfer::detection::{Detector, FasterRcnn, RetinaNet};
+use scrl_transfer::detection::{Detector, FasterRcnn, MASK_SIDE, RetinaNet};
 
 use crate::backbone::ExportReport;
 use crate::graph::{self, Dim, Element, Graph, ModelInfo, Value};
@@ -68,6 +70,9 @@ impl Default for DetectorOptions {
 
 /// Outputs of every exported detector.
 pub const OUTPUTS: [&str; 4] = ["boxes", "scores", "labels", "num_detections"];
+
+/// The further output of detectors with masks.
+pub const MASKS: &str = "masks";
 
 /// Writes a detector with its running statistics to an ONNX file; an existing file is replaced at the very end.
 ///
@@ -205,6 +210,10 @@ fn faster_rcnn(
     let outputs = heads::box_head(graph, &model.roi_heads, &rois.pooled)?;
     let found = postprocess::detections(graph, &outputs, &rois, &proposals, &limits, config);
     found.add_outputs(graph, config.test.detections_per_image);
+    if let Some(masks) = heads::masks(graph, &model.roi_heads, &found, &pyramid.levels, config)? {
+        let (most, side) = (Dim::Fixed(config.test.detections_per_image), Dim::Fixed(MASK_SIDE));
+        graph.output(MASKS, Element::Float, &masks, &[Dim::Symbol("batch"), most, side, side]);
+    }
     let name = |value: &Value| value.name().to_string();
     Ok(FasterRcnnNames {
         objectness: names(&rpn.objectness),

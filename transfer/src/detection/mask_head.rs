@@ -109,8 +109,8 @@ impl RoiHeads {
         Some(loss.sum().div_scalar((total * MASK_SIDE * MASK_SIDE) as f64))
     }
 
-    /// Gives each detection of each image its mask.
-    pub(super) fn add_masks(
+    /// Gives each detection of each image its mask; nothing without a mask head.
+    pub fn add_masks(
         &self,
         features: &[Tensor<4>],
         detections: &mut [Vec<Detection>],

@@ -91,7 +91,7 @@ fn detector(device: &Device) -> Detector {
     load_state_dict(&path, &config(), device).unwrap()
 }
 
-fn formula(name: &str, shape: &[usize], key: u32) -> Vec<f32> {
+pub fn formula(name: &str, shape: &[usize], key: u32) -> Vec<f32> {
     torchvision_values(name, shape, key, gain(name))
 }
 

@@ -16,7 +16,7 @@ use scrl_transfer::load_state_dict;
 use scrl_transfer::mask::{Mask, ObjectMask, Rle, Segmentation};
 use serde::Deserialize;
 
-use crate::fasterrcnn_resnet50_fpn::{Case, Gradient, LOSS, assert_gradients, images, torchvision_values};
+use crate::fasterrcnn_resnet50_fpn::{Case, Gradient, LOSS, assert_gradients, formula, images};
 use crate::support::*;
 
 #[derive(Deserialize)]
@@ -95,12 +95,6 @@ fn detector(device: &Device) -> Detector {
     assert_eq!(tensors.len(), FIXTURE.keys);
     write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
     load_state_dict(&path, &config(), device).unwrap()
-}
-
-fn formula(name: &str, shape: &[usize], key: u32) -> Vec<f32> {
-    let gains = [("cls_score", 0.15), ("rpn.head.bbox_pred", 0.2), ("bbox_pred", 0.3), ("fpn", 0.5)];
-    let gain = gains.iter().find(|(part, _)| name.contains(part)).map_or(1.0, |(_, gain)| *gain);
-    torchvision_values(name, shape, key, gain)
 }
 
 impl MaskCase {

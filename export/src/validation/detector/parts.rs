@@ -17,6 +17,7 @@ use scrl_transfer::detection::{
     AnchorGenerator, BackboneWithFpn, BoxPredictions, Detection, Detector, DetectorConfig, FasterRcnn,
     Pooler, RetinaNet, Roi,
 };
+use scrl_transfer::mask::Mask;
 use serde::Serialize;
 
 use super::filters::{detect, device, host, propose, retinanet_of_all};
@@ -324,7 +325,28 @@ impl FileRun<'_> {
             model.roi_heads.predict(levels, &rois, Pooler::new(config));
         self.tensor("class_logits", host(own_logits), logits.clone());
         self.tensor("box_deltas", host(own_deltas), box_deltas.clone());
+        self.masks(model, levels);
         detect(logits, &box_deltas, &rois, sizes, config)
+    }
+
+    /// Compares the masks of the file's own detections.
+    fn masks(&mut self, model: &FasterRcnn, levels: &[Tensor<4>]) {
+        let mut found = detections(&self.outputs);
+        let cells = |found: &[Vec<Detection>]| -> Vec<f32> {
+            let masks = found.iter().flatten().filter_map(|found| found.mask.as_ref());
+            let cells = masks.map(|mask| match mask {
+                Mask::Cells(mask) => mask.cells.as_slice(),
+                Mask::Pixels(_) => &[],
+            });
+            cells.flatten().copied().collect()
+        };
+        let file = cells(&found);
+        found.iter_mut().flatten().for_each(|found| found.mask = None);
+        model.roi_heads.add_masks(levels, &mut found, &model.config);
+        let own = cells(&found);
+        if model.config.has_masks() && !own.is_empty() {
+            self.tensor("masks", own, file);
+        }
     }
 
     fn retinanet(
