@@ -44,6 +44,10 @@ pub struct PredictArgs {
     /// Print one line of JSON per image instead of text.
     #[arg(long)]
     pub json: bool,
+    /// Also write PICTURE.masks.png beside each picture, of a detector that gives masks: a pixel is the place of the detection that it
+    /// belongs to among those of at least --score, from 1, the best on top; 0 is the background.
+    #[arg(long)]
+    pub masks: bool,
     /// Images per batch; in a batch of different sizes padding can change the last digits.
     #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub batch: usize,

@@ -40,6 +40,15 @@ pub enum TransferError {
     /// No training image has an object.
     #[error("the training data `{0}` has no object to learn from")]
     NoObjects(String),
+    /// Data without masks for a detector that gives them.
+    #[error(
+        "no object of `{data}` has a mask, which Mask R-CNN learns from; give annotations with `segmentation`, or set \
+         model.architecture = \"faster_rcnn\""
+    )]
+    NoMasks {
+        /// The data set.
+        data: String,
+    },
     #[error(
         "checkpoint `{path}` holds a {} backbone of width {}, the config asks for {} of width {}; set model.arch = \
          \"{}\" and model.width = {}, or pass another checkpoint",

@@ -1,5 +1,8 @@
 //! What the tests with ONNX Runtime share.
 
+#[allow(dead_code)]
+pub mod detector;
+
 use onnx_ir::ModelProto;
 use scrl_export::runtime::{RuntimeError, runtime};
 

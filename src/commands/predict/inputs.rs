@@ -22,6 +22,13 @@ impl Input {
             false => out.join(format!("{}.png", self.name.display())),
         }
     }
+
+    /// Where its masks go.
+    pub fn masks(&self, out: &Path) -> PathBuf {
+        let mut name = self.picture(out).into_os_string();
+        name.push(".masks.png");
+        name.into()
+    }
 }
 
 /// The files, and the images of the folders, in the order of the arguments; each once.
@@ -68,7 +75,7 @@ fn unique(inputs: Vec<Input>) -> Result<Vec<Input>> {
 
 /// Refuses to replace files without `overwrite`, and the images themselves always.
 pub fn check_output(inputs: &[Input], out: &Path, results: &Path, overwrite: bool) -> Result<()> {
-    let pictures = inputs.iter().map(|input| input.picture(out));
+    let pictures = inputs.iter().flat_map(|input| [input.picture(out), input.masks(out)]);
     for path in pictures.chain([results.to_path_buf()]).filter(|path| path.exists()) {
         ensure!(
             overwrite,

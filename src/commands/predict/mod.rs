@@ -14,7 +14,7 @@ use scrl_core::data::sampler;
 use scrl_core::engine::{Monitor, atomic};
 use scrl_core::structures::Size;
 use scrl_core::transforms::{ImageError, RgbImage, decode};
-use scrl_transfer::data::{Preprocessing, Sample};
+use scrl_transfer::data::{Labels, Preprocessing, Sample};
 use scrl_transfer::detection::Target;
 use scrl_transfer::visualize::{DrawOptions, save_detections, text};
 
@@ -47,6 +47,9 @@ pub fn run(args: PredictArgs, mut monitor: Monitor) -> Result<Ending> {
     let results = args.out.join("predictions.json");
     inputs::check_output(&inputs, &args.out, &results, args.overwrite)?;
     let detector = detector::open(&args.detector, &args.device, args.precision)?;
+    if args.masks && detector.labels() == Labels::Boxes {
+        bail!("--masks: this detector gives no masks; Mask R-CNN does");
+    }
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create `{}`", args.out.display()))?;
     if let Some(legend) = text::legend(detector.categories().iter().map(|class| class.name.as_str())) {
         let path = args.out.join("legend.txt");
@@ -108,6 +111,10 @@ fn predict(
                 create_parent(&picture)?;
                 let options = DrawOptions { min_score: args.score, ..DrawOptions::default() };
                 save_detections(&picture, &image, &found, detector.categories(), &options)?;
+                if args.masks {
+                    let path = inputs[index].masks(&args.out);
+                    report::write_masks(&path, &found, args.score, size_of(&image))?;
+                }
                 let rows = name.predictions(&found, detector.categories());
                 println!("{}", name.line(&rows, args.score, args.json)?);
                 progress.predictions.extend(rows);

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat};
 use scrl_core::engine::atomic;
 use scrl_core::structures::Size;
 use scrl_transfer::data::Category;
 use scrl_transfer::detection::Detection;
+use scrl_transfer::mask::{Mask, Rle};
 use serde::Serialize;
 
 use super::inputs::Input;
@@ -26,6 +28,9 @@ pub struct Prediction {
     category_name: String,
     /// Left, top, width and height in pixels of the image.
     bbox: [f64; 4],
+    /// Of a detector that gives masks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<Rle>,
     score: f64,
 }
 
@@ -64,6 +69,7 @@ impl ImageName {
                 category_id: category.id,
                 category_name: category.name.clone(),
                 bbox: [x1, y1, x2 - x1, y2 - y1],
+                segmentation: found.mask.as_ref().and_then(Mask::pixels).cloned(),
                 score: f64::from(found.score),
             }
         };
@@ -86,6 +92,34 @@ impl ImageName {
             detections: shown,
         })?)
     }
+}
+
+/// Which detection each pixel belongs to: its place among those of at least `score`, from 1, the best on top; 0 for none. Sixteen bits
+/// a pixel where there are more than 255.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_masks(path: &Path, found: &[Detection], score: f32, size: Size) -> Result<()> {
+    let shown: Vec<&Detection> = found.iter().filter(|found| found.score >= score).collect();
+    let mut places = vec![0u16; (size.width * size.height) as usize];
+    for (index, found) in shown.iter().enumerate().rev() {
+        let pixels = found.mask.as_ref().and_then(Mask::pixels).map(Rle::to_bitmap).unwrap_or_default();
+        places
+            .iter_mut()
+            .zip(pixels)
+            .filter(|(_, inside)| *inside)
+            .for_each(|(place, _)| *place = index as u16 + 1);
+    }
+    let (width, height) = (size.width, size.height);
+    let picture = match shown.len() {
+        0..=255 => GrayImage::from_raw(width, height, places.iter().map(|&place| place as u8).collect())
+            .map(DynamicImage::from),
+        _ => ImageBuffer::from_raw(width, height, places).map(DynamicImage::ImageLuma16),
+    };
+    let picture = picture.context("a picture has a number for each pixel")?;
+    picture
+        .save_with_format(path, ImageFormat::Png)
+        .with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// For example `2 dog, 1 person`.

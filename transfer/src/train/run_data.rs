@@ -21,6 +21,22 @@ use crate::evaluation::DetectionMetrics;
 use crate::inference::{EvaluateOptions, Evaluation, evaluate_model, match_classes};
 use crate::weights::DetectorMetadata;
 
+/// Refuses data without any mask, and counts objects that lack one.
+fn check_masks(data: &DetectionDataset) -> Result<(), TransferError> {
+    let objects = || data.images.iter().flat_map(|image| &image.objects).filter(|object| !object.crowd);
+    let (count, without) = (objects().count(), objects().filter(|object| object.mask.is_none()).count());
+    if count > 0 && without == count {
+        return Err(TransferError::NoMasks { data: data.name.clone() });
+    }
+    if without > 0 {
+        tracing::warn!(
+            data = data.name,
+            "{without} of {count} objects have no mask: in training they teach boxes only, and in evaluation nothing finds them"
+        );
+    }
+    Ok(())
+}
+
 /// The data of a run, and its config with what the data decides.
 pub(super) struct TransferData {
     pub config: TransferConfig,
@@ -46,6 +62,10 @@ impl TransferData {
                 train.categories.len(),
                 untrained.join(", ")
             );
+        }
+        if config.model.has_masks() {
+            check_masks(&train)?;
+            check_masks(&val)?;
         }
         let mut config = config.clone();
         config.model.num_classes = train.categories.len();
