@@ -4,7 +4,8 @@
 //! ORT_DYLIB_PATH=libonnxruntime.so cargo run --release --example detect MODEL IMAGE [SCORE]
 //! ```
 //!
-//! For files with the input `image_sizes`, which is the default of the export.
+//! For files with the input `image_sizes`, which is the default of the export. Where the detector gives masks, their pixels are
+//! printed as well and drawn into masks.png.
 
 use std::error::Error;
 
@@ -51,12 +52,54 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (_, boxes) = outputs["boxes"].try_extract_tensor::<f32>()?;
     let (_, scores) = outputs["scores"].try_extract_tensor::<f32>()?;
     let (_, labels) = outputs["labels"].try_extract_tensor::<i64>()?;
+    let masks = outputs.get("masks").map(|masks| masks.try_extract_tensor::<f32>()).transpose()?;
+    let mut drawn = image.to_rgb8();
     let count = outputs["num_detections"].try_extract_tensor::<i64>()?.1[0] as usize;
     for i in (0..count).filter(|&i| scores[i] >= lowest) {
         let [x1, y1, x2, y2] = [0, 1, 2, 3].map(|side| {
             boxes[4 * i + side] * if side % 2 == 0 { w / width as f32 } else { h / height as f32 }
         });
-        println!("{:.5} {x1:.3} {y1:.3} {x2:.3} {y2:.3} {}", scores[i], classes[labels[i] as usize]);
+        print!("{:.5} {x1:.3} {y1:.3} {x2:.3} {y2:.3} {}", scores[i], classes[labels[i] as usize]);
+        if let Some((shape, cells)) = &masks {
+            let side = shape[3] as usize;
+            let cells = &cells[i * side * side..(i + 1) * side * side];
+            let inside = pasted(cells, side, [x1, y1, x2, y2], [drawn.width(), drawn.height()]);
+            for &(x, y) in &inside {
+                let tint = [0, 110, 60];
+                let pixel = drawn.get_pixel_mut(x, y);
+                pixel.0 = [0, 1, 2].map(|channel| pixel.0[channel] / 2 + tint[channel]);
+            }
+            print!(" {} pixels", inside.len());
+        }
+        println!();
+    }
+    if masks.is_some() {
+        drawn.save("masks.png")?;
     }
     Ok(())
+}
+
+/// The pixels of an image of this size in an object: the cells of its box, sampled at the centres of the pixels, are one half or more.
+fn pasted(
+    cells: &[f32],
+    side: usize,
+    [x1, y1, x2, y2]: [f32; 4],
+    [width, height]: [u32; 2],
+) -> Vec<(u32, u32)> {
+    // Beyond the cells is zero.
+    let cell = |x: f32, y: f32| {
+        let within = |place: f32| place >= 0.0 && place < side as f32;
+        if within(x) && within(y) { cells[y as usize * side + x as usize] } else { 0.0 }
+    };
+    let value = |x: u32, y: u32| {
+        let place = |pixel: u32, low: f32, high: f32| {
+            (pixel as f32 + 0.5 - low) / (high - low).max(1e-6) * side as f32 - 0.5
+        };
+        let (x, y) = (place(x, x1, x2), place(y, y1, y2));
+        let (u, v) = (x - x.floor(), y - y.floor());
+        let row = |y: f32| (1.0 - u) * cell(x.floor(), y) + u * cell(x.floor() + 1.0, y);
+        (1.0 - v) * row(y.floor()) + v * row(y.floor() + 1.0)
+    };
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    pixels.filter(|&(x, y)| value(x, y) >= 0.5).collect()
 }

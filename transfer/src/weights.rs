@@ -185,6 +185,13 @@ fn present_key(key: String) -> String {
         ] => {
             format!("backbone.fpn.{blocks}.{index}.0.{kind}")
         }
+        // The mask head's layers once had names (`models/detection/mask_rcnn.py::_load_from_state_dict`).
+        ["roi_heads", "mask_head", layer, kind @ ("weight" | "bias")] => {
+            match layer.strip_prefix("mask_fcn").and_then(|number| number.parse::<usize>().ok()) {
+                Some(number @ 1..) => format!("roi_heads.mask_head.{}.0.{kind}", number - 1),
+                _ => key,
+            }
+        }
         // Its heads once were a list of convolutions and ReLUs in turns (`models/detection/retinanet.py::_v1_to_v2_weights`).
         ["head", head, "conv", index, kind @ ("weight" | "bias")] => match index.parse::<usize>() {
             Ok(index) => format!("head.{head}.conv.{}.0.{kind}", index / 2),

@@ -68,10 +68,17 @@ impl DetectorInfo {
             true => " Input `image_sizes`: [batch, 2], height and width of each image without padding.",
             false => "",
         };
+        let masks = match config.has_masks() {
+            true => {
+                ", masks ([batch, detections, 28, 28], the probability of each cell of a box to be of the object; sampled at the \
+                 centres of an image's pixels, one half is the edge)"
+            }
+            false => "",
+        };
         format!(
             "{} with {} and FPN, {} classes, in the variant of {}. Input `images`: [batch, 3, height, width], RGB, \
              {pixels}.{sizes} Outputs: boxes (x1, y1, x2, y2 in pixels of the input), scores, labels (index into \
-             scrl.classes), num_detections; zero beyond them.",
+             scrl.classes), num_detections{masks}; zero beyond them.",
             config.architecture.title(),
             config.backbone.arch,
             config.num_classes,

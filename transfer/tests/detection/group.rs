@@ -1,14 +1,19 @@
 //! Several processes, here threads, against one: a detector's weights and losses after a few steps.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use scrl_core::data::sampler::shares;
 use scrl_core::models::Arch;
 use scrl_core::models::parameters::{TensorMap, collect};
+use scrl_core::structures::{BoxXyxy, Size};
 use scrl_ops::{Group, threads};
 use scrl_transfer::data::Batch;
-use scrl_transfer::detection::{BackboneConfig, DetectorConfig, FpnConfig, Norm, RoiHeadsConfig, RpnConfig};
+use scrl_transfer::detection::{
+    Architecture, BackboneConfig, DetectorConfig, FpnConfig, Norm, RoiHeadsConfig, RpnConfig, Target,
+};
+use scrl_transfer::mask::{ObjectMask, Segmentation};
 use scrl_transfer::train::Training;
 use scrl_transfer::{InitWeights, SolverConfig, TransferConfig};
 
@@ -54,8 +59,9 @@ fn batch(device: &Device, group: &Group) -> Batch {
     let first = images(device);
     let all = Tensor::cat(vec![first.clone(), first.flip([2])], 0);
     let own = shares(2 * SIZES.len(), 1, group).swap_remove(0);
-    let targets: Vec<_> = targets().into_iter().chain(SIZES.map(|_| Default::default())).collect();
     let sizes = [SIZES, SIZES].concat();
+    let with_masks = targets().into_iter().zip(&sizes).map(|(target, &size)| with_masks(target, size));
+    let targets: Vec<_> = with_masks.chain(SIZES.map(|_| Default::default())).collect();
     Batch {
         images: all.slice([own.clone()]),
         sizes: sizes[own.clone()].to_vec(),
@@ -63,6 +69,21 @@ fn batch(device: &Device, group: &Group) -> Batch {
         indices: own.clone().collect(),
         sources: sizes[own].to_vec(),
     }
+}
+
+/// Each object is a triangle, but for the last of an image, which has no mask.
+fn with_masks(target: Target, size: Size) -> Target {
+    let mask = |bbox: &BoxXyxy| {
+        let [x1, y1, x2, y2] = bbox.to_array().map(f64::from);
+        let segmentation = Arc::new(Segmentation::Polygons(vec![vec![x1, y1, x2, y1, x1, y2]]));
+        Some(ObjectMask { segmentation, source: size, input: size, mirrored: false })
+    };
+    let mut masks: Vec<_> = target.boxes.iter().map(mask).collect();
+    if masks.len() > 1 {
+        masks.pop();
+        masks.push(None);
+    }
+    Target { masks, ..target }
 }
 
 struct Trained {
@@ -112,6 +133,10 @@ fn any_number_of_processes_trains_a_detector_alike() {
     let detectors = BTreeMap::from([
         ("torchvision's Faster R-CNN", DetectorConfig::torchvision()),
         ("detectron2's Faster R-CNN", DetectorConfig::default()),
+        (
+            "Mask R-CNN",
+            DetectorConfig { architecture: Architecture::MaskRcnn, ..DetectorConfig::torchvision() },
+        ),
         ("RetinaNet", DetectorConfig::retinanet()),
     ]);
     for (name, base) in detectors {

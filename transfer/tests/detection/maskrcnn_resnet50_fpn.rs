@@ -86,15 +86,29 @@ fn config() -> DetectorConfig {
     }
 }
 
-/// The detector by way of a file in torchvision's layout.
-fn detector(device: &Device) -> Detector {
+/// The detector by way of a file in torchvision's layout; with `old`, under the keys of its published file.
+fn detector(device: &Device, old: bool) -> Detector {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("maskrcnn_resnet50_fpn.safetensors");
     let model = filled(FasterRcnn::init(&config(), &mut stream(0, &[]), device), formula);
-    let tensors = parameters::collect(&model);
+    let mut tensors = parameters::collect(&model);
     assert_eq!(tensors.len(), FIXTURE.keys);
+    if old {
+        tensors = tensors.into_iter().map(|(key, data)| (old_key(&key), data)).collect();
+        assert!(tensors.contains_key("roi_heads.mask_head.mask_fcn4.bias"));
+    }
     write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
     load_state_dict(&path, &config(), device).unwrap()
+}
+
+/// `MaskRCNNHeads._load_from_state_dict` of torchvision, backwards.
+fn old_key(key: &str) -> String {
+    match key.strip_prefix("roi_heads.mask_head.").and_then(|rest| rest.split_once(".0.")) {
+        Some((number, kind)) => {
+            format!("roi_heads.mask_head.mask_fcn{}.{kind}", number.parse::<usize>().unwrap() + 1)
+        }
+        None => key.replace("rpn.head.conv.0.0.", "rpn.head.conv."),
+    }
 }
 
 impl MaskCase {
@@ -106,7 +120,7 @@ impl MaskCase {
 #[test]
 fn detections_and_their_masks_are_torchvisions() {
     let device = device();
-    let model = detector(&device);
+    let model = detector(&device, true);
     for (name, case) in &FIXTURE.cases {
         let found = model.detect(images(&case.plain(), &device), &sizes(&case.sizes));
         assert_eq!(found.len(), case.detections.len());
@@ -150,7 +164,7 @@ fn assert_mask(what: &str, found: &Detection, expected: &ExpectedMask, size: Siz
 #[test]
 fn losses_and_the_gradient_of_every_parameter_are_torchvisions() {
     let device = device().autodiff();
-    let model = detector(&device);
+    let model = detector(&device, false);
     let keys: Vec<String> = parameters::collect(&model).into_keys().collect();
     for (name, case) in &FIXTURE.cases {
         let batch = images(&case.plain(), &device);
