@@ -110,6 +110,16 @@ def rows(args):
                     Figure("… peak memory", "GiB", "peak_gib"),
                 ],
             ),
+            Row(
+                f"masks{'-bf16' if bf16 else ''}",
+                ["bench", "detector", *shape, "--masks"],
+                ["detector_step.py", *shape, "--masks"],
+                [
+                    rate(f"{detector.replace('Faster', 'Mask')}{suffix}: training", "train_images_per_second", "images/s"),
+                    rate("… detection", "infer_images_per_second", "images/s"),
+                    Figure("… peak memory", "GiB", "peak_gib"),
+                ],
+            ),
         ]
 
     return [
@@ -138,6 +148,14 @@ def rows(args):
             [Figure(f"COCO evaluation, {100 if quick else 5000} images × 50 detections, 80 classes", "s", "seconds")],
             ways={"pycocotools": []},
             data="coco",
+        ),
+        Row(
+            "mask-eval",
+            ["evaluate"],
+            ["coco_eval.py", "--masks"],
+            [Figure("… of boxes and masks", "s", "seconds")],
+            ways={"pycocotools": []},
+            data="masks",
         ),
     ]
 
@@ -173,11 +191,15 @@ class Data:
             subprocess.run(command, check=True, capture_output=True)
         return ["--data", str(scenes / "unlabelled")]
 
-    def coco(self):
-        files = self.folder / "coco"
+    def masks(self):
+        return self.coco("masks", ["--masks"])
+
+    def coco(self, name="coco", options=()):
+        files = self.folder / name
         if not files.exists():
             images = ["--images", "100"] if self.args.quick else []
-            subprocess.run([sys.executable, str(HERE / "peers/coco_set.py"), str(files), *images], check=True)
+            command = [self.args.python, str(HERE / "peers/coco_set.py"), str(files), *images, *options]
+            subprocess.run(command, check=True)
         return ["--ground-truth", str(files / "instances.json"), "--detections", str(files / "results.json")]
 
 
@@ -185,8 +207,8 @@ def measure(row, args, data):
     """Runs both sides alternately: JSON lines of scrl, of PyTorch per way, and of another peer."""
     files = getattr(data, row.data)() if row.data else []
     threads = ["--threads", str(args.threads)]
-    own_threads = threads if row.name not in ("augment", "coco-eval") else []
-    peer_threads = threads if row.name != "coco-eval" else []
+    own_threads = threads if row.name not in ("augment", "coco-eval", "mask-eval") else []
+    peer_threads = threads if row.name not in ("coco-eval", "mask-eval") else []
     ours, theirs, others = [], {way: [] for way in row.ways}, []
     for number in range(args.rounds):
         print(f"{row.name}: round {number + 1} of {args.rounds}", file=sys.stderr)
@@ -197,14 +219,15 @@ def measure(row, args, data):
         if row.other:
             script, *options = row.other[1]
             others.append(run([args.python, str(HERE / "peers" / script), *options, *peer_threads], args.threads))
-    if row.name == "coco-eval":
+    if row.name in ("coco-eval", "mask-eval"):
         check_same_ap(ours[0], theirs["pycocotools"][0])
     return ours, theirs, others
 
 
 def check_same_ap(ours, theirs):
-    if abs(ours["AP"] - theirs["AP"]) > 1e-9:
-        sys.exit(f"the COCO evaluations disagree: AP {ours['AP']} here, {theirs['AP']} by pycocotools")
+    for name in [name for name in ("AP", "segm_AP") if name in theirs]:
+        if abs(ours[name] - theirs[name]) > 1e-9:
+            sys.exit(f"the COCO evaluations disagree: {name} {ours[name]} here, {theirs[name]} by pycocotools")
 
 
 def summarise(figure, ours, theirs):

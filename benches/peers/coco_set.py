@@ -3,7 +3,9 @@
 Counts follow COCO val2017 (5,000 images, 80 classes, about seven objects per image). Half of an image's detections are near
 its objects, mostly with the right class; the rest are anywhere. The same seed writes the same files.
 
-usage: coco_set.py OUT [--images 5000] [--detections 50] [--classes 80] [--seed 0]
+With --masks objects have polygons of 16 points and detections run lengths.
+
+usage: coco_set.py OUT [--images 5000] [--detections 50] [--classes 80] [--seed 0] [--masks]
 """
 
 import argparse
@@ -11,6 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 WIDTH, HEIGHT = 640, 480
 MEAN_OBJECTS = 7.3
@@ -43,11 +46,23 @@ def image_detections(rng, boxes, labels, count, classes):
     return found, right, scores
 
 
+def ellipse(box):
+    """The polygon of an ellipse in a box."""
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    points = np.stack([0.5 + 0.5 * np.cos(angles), 0.5 + 0.5 * np.sin(angles)], 1)
+    return rounded((box[:2] + points * box[2:]).reshape(-1))
+
+
+def run_lengths(box):
+    encoded = coco_mask.merge(coco_mask.frPyObjects([ellipse(box)], HEIGHT, WIDTH))
+    return {"size": [HEIGHT, WIDTH], "counts": encoded["counts"].decode()}
+
+
 def rounded(row):
     return [round(float(value), 2) for value in row]
 
 
-def generate(images, detections, classes, seed):
+def generate(images, detections, classes, seed, masks):
     rng = np.random.default_rng(seed)
     truth = {
         "images": [
@@ -68,6 +83,7 @@ def generate(images, detections, classes, seed):
                 "bbox": rounded(box),
                 "area": round(float(box[2] * box[3]), 2),
                 "iscrowd": int(rng.random() < 0.01),
+                **({"segmentation": [ellipse(box)]} if masks else {}),
             })
         for box, label, score in zip(*image_detections(rng, boxes, labels, detections, classes)):
             results.append({
@@ -75,6 +91,7 @@ def generate(images, detections, classes, seed):
                 "category_id": int(label),
                 "bbox": rounded(box),
                 "score": round(float(score), 5),
+                **({"segmentation": run_lengths(box)} if masks else {}),
             })
     return truth, results
 
@@ -86,8 +103,9 @@ def main():
     parser.add_argument("--detections", type=int, default=50, help="per image")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--masks", action="store_true")
     args = parser.parse_args()
-    truth, results = generate(args.images, args.detections, args.classes, args.seed)
+    truth, results = generate(args.images, args.detections, args.classes, args.seed, args.masks)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "instances.json").write_text(json.dumps(truth))
     (args.out / "results.json").write_text(json.dumps(results))

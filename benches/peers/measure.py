@@ -18,7 +18,10 @@ def options(description, **defaults):
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, value in {"steps": 4, "threads": 2, **defaults}.items():
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default {value}")
+        if value is False:
+            parser.add_argument(f"--{name}", action="store_true")
+        else:
+            parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default {value}")
     parser.add_argument("--layout", choices=LAYOUTS, default="default", help="memory format of the network")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     parser.add_argument(

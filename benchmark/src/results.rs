@@ -15,9 +15,16 @@ use super::sweep::Trial;
 /// A difference is separable when its corrected p-value is below this.
 pub const LEVEL: f64 = 0.05;
 
-/// The metrics of the table, each by its name in the results and for people.
-pub const METRICS: [(&str, &str); 4] =
+/// A metric by its name in the results and for people.
+pub type Metric = (&'static str, &'static str);
+
+/// The metrics of the table.
+pub const METRICS: [Metric; 4] =
     [("AP", "AP"), ("AP50", "AP50"), ("AP75", "AP75"), ("VOC07_mAP", "VOC07 mAP")];
+
+/// Those of detectors that give masks.
+pub const MASK_METRICS: [Metric; 3] =
+    [("segm_AP", "mask AP"), ("segm_AP50", "mask AP50"), ("segm_AP75", "mask AP75")];
 
 /// All results, in the order of the plan.
 #[derive(Clone, Debug, Serialize)]
@@ -356,7 +363,7 @@ impl Results {
         for dataset in self.datasets() {
             for baseline in self.inits().into_iter().filter(|init| *init != subject) {
                 for fraction in self.fractions(dataset) {
-                    for (metric, _) in METRICS {
+                    for (metric, _) in METRICS.into_iter().chain(MASK_METRICS) {
                         differences.extend(self.difference(dataset, subject, baseline, fraction, metric));
                     }
                 }
@@ -368,7 +375,7 @@ impl Results {
 
     /// Fills in what follows from all comparisons of a metric together.
     fn correct(&self, differences: &mut [Difference]) {
-        for (metric, _) in METRICS {
+        for (metric, _) in METRICS.into_iter().chain(MASK_METRICS) {
             let mut family: Vec<&mut Difference> =
                 differences.iter_mut().filter(|d| d.metric == metric && d.p.is_some()).collect();
             let p: Vec<f64> = family.iter().filter_map(|difference| difference.p).collect();
@@ -378,6 +385,14 @@ impl Results {
                 difference.separable = learnt.then_some(p < LEVEL);
             }
         }
+    }
+
+    /// The metrics of a data set's table.
+    pub fn metrics_of(&self, dataset: &str) -> Vec<Metric> {
+        let judged = |metric: &&Metric| {
+            self.transfer.iter().any(|result| result.dataset == dataset && result.metric(metric.0).is_some())
+        };
+        METRICS.iter().chain(MASK_METRICS.iter().filter(judged)).copied().collect()
     }
 
     /// Whether the detectors of any init are better, on average, than boxes that ignore the image. True where it is not

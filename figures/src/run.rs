@@ -61,7 +61,7 @@ struct Picture {
     fields: &'static [&'static str],
 }
 
-const PICTURES: [Picture; 3] = [
+const PICTURES: [Picture; 4] = [
     Picture {
         file: "losses.svg",
         title: "Training losses",
@@ -83,6 +83,13 @@ const PICTURES: [Picture; 3] = [
         kind: "eval",
         y_label: "AP",
         fields: &["AP", "AP50", "AP75"],
+    },
+    Picture {
+        file: "mask_ap.svg",
+        title: "Average precision of masks on the evaluation data",
+        kind: "eval",
+        y_label: "AP",
+        fields: &["segm_AP", "segm_AP50", "segm_AP75"],
     },
 ];
 

@@ -116,6 +116,9 @@ pub struct BenchDetectorArgs {
     /// Objects per image.
     #[arg(long, default_value_t = 13, value_parser = count)]
     pub boxes: usize,
+    /// Mask R-CNN in place of Faster R-CNN.
+    #[arg(long)]
+    pub masks: bool,
     #[command(flatten)]
     pub run: BenchRunArgs,
 }

@@ -6,7 +6,7 @@ use super::{Finished, points};
 use crate::budget::{self, Length};
 use crate::graph::percent;
 use crate::plan::{DataPlan, Source};
-use crate::results::{Difference, LEVEL, METRICS};
+use crate::results::{Difference, LEVEL};
 use crate::statistics::Summary;
 use scrl_figures::document::{Block, Table};
 
@@ -118,8 +118,8 @@ pub fn unfinished(finished: &Finished) -> Vec<Block> {
 /// The main table.
 pub fn detection(finished: &Finished) -> Vec<Block> {
     let mut blocks = vec![Block::Paragraph(
-        "AP, AP50 and AP75 are COCO's; VOC07 mAP is the 11-point AP at IoU 0.5. Mean ± standard deviation over seeds; in \
-         brackets the 95 % interval of the mean."
+        "AP, AP50 and AP75 are COCO's, of boxes and of masks; VOC07 mAP is the 11-point AP at IoU 0.5. Mean ± standard deviation \
+         over seeds; in brackets the 95 % interval of the mean."
             .into(),
     )];
     for dataset in finished.results.datasets() {
@@ -133,8 +133,9 @@ pub fn detection(finished: &Finished) -> Vec<Block> {
 
 /// The figures of a data set, a row for each cell.
 pub fn detection_table(results: &crate::results::Results, dataset: &str, intervals: bool) -> Table {
+    let metrics = results.metrics_of(dataset);
     let mut header = vec!["init", "labels"];
-    header.extend(METRICS.map(|(_, shown)| shown));
+    header.extend(metrics.iter().map(|(_, shown)| shown));
     header.extend(["images", "seeds"]);
     let mut table = Table::new(&header);
     for fraction in results.fractions(dataset) {
@@ -143,7 +144,7 @@ pub fn detection_table(results: &crate::results::Results, dataset: &str, interva
             let Some(first) = cell.first() else { continue };
             let start = [init.to_string(), format!("{} %", percent(fraction))];
             let counts = [first.train_images.to_string(), cell.len().to_string()];
-            let figures = METRICS.map(|(metric, _)| {
+            let figures = metrics.iter().map(|(metric, _)| {
                 let summary = Summary::of(cell.iter().filter_map(|r| r.metric(metric)));
                 summary.map_or("–".into(), |summary| figure(summary, intervals))
             });
@@ -152,8 +153,9 @@ pub fn detection_table(results: &crate::results::Results, dataset: &str, interva
     }
     if let Some(chance) = results.chance.get(dataset) {
         let start = ["boxes that ignore the image".to_string(), "–".into()];
-        let figures =
-            METRICS.map(|(metric, _)| chance.get(metric).map_or("–".into(), |value| points(*value)));
+        let figures = metrics
+            .iter()
+            .map(|(metric, _)| chance.get(*metric).map_or("–".into(), |value| points(*value)));
         table.row(start.into_iter().chain(figures).chain(["–".to_string(), "–".into()]));
     }
     table
@@ -180,8 +182,9 @@ pub fn differences(finished: &Finished) -> Vec<Block> {
     let subject = finished.plan.subject();
     let mut blocks = Vec::new();
     for dataset in results.datasets() {
+        let metrics = results.metrics_of(dataset);
         let mut header = vec!["against", "labels", "seeds"];
-        header.extend(METRICS.map(|(_, shown)| shown));
+        header.extend(metrics.iter().map(|(_, shown)| shown));
         let mut table = Table::new(&header);
         for baseline in results.inits().into_iter().filter(|init| *init != subject) {
             for fraction in results.fractions(dataset) {
@@ -193,13 +196,13 @@ pub fn differences(finished: &Finished) -> Vec<Block> {
                             && d.metric == metric
                     })
                 };
-                let Some(first) = METRICS.iter().find_map(|(metric, _)| find(metric)) else { continue };
+                let Some(first) = metrics.iter().find_map(|(metric, _)| find(metric)) else { continue };
                 let start = [
                     baseline.to_string(),
                     format!("{} %", percent(fraction)),
                     first.over_seeds.count.to_string(),
                 ];
-                let figures = METRICS.map(|(metric, _)| find(metric).map_or("–".into(), signed));
+                let figures = metrics.iter().map(|(metric, _)| find(metric).map_or("–".into(), signed));
                 table.row(start.into_iter().chain(figures));
             }
         }

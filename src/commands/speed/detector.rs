@@ -1,13 +1,16 @@
 //! `scrl bench detector`
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use burn::module::Module;
 use scrl_core::random::{Rng, RngExt};
 use scrl_core::structures::{BoxXyxy, Size};
 use scrl_core::transforms::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use scrl_transfer::data::{Sample, collate};
-use scrl_transfer::detection::{BackboneConfig, DetectorConfig, Norm, Target};
+use scrl_transfer::detection::{Architecture, BackboneConfig, DetectorConfig, Norm, Target};
 use scrl_transfer::inference::detect_batch;
+use scrl_transfer::mask::{ObjectMask, Segmentation};
 use scrl_transfer::train::Training;
 use scrl_transfer::{InitWeights, SolverConfig, TransferConfig};
 use serde_json::{Value, json};
@@ -52,6 +55,7 @@ pub fn run(args: &BenchDetectorArgs) -> Result<Value> {
         "width": args.width,
         "classes": args.classes,
         "boxes": args.boxes,
+        "masks": args.masks,
         "precision": args.run.precision,
         "threads": args.run.threads,
         "steps": args.run.steps,
@@ -68,7 +72,7 @@ pub fn run(args: &BenchDetectorArgs) -> Result<Value> {
     Ok(line)
 }
 
-/// torchvision's `fasterrcnn_resnet50_fpn` with nothing frozen.
+/// torchvision's `fasterrcnn_resnet50_fpn` or `maskrcnn_resnet50_fpn` with nothing frozen.
 fn config(args: &BenchDetectorArgs) -> TransferConfig {
     TransferConfig {
         seed: SEED,
@@ -82,6 +86,7 @@ fn config(args: &BenchDetectorArgs) -> TransferConfig {
                 ..DetectorConfig::torchvision().backbone
             },
             num_classes: args.classes - 1,
+            architecture: if args.masks { Architecture::MaskRcnn } else { Architecture::FasterRcnn },
             ..DetectorConfig::torchvision()
         },
         ..Default::default()
@@ -96,9 +101,19 @@ fn sample(index: usize, args: &BenchDetectorArgs, rng: &mut Rng) -> Sample {
     for (mean, std) in IMAGENET_MEAN.into_iter().zip(IMAGENET_STD) {
         pixels.extend((0..plane).map(|_| (rng.random::<f32>() - mean) / std));
     }
-    let boxes = (0..args.boxes).map(|_| object(size, rng)).collect();
+    let boxes: Vec<BoxXyxy> = (0..args.boxes).map(|_| object(size, rng)).collect();
     let labels = (0..args.boxes).map(|_| rng.random_range(0..args.classes - 1)).collect();
-    Sample { index, pixels, size, source: size, target: Target { boxes, labels, masks: Vec::new() } }
+    let masks =
+        if args.masks { boxes.iter().map(|bbox| Some(diamond(bbox, size))).collect() } else { Vec::new() };
+    Sample { index, pixels, size, source: size, target: Target { boxes, labels, masks } }
+}
+
+/// A mask of half of a box.
+fn diamond(bbox: &BoxXyxy, size: Size) -> ObjectMask {
+    let [x1, y1, x2, y2] = bbox.to_array().map(f64::from);
+    let (x, y) = ((x1 + x2) / 2.0, (y1 + y2) / 2.0);
+    let segmentation = Arc::new(Segmentation::Polygons(vec![vec![x, y1, x2, y, x, y2, x1, y]]));
+    ObjectMask { segmentation, source: size, input: size, mirrored: false }
 }
 
 fn object(image: Size, rng: &mut Rng) -> BoxXyxy {
