@@ -155,7 +155,7 @@ fn voc_lists() {
     let path = folder.path().join("ImageSets/Main/train.txt");
     fuzz("voc_lists", |bytes| {
         std::fs::write(&path, bytes).unwrap();
-        voc::survey(folder.path(), "train").is_ok()
+        voc::survey(folder.path(), "train", Labels::Masks).is_ok()
     });
 }
 

@@ -1,6 +1,6 @@
 """Writes the seeds of the fuzzing targets: small valid files of every kind that is read.
 
-Run with Pillow, numpy, safetensors, torch and onnx installed: python generate.py
+Run with Pillow, numpy, pycocotools, safetensors, torch and onnx installed: python generate.py
 """
 
 import io
@@ -13,6 +13,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
+from pycocotools import mask
 from safetensors.numpy import save
 
 FOLDER = Path(__file__).parent
@@ -69,6 +70,18 @@ def annotations() -> None:
     results = [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 30, 20], "score": 0.9},
                {"image_id": 2, "category_id": 7, "bbox": [5, 5, 9, 9], "score": 0.1, "file_name": "2.jpg"}]
     write("results/plain.json", json.dumps(results))
+    bitmap = np.zeros((48, 64), np.uint8, order="F")
+    bitmap[5:20, 3:30] = 1
+    encoded = mask.encode(bitmap)
+    compressed = {"size": [48, 64], "counts": encoded["counts"].decode()}
+    runs = {"size": [48, 64], "counts": [149, 15, 33, 15, 2860]}
+    for annotation, segmentation in zip(truth["annotations"], [compressed, runs]):
+        annotation["segmentation"] = segmentation
+    write("coco/run_lengths.json", json.dumps(truth))
+    for result, segmentation in zip(results, [compressed, [[5, 5, 14, 5, 14, 14]]]):
+        result["segmentation"] = segmentation
+    del results[0]["bbox"]
+    write("results/masks.json", json.dumps(results))
     xml = """<?xml version="1.0" encoding="utf-8"?>
 <annotation><folder>x</folder><filename>a.jpg</filename><size><width>64.0</width><height>48</height><depth>3</depth></size>
 <object><name>cat</name><pose>Left</pose><difficult>0</difficult>

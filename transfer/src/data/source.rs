@@ -54,7 +54,7 @@ impl DataSource {
     pub fn load(&self, labels: Labels) -> Result<DetectionDataset, DataError> {
         let dataset = match self {
             Self::Coco { annotations, images } => coco::load(annotations, images, labels)?,
-            Self::Voc { root, split } => voc::load(root, split)?,
+            Self::Voc { root, split } => voc::load(root, split, labels)?,
             Self::Union { parts } => {
                 return union::join(parts.iter().map(|part| part.load(labels)).collect::<Result<_, _>>()?);
             }

@@ -33,7 +33,7 @@ pub fn survey(source: &DataSource, labels: Labels) -> Result<Survey, DataError> 
             Ok(Survey { dataset, dropped, bad_masks, problems })
         }
         DataSource::Voc { root, split } => {
-            let (dataset, dropped, problems) = voc::survey(root, split)?;
+            let (dataset, dropped, problems) = voc::survey(root, split, labels)?;
             Ok(Survey { dataset, dropped, bad_masks: Vec::new(), problems })
         }
         DataSource::Union { parts } => {

@@ -232,7 +232,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let case = Case::load("decimals.json");
         write(&case, folder.path());
-        let mut dataset = crate::data::voc::survey(folder.path(), "test").unwrap().0;
+        let mut dataset =
+            crate::data::voc::survey(folder.path(), "test", crate::data::Labels::Boxes).unwrap().0;
         let results: Vec<ImageDetections> = case
             .results()
             .into_iter()

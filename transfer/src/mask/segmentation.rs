@@ -235,11 +235,17 @@ fn polygons(mut parts: Vec<Vec<f64>>) -> Result<Segmentation, String> {
 }
 
 impl Segmentation {
-    /// Refuses run lengths of another image's size.
+    /// Refuses run lengths of another image's size, and images with too many pixels for a mask.
     ///
     /// # Errors
-    /// Says both sizes.
+    /// Says the sizes.
     pub fn check_size(&self, image: Size) -> Result<(), String> {
+        if u64::from(image.width) * u64::from(image.height) > u64::from(u32::MAX) {
+            return Err(format!(
+                "an image of {}×{} pixels has too many for a mask",
+                image.width, image.height
+            ));
+        }
         match self {
             Self::Rle(rle) if rle.size() != image => {
                 let Size { width, height } = rle.size();

@@ -199,6 +199,8 @@ fn what_files_have_in_the_place_of_a_mask_is_understood_or_refused_with_a_reason
     // What is left out at the end is outside.
     let short = read(r#"{"size": [3, 4], "counts": [2, 4]}"#, size).unwrap().unwrap();
     assert_eq!(short, Segmentation::Rle(Rle::from_runs(vec![2, 4, 6], size).unwrap()));
+    let huge = Size { width: 100_000, height: 100_000 };
+    assert!(read("[[0, 0, 3, 0, 3, 2]]", huge).unwrap_err().contains("too many for a mask"));
     for (text, reason) in [
         ("[[0, 0, 3, 0]]", "fewer than three points"),
         ("[[]]", "fewer than three points"),

@@ -1,4 +1,5 @@
-//! PASCAL VOC's layout: `Annotations/*.xml`, `ImageSets/Main/<split>.txt`, `JPEGImages/*`.
+//! PASCAL VOC's layout: `Annotations/*.xml`, `ImageSets/Main/<split>.txt`, `JPEGImages/*`; with masks
+//! `ImageSets/Segmentation/<split>.txt` and `SegmentationObject/*.png`.
 //!
 //! The files count pixels from 1 and include the last one; boxes here are `(xmin − 1, ymin − 1, xmax, ymax)`, as in
 //! detectron2's `load_voc_instances`, limited to the image. Difficult objects are kept and marked: training uses
@@ -7,13 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::{Category, DetectionDataset, DetectionImage, DroppedBox, file_names, text};
+use crate::data::{
+    AnnotatedObject, Category, DetectionDataset, DetectionImage, DetectionObject, DroppedBox, Labels,
+    file_names, text,
+};
 use rayon::prelude::*;
 use scrl_core::data::error::DataError;
 use scrl_core::data::image_folder::EXTENSIONS;
+use scrl_core::structures::Size;
 use scrl_core::transforms::decode;
 
 pub mod annotation;
+mod masks;
 
 pub use annotation::{Annotation, Object};
 
@@ -50,11 +56,11 @@ pub const VOC_CLASSES: [&str; 20] = [
 ///
 /// # Errors
 /// When the layout is not there, the split does not exist, or an annotation or image of it is missing or broken.
-pub fn load(root: &Path, split: &str) -> Result<DetectionDataset, DataError> {
-    let split = VocSplit::read(root, split)?.complete()?;
+pub fn load(root: &Path, split: &str, labels: Labels) -> Result<DetectionDataset, DataError> {
+    let split = VocSplit::read_with(root, split, labels)?.complete()?;
     let load = |(index, entry): (usize, &VocImage)| {
         let path = entry.image_path().ok_or_else(|| missing(&entry.usual_image_path()))?;
-        entry.to_detection(index as u64 + 1, path, &split.classes)
+        entry.to_detection(index as u64 + 1, path, &split.classes, labels)
     };
     let images = split.images.par_iter().enumerate().map(load).collect::<Result<Vec<_>, _>>()?;
     Ok(dataset(&split, images).0)
@@ -68,8 +74,9 @@ pub fn load(root: &Path, split: &str) -> Result<DetectionDataset, DataError> {
 pub fn survey(
     root: &Path,
     split: &str,
+    labels: Labels,
 ) -> Result<(DetectionDataset, Vec<DroppedBox>, Vec<DataError>), DataError> {
-    let mut split = VocSplit::read(root, split)?;
+    let mut split = VocSplit::read_with(root, split, labels)?;
     let mut problems = std::mem::take(&mut split.damaged);
     let mut images = Vec::new();
     for (index, entry) in split.images.iter().enumerate() {
@@ -77,7 +84,7 @@ pub fn survey(
         if entry.annotation.is_none() && entry.annotation_path().is_file() {
             continue; // among the damaged ones
         }
-        match entry.to_detection(index as u64 + 1, path, &split.classes) {
+        match entry.to_detection(index as u64 + 1, path, &split.classes, labels) {
             Ok(image) => images.push(image),
             Err(problem) => problems.push(problem),
         }
@@ -98,7 +105,7 @@ pub fn is_voc_root(root: &Path) -> bool {
 pub fn split_names(root: &Path) -> Result<Vec<String>, DataError> {
     let mut names = BTreeSet::new();
     for year in years(root)? {
-        names.extend(split_lists(&year)?.into_keys());
+        names.extend(split_lists(&year, Labels::Boxes)?.into_keys());
     }
     let of_class = |name: &String| name.rsplit_once('_').is_some_and(|(_, split)| names.contains(split));
     Ok(names.iter().filter(|name| !of_class(name)).cloned().collect())
@@ -134,10 +141,18 @@ impl VocSplit {
     /// # Errors
     /// When the layout is not there or the split does not exist.
     pub fn read(root: &Path, split: &str) -> Result<Self, DataError> {
+        Self::read_with(root, split, Labels::Boxes)
+    }
+
+    /// As [`read`](Self::read); for masks of the images that `ImageSets/Segmentation` lists, where it is there.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(root: &Path, split: &str, labels: Labels) -> Result<Self, DataError> {
         let years = years(root)?;
         let (mut listed, mut annotations, mut damaged) = (Vec::new(), Annotations::new(), Vec::new());
         for year in &years {
-            let lists = split_lists(year)?;
+            let lists = split_lists(year, labels)?;
             let everything: BTreeSet<&String> = lists.values().flatten().collect();
             for (name, annotation) in read_all(year, &everything) {
                 match annotation {
@@ -193,15 +208,35 @@ impl VocImage {
         candidates.chain(named).find_map(|name| file_names::find(&folder, &name))
     }
 
-    fn to_detection(&self, id: u64, path: PathBuf, classes: &[String]) -> Result<DetectionImage, DataError> {
+    fn to_detection(
+        &self,
+        id: u64,
+        path: PathBuf,
+        classes: &[String],
+        labels: Labels,
+    ) -> Result<DetectionImage, DataError> {
         let annotation = self.annotation.as_ref().ok_or_else(|| missing(&self.annotation_path()))?;
         let (width, height) = match annotation.size() {
             Some(size) => size,
             None => decode::read_size(&path).map(|size| (size.width, size.height))?,
         };
-        let objects = annotation.objects().filter_map(|object| object.to_detection(width, height, classes));
+        let masks = match labels {
+            Labels::Boxes => Vec::new(),
+            Labels::Masks => {
+                let picture = self.folder.join("SegmentationObject").join(format!("{}.png", self.name));
+                masks::read(&picture, annotation.objects().count(), Size { width, height })?
+            }
+        };
+        let mask = |place: usize| masks.get(place).cloned().flatten();
+        let objects = annotation.objects().enumerate().filter_map(|(place, object)| {
+            let object = object.to_detection(width, height, classes)?;
+            Some(DetectionObject { mask: mask(place), ..object })
+        });
         let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let annotated = Some(annotation.objects().filter_map(|object| object.annotated(classes)).collect());
+        let annotated = annotation.objects().enumerate().filter_map(|(place, object)| {
+            Some(AnnotatedObject { mask: mask(place), ..object.annotated(classes)? })
+        });
+        let annotated = Some(annotated.collect());
         Ok(DetectionImage { id, objects: objects.collect(), annotated, path, file_name, width, height })
     }
 }
@@ -265,10 +300,13 @@ fn year_folders(root: &Path) -> Vec<PathBuf> {
     years
 }
 
-/// The image names of every list in `ImageSets/Main`; a class's list has a second column, which is not read. Names may have
+/// The image names of every list in `ImageSets/Main`, or for masks in `ImageSets/Segmentation` where it is there; a class's list has a second column, which is not read. Names may have
 /// blanks.
-fn split_lists(year: &Path) -> Result<BTreeMap<String, Vec<String>>, DataError> {
-    let folder = year.join("ImageSets").join("Main");
+fn split_lists(year: &Path, labels: Labels) -> Result<BTreeMap<String, Vec<String>>, DataError> {
+    let sets = year.join("ImageSets");
+    let with_masks =
+        Some(sets.join("Segmentation")).filter(|folder| labels == Labels::Masks && folder.is_dir());
+    let folder = with_masks.unwrap_or_else(|| sets.join("Main"));
     let entries = std::fs::read_dir(&folder).map_err(|e| DataError::read(&folder, e))?;
     let mut lists = BTreeMap::new();
     for entry in entries {

@@ -4,6 +4,11 @@ use scrl_core::structures::BoxXyxy;
 
 use super::*;
 
+/// With boxes alone.
+fn load(root: &Path, split: &str) -> Result<DetectionDataset, DataError> {
+    super::load(root, split, Labels::Boxes)
+}
+
 fn object(name: &str, difficult: &str, [x1, y1, x2, y2]: [&str; 4]) -> String {
     format!(
         "<object><name>{name}</name><pose>Left</pose>{difficult}<part><name>head</name><bndbox><xmin>1</xmin>\
@@ -131,7 +136,7 @@ fn a_survey_reports_what_load_refuses() {
     std::fs::remove_file(root.join("JPEGImages/gone.jpg")).unwrap();
     std::fs::write(annotation_path(root, "broken"), "<annotation><size>").unwrap();
     list(root, "train", "a\ngone\nlost\nbroken\n");
-    let (data, dropped, problems) = survey(root, "train").unwrap();
+    let (data, dropped, problems) = survey(root, "train", Labels::Boxes).unwrap();
     let names: Vec<_> = data.images.iter().map(|image| image.file_name.as_str()).collect();
     assert_eq!(names, ["a.jpg", "gone.jpg"]);
     assert_eq!(
@@ -207,4 +212,43 @@ fn annotations_are_read_in_the_encoding_that_they_declare() {
     std::fs::write(&path, [xml.as_bytes(), b"\xf1"].concat()).unwrap();
     let error = load(root, "train").unwrap_err().to_string();
     assert!(error.contains("a.xml") && error.contains("not UTF-8"), "{error}");
+}
+
+#[test]
+fn masks_are_those_of_the_images_that_the_segmentation_lists_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let object = |name: &str, x: u32| {
+        let bndbox = format!("<xmin>{x}</xmin><ymin>3</ymin><xmax>{}</xmax><ymax>9</ymax>", x + 7);
+        format!("<object><name>{name}</name><bndbox>{bndbox}</bndbox></object>")
+    };
+    for name in ["a", "b"] {
+        write(root, name, &[object("dog", 2), object("cat", 20)], true);
+    }
+    list(root, "train", "a\nb\n");
+    for part in ["ImageSets/Segmentation", "SegmentationObject"] {
+        std::fs::create_dir_all(root.join(part)).unwrap();
+    }
+    std::fs::write(root.join("ImageSets/Segmentation/train.txt"), "b\n").unwrap();
+    let number = |x: u32, y: u32| match (x, y) {
+        (1..8, 2..9) => 1,
+        (19..26, 4..9) => 2,
+        _ => 0,
+    };
+    let picture = image::GrayImage::from_fn(40, 30, |x, y| image::Luma([number(x, y)]));
+    picture.save(root.join("SegmentationObject/b.png")).unwrap();
+    let data = super::load(root, "train", Labels::Masks).unwrap();
+    let [image] = data.images.as_slice() else { panic!("one image is listed") };
+    let areas = |masks: Vec<_>| -> Vec<u64> {
+        masks
+            .into_iter()
+            .map(|mask: Option<std::sync::Arc<crate::mask::Segmentation>>| {
+                mask.unwrap().to_rle(image.size()).area()
+            })
+            .collect()
+    };
+    assert_eq!(areas(image.objects.iter().map(|object| object.mask.clone()).collect()), [49, 35]);
+    assert_eq!(areas(image.truth().iter().map(|object| object.mask.clone()).collect()), [49, 35]);
+    assert_eq!(load(root, "train").unwrap().images.len(), 2);
+    assert!(load(root, "train").unwrap().images[1].objects[0].mask.is_none());
 }
