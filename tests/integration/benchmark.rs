@@ -392,6 +392,7 @@ fn weights_of_others_and_learning_rates_tried_on_held_out_training_images() {
              [pretrain]\nscrl = \"scrl.toml\"\n[weights]\ntheirs = {weights:?}\n\
              [transfers.short]\nrecipe = \"transfer.toml\"\nset = [\"iterations=3\", \"solver.milestones=[2]\"]\n\
              [transfers.long]\nrecipe = \"transfer.toml\"\nlabel_fractions = [0.5]\n\
+             set = ['model.architecture=\"mask_rcnn\"']\n\
              [sweep]\nbase_lr = [0.1, 1.0]\ntransfer_lr = [0.02]\nholdout = 0.25\n[export]\ndetectors = true\n"
         ),
     );
@@ -399,6 +400,11 @@ fn weights_of_others_and_learning_rates_tried_on_held_out_training_images() {
     let table = succeed(&["benchmark", "--config", text(&plan), "--out", text(&out)]);
     assert_eq!(table.matches("| theirs |").count(), 2, "{table}");
     let results = json(&out.join("results.json"));
+    // One of the two detectors gives masks, and only its table has their figures.
+    assert_eq!(table.matches("mask AP50").count(), 1, "{table}");
+    for cell in array(&results, "transfer") {
+        assert_eq!(cell["segm_AP50"].is_number(), cell["dataset"] == "long", "{cell}");
+    }
     // One init tries two rates of pretraining on one data set, two inits try one of fine-tuning on two.
     let trials = array(&results, "sweep");
     assert_eq!(trials.len(), 2 + 4);
@@ -424,4 +430,6 @@ fn weights_of_others_and_learning_rates_tried_on_held_out_training_images() {
     assert_eq!((train.len(), held_out.len()), (6, 2));
     assert!(train.iter().chain(&held_out).all(|id| all.contains(id)), "only of the training images");
     assert!(held_out.iter().all(|id| !train.contains(id)), "images that judge are not trained on");
+    let kept = json(&out.join("sweep/long-train.json"));
+    assert!(array(&kept, "annotations").iter().all(|object| object["segmentation"]["counts"].is_string()));
 }
