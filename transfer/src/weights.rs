@@ -17,6 +17,8 @@ use crate::data::Preprocessing;
 use crate::detection::{Architecture, Detector, DetectorConfig};
 use crate::error::TransferError;
 
+mod detectron2;
+
 /// Name of the detector in a run's `weights` folder.
 pub const DETECTOR_FILE: &str = "detector.safetensors";
 
@@ -55,10 +57,10 @@ impl InitWeights {
             return Ok(Self::Backbone(path));
         }
         let (tensors, metadata) = read_tensors(&path)?;
-        // detectron2's detectors have other names everywhere; only their backbone is taken.
         let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
         let heads = Architecture::ALL.into_iter().any(|architecture| has(architecture.heads()));
-        let detector = is_detector(&metadata) || (heads && has("backbone.body."));
+        let torchvision = heads && has("backbone.body.");
+        let detector = is_detector(&metadata) || torchvision || detectron2::is_detector(&tensors);
         Ok(if detector { Self::Detector(path) } else { Self::Backbone(path) })
     }
 
@@ -168,6 +170,16 @@ fn explain(report: &LoadReport, architecture: Architecture) -> String {
 /// torchvision's published file of `fasterrcnn_resnet50_fpn` is older than the pyramid's and the head's present keys
 /// (torchvision, `ops/feature_pyramid_network.py` and `models/detection/rpn.py::_load_from_state_dict`).
 fn torchvision_tensors(tensors: TensorMap) -> TensorMap {
+    let tensors = match detectron2::is_detector(&tensors) {
+        true => {
+            tracing::warn!(
+                "the detector is detectron2's: it fits a config of the variant `detectron2` whose mean, std and order of channels \
+                 are those that it was trained with"
+            );
+            detectron2::to_torchvision(tensors)
+        }
+        false => tensors,
+    };
     let counter = |key: &String| key.ends_with(".num_batches_tracked");
     tensors.into_iter().filter(|(key, _)| !counter(key)).map(|(key, data)| (present_key(key), data)).collect()
 }

@@ -8,7 +8,9 @@ use scrl_core::checkpoint::weights::write_safetensors;
 use scrl_core::models::Arch;
 use scrl_core::models::parameters::{self, TensorMap};
 use scrl_core::random::stream;
-use scrl_transfer::detection::{BackboneConfig, DetectorConfig, FpnConfig, RoiHeadsConfig, Variant};
+use scrl_transfer::detection::{
+    Architecture, BackboneConfig, DetectorConfig, FasterRcnn, FpnConfig, RoiHeadsConfig, Variant,
+};
 use scrl_transfer::weights::init_detector;
 use scrl_transfer::{InitWeights, TransferConfig, load_state_dict};
 
@@ -108,5 +110,115 @@ fn paths_are_the_keys_of_torchvisions_state_dict() {
         "roi_heads.box_predictor.bbox_pred.weight",
     ] {
         assert!(keys.iter().any(|k| k == key), "{key} is missing from {keys:?}");
+    }
+}
+
+/// detectron2's names of a Mask R-CNN with a normalised pyramid (`MODEL.FPN.NORM`), as its `GeneralizedRCNN` prints them.
+fn detectron2_key(key: &str) -> String {
+    let fixed = [
+        ("rpn.head.conv.0.0.", "proposal_generator.rpn_head.conv."),
+        ("rpn.head.cls_logits.", "proposal_generator.rpn_head.objectness_logits."),
+        ("rpn.head.bbox_pred.", "proposal_generator.rpn_head.anchor_deltas."),
+        ("roi_heads.box_head.fc6.", "roi_heads.box_head.fc1."),
+        ("roi_heads.box_head.fc7.", "roi_heads.box_head.fc2."),
+        ("roi_heads.mask_head.0.0.", "roi_heads.mask_head.mask_fcn1."),
+        ("roi_heads.mask_head.1.0.", "roi_heads.mask_head.mask_fcn2."),
+        ("roi_heads.mask_head.2.0.", "roi_heads.mask_head.mask_fcn3."),
+        ("roi_heads.mask_head.3.0.", "roi_heads.mask_head.mask_fcn4."),
+        ("roi_heads.mask_predictor.conv5_mask.", "roi_heads.mask_head.deconv."),
+        ("roi_heads.mask_predictor.mask_fcn_logits.", "roi_heads.mask_head.predictor."),
+    ];
+    if let Some((ours, theirs)) = fixed.iter().find(|(ours, _)| key.starts_with(ours)) {
+        return key.replace(ours, theirs);
+    }
+    if let Some(rest) = key.strip_prefix("backbone.fpn.") {
+        let [kind, place, part, leaf] = rest.split('.').collect::<Vec<_>>()[..] else { panic!("{key}") };
+        let block = if kind == "inner_blocks" { "fpn_lateral" } else { "fpn_output" };
+        let norm = if part == "1" { "norm." } else { "" };
+        return format!("backbone.{block}{}.{norm}{leaf}", place.parse::<usize>().unwrap() + 2);
+    }
+    match key.strip_prefix("backbone.body.") {
+        Some(rest) => {
+            let parts: Vec<&str> = rest.split('.').collect();
+            let norm = |name: &str| name.strip_prefix("bn").map(|number| format!("conv{number}.norm"));
+            let inside = match parts[..] {
+                ["conv1", leaf] => format!("stem.conv1.{leaf}"),
+                ["bn1", leaf] => format!("stem.conv1.norm.{leaf}"),
+                [stage, block, "downsample", "0", leaf] => {
+                    format!("res{}.{block}.shortcut.{leaf}", stage[5..].parse::<usize>().unwrap() + 1)
+                }
+                [stage, block, "downsample", "1", leaf] => {
+                    format!("res{}.{block}.shortcut.norm.{leaf}", stage[5..].parse::<usize>().unwrap() + 1)
+                }
+                [stage, block, layer, leaf] => {
+                    let layer = norm(layer).unwrap_or_else(|| layer.to_string());
+                    format!("res{}.{block}.{layer}.{leaf}", stage[5..].parse::<usize>().unwrap() + 1)
+                }
+                _ => panic!("{key}"),
+            };
+            format!("backbone.bottom_up.{inside}")
+        }
+        None => key.to_string(),
+    }
+}
+
+/// The rows of a tensor.
+fn rows(data: &TensorData) -> Vec<Vec<f32>> {
+    let values: Vec<f32> = data.iter::<f32>().collect();
+    values.chunks(values.len() / data.shape()[0]).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn a_mask_rcnn_of_detectron2_loads_whole_with_its_background_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model_final.safetensors");
+    let small = small(3);
+    let config = DetectorConfig {
+        architecture: Architecture::MaskRcnn,
+        variant: Variant::Detectron2,
+        fpn: FpnConfig { channels: 16, norm: true },
+        ..small
+    };
+    let model =
+        filled(FasterRcnn::init(&config, &mut stream(0, &[]), &Device::flex()), |name, shape, key| {
+            (0..shape.iter().product::<usize>()).map(|i| noise(i, key + name.len() as u32) as f32).collect()
+        });
+    let ours = parameters::collect(&model);
+    let theirs: TensorMap = ours
+        .iter()
+        .map(|(key, data)| {
+            let (mut rows, mut shape) = (rows(data), data.shape().to_vec());
+            match key.as_str() {
+                key if key.contains("box_predictor.cls_score") => rows.rotate_left(1),
+                key if key.contains("box_predictor.bbox_pred") => drop(rows.drain(..4)),
+                key if key.contains("mask_fcn_logits") => drop(rows.drain(..1)),
+                _ => {}
+            }
+            shape[0] = rows.len();
+            (format!("model.{}", detectron2_key(key)), TensorData::new(rows.concat(), shape))
+        })
+        .chain([("model.pixel_mean".to_string(), TensorData::new(vec![0.0_f32; 3], [3, 1, 1]))])
+        .collect();
+    for key in [
+        "backbone.fpn_lateral5.norm.weight",
+        "roi_heads.mask_head.mask_fcn1.bias",
+        "backbone.bottom_up.stem.conv1.norm.bias",
+    ] {
+        assert!(theirs.contains_key(&format!("model.{key}")), "{key}");
+    }
+    write_safetensors(&path, &theirs, &BTreeMap::new()).unwrap();
+    assert_eq!(InitWeights::parse(path.to_str().unwrap()).unwrap(), InitWeights::Detector(path.clone()));
+    let found = parameters::collect(&load_state_dict(&path, &config, &Device::flex()).unwrap());
+    assert_eq!(found.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>());
+    for (key, expected) in &ours {
+        // There are no boxes and no mask of the background.
+        let background = match key.as_str() {
+            key if key.contains("box_predictor.bbox_pred") => 4,
+            key if key.contains("mask_fcn_logits") => 1,
+            _ => 0,
+        };
+        let (found, expected) = (rows(&found[key]), rows(expected));
+        assert!(found[..background].iter().flatten().all(|&value| value == 0.0), "{key}");
+        assert_eq!(found[background..], expected[background..], "{key}");
     }
 }
