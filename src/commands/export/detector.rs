@@ -11,9 +11,8 @@ use scrl_export::{
     DetectorInfo, DetectorInputs, DetectorOptions, DetectorReport, ExportError, export_detector, file_sha256,
     proven, validate_detector,
 };
-use scrl_transfer::data::Category;
-use scrl_transfer::data::Preprocessing;
-use scrl_transfer::detection::{BackboneConfig, DetectorConfig, Variant};
+use scrl_transfer::data::{Category, Preprocessing};
+use scrl_transfer::detection::{Architecture, BackboneConfig, DetectorConfig, Variant};
 use scrl_transfer::weights::DETECTOR_FILE;
 use scrl_transfer::{DetectorMetadata, LoadedDetector, TransferConfig, load_detector, load_state_dict};
 
@@ -101,6 +100,10 @@ fn state_dict(
     let mut config = DetectorConfig {
         backbone: BackboneConfig { arch: args.arch, ..variant.config().backbone },
         num_classes: categories.len(),
+        architecture: match tensors.keys().any(|key| key.contains("roi_heads.mask_")) {
+            true => Architecture::MaskRcnn,
+            false => Architecture::FasterRcnn,
+        },
         ..variant.config()
     };
     // A batch norm that trained counts its batches and adds its usual epsilon; torchvision's frozen ones do neither.
