@@ -67,7 +67,11 @@ fn every_fault_of_a_coco_set_is_counted_and_named() {
     fs::copy(file(4), &val).unwrap();
     truth["images"][5]["width"] = 47.into();
     let (image, category) = (truth["images"][6]["id"].clone(), truth["categories"][0]["id"].clone());
+    let resized = truth["images"][5]["id"].clone();
     let annotations = truth["annotations"].as_array_mut().unwrap();
+    let of_resized = annotations.iter().filter(|object| object["image_id"] == resized).count();
+    let elsewhere = annotations.iter_mut().rfind(|object| object["image_id"] != resized).unwrap();
+    elsewhere["segmentation"] = json!([[1, 1, 9, 1, 9, 9, 1, 9]]);
     let before = annotations.len();
     annotations.push(json!({"id": 9001, "image_id": image, "category_id": category, "bbox": [5, 5, 0, 9]}));
     annotations.push(
@@ -93,7 +97,15 @@ fn every_fault_of_a_coco_set_is_counted_and_named() {
         (&json!(true), &json!(false))
     );
     assert_eq!(duplicates[1]["images"].as_array().unwrap().len(), 2);
-    assert_eq!(report["findings"], 6, "{printed}");
+    // The masks of the image whose size is wrong do not fit it either.
+    let masks = train["unusable_masks"].as_array().unwrap();
+    assert_eq!(masks.len(), of_resized, "{printed}");
+    assert!(
+        masks[0].as_str().unwrap().contains("its mask is of 48×48 pixels, the image has 47×48"),
+        "{printed}"
+    );
+    assert!(train["doubtful_masks"][0].as_str().unwrap().contains("has a mask in [1, 1, 9, 9]"), "{printed}");
+    assert_eq!(report["findings"].as_u64().unwrap() as usize, 7 + of_resized, "{printed}");
     assert!(printed.contains("1 across splits") && printed.contains("files missing: 1"), "{printed}");
     assert!(is_png(&out.join("train_1.png")), "what can be read is drawn");
 }

@@ -150,6 +150,23 @@ fn an_exported_detector_predicts_and_evaluates_as_its_run_does() {
     let by_run = ["--run", text(&trained.run)];
     let expected = predict(&by_run, &images, &tmp.path().join("by-run"));
     assert!(expected.len() > 20, "{}", expected.len());
+    let drawn = tmp.path().join("drawn");
+    let score = ["--score", "0.3", "--masks", "--json"];
+    let lines =
+        succeed(&[&["predict"], &by_run[..], &[text(&images), "--out", text(&drawn)], &score].concat());
+    for line in lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let picture = drawn.join(format!("{}.masks.png", line["file_name"].as_str().unwrap()));
+        let picture = image::open(picture).expect("a picture of the masks").into_luma8();
+        let shown = line["detections"].as_array().unwrap();
+        assert_eq!(u64::from(picture.width()), line["width"].as_u64().unwrap());
+        assert!(picture.pixels().all(|pixel| usize::from(pixel.0[0]) <= shown.len()));
+        if let Some(best) = shown.first() {
+            let counts = best["segmentation"]["counts"].as_str().unwrap();
+            let size = Size { width: picture.width(), height: picture.height() };
+            let pixels = picture.pixels().filter(|pixel| pixel.0[0] == 1).count() as u64;
+            assert_eq!(pixels, Rle::from_compressed(counts, size).unwrap().area(), "the best lies on top");
+        }
+    }
     let evaluate = |detector: &[&str], name: &str| -> (Value, usize) {
         let (metrics, results) = (tmp.path().join("m.json"), tmp.path().join(name));
         let files = ["--out", text(&metrics), "--detections-out", text(&results)];

@@ -178,6 +178,8 @@ fn what_would_replace_or_mix_up_files_is_refused() {
     let out = tmp.path().join("out");
     let base = ["predict", "--run", text(&run), "--out"];
     let refusal = |out: &Path, images: &[&str]| fail(&[&base[..], &[text(out)], images].concat(), tmp.path());
+    let masks = refusal(&tmp.path().join("masks"), &[text(&a), "--masks"]);
+    assert!(masks.contains("this detector gives no masks"), "{masks}");
     let same_name = refusal(&out, &[text(&xa), text(&xb)]);
     assert!(same_name.contains("`TMP/a/x.png` and `TMP/b/x.png` would have the same name"), "{same_name}");
     assert!(!out.exists(), "nothing is written before the arguments are checked");

@@ -57,7 +57,7 @@ fn settings_of_the_other_architecture_are_refused_by_name() {
         fail(&[&args[..], &["--out", text(&out), "--set", setting]].concat(), tmp.path())
     };
     let error = refused(&tiny_retinanet(tmp.path()), "model.rpn.batch=8");
-    assert!(error.contains("rpn.batch") && error.contains("Faster R-CNN"), "{error}");
+    assert!(error.contains("rpn.batch") && error.contains("Faster and Mask R-CNN"), "{error}");
     let error = refused(&tiny_transfer(tmp.path()), "model.retinanet={scales=2}");
     assert!(error.contains("retinanet") && error.contains("RetinaNet"), "{error}");
 }
