@@ -20,9 +20,9 @@ use crate::{Conv2dOptions, conv2d, conv2d_relu};
 /// If the channels of input, weight and bias disagree, or the kernel is not square.
 pub fn conv_transpose2d(input: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
     let [_, channels, stride, _] = weight.dims();
-    let bias = bias.map(|bias| spread_bias(bias, stride));
-    let output = conv2d(input, as_convolution(weight), bias, Conv2dOptions::default());
-    beside_each_other(output, channels, stride)
+    let bias = bias.map(|bias| bias.repeat_dim(0, stride * stride));
+    let parts = conv2d(input, as_convolution(weight), bias, Conv2dOptions::default());
+    beside_each_other(apart(parts, channels, stride), stride)
 }
 
 /// [`conv_transpose2d`] with a bias, then ReLU.
@@ -30,28 +30,46 @@ pub fn conv_transpose2d(input: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor
 /// # Panics
 /// As [`conv_transpose2d`].
 pub fn conv_transpose2d_relu(input: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    let [_, channels, stride, _] = weight.dims();
-    let bias = spread_bias(bias, stride);
-    let output = conv2d_relu(input, as_convolution(weight), bias, Conv2dOptions::default());
-    beside_each_other(output, channels, stride)
+    let [_, _, stride, _] = weight.dims();
+    beside_each_other(conv_transpose2d_relu_apart(input, weight, bias), stride)
 }
 
-/// `[channels_out · stride · stride, channels_in, 1, 1]`
+/// [`conv_transpose2d_relu`] with the pixels that each pixel becomes still apart: `[batch · stride², channels_out, height, width]`, those
+/// of an entry of the batch one after another, row by row.
+///
+/// What treats every pixel by itself, such as a 1×1 convolution, can come before [`beside_each_other`], which has less to move where
+/// there are fewer channels then.
+///
+/// # Panics
+/// As [`conv_transpose2d`].
+pub fn conv_transpose2d_relu_apart(input: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let [_, channels, stride, _] = weight.dims();
+    let bias = bias.repeat_dim(0, stride * stride);
+    apart(conv2d_relu(input, as_convolution(weight), bias, Conv2dOptions::default()), channels, stride)
+}
+
+/// Puts the pixels that [`conv_transpose2d_relu_apart`] makes in their places: from `[batch · stride², channels, height, width]` to
+/// `[batch, channels, height · stride, width · stride]`.
+///
+/// # Panics
+/// If the first dimension is not a multiple of `stride²`.
+pub fn beside_each_other(parts: Tensor<4>, stride: usize) -> Tensor<4> {
+    let [count, channels, height, width] = parts.dims();
+    assert_eq!(count % (stride * stride), 0, "each pixel becomes stride² of them");
+    let batch = count / (stride * stride);
+    let pixels = parts.reshape([batch, stride, stride, channels, height, width]);
+    pixels.permute([0, 3, 4, 1, 5, 2]).reshape([batch, channels, height * stride, width * stride])
+}
+
+/// `[stride · stride · channels_out, channels_in, 1, 1]`
 fn as_convolution(weight: Tensor<4>) -> Tensor<4> {
     let [channels_in, channels_out, height, width] = weight.dims();
     assert_eq!(height, width, "the kernel is square");
-    weight.permute([1, 2, 3, 0]).reshape([channels_out * height * width, channels_in, 1, 1])
+    weight.permute([2, 3, 1, 0]).reshape([height * width * channels_out, channels_in, 1, 1])
 }
 
-/// The bias of each pixel that a pixel becomes.
-fn spread_bias(bias: Tensor<1>, stride: usize) -> Tensor<1> {
-    let [channels] = bias.dims();
-    bias.reshape([channels, 1]).expand([channels, stride * stride]).reshape([channels * stride * stride])
-}
-
-/// From `[batch, channels · stride · stride, height, width]` to `[batch, channels, height · stride, width · stride]`.
-fn beside_each_other(output: Tensor<4>, channels: usize, stride: usize) -> Tensor<4> {
-    let [batch, _, height, width] = output.dims();
-    let pixels = output.reshape([batch, channels, stride, stride, height, width]);
-    pixels.permute([0, 1, 4, 2, 5, 3]).reshape([batch, channels, height * stride, width * stride])
+/// The same numbers, an entry for each part.
+fn apart(parts: Tensor<4>, channels: usize, stride: usize) -> Tensor<4> {
+    let [batch, _, height, width] = parts.dims();
+    parts.reshape([batch * stride * stride, channels, height, width])
 }

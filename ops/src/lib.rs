@@ -39,7 +39,9 @@ mod without_kernels;
 
 pub use batch_norm::{BatchNormOptions, BatchNormOutput, batch_norm_inference, batch_norm_train};
 pub use cast::cast;
-pub use conv_transpose2d::{conv_transpose2d, conv_transpose2d_relu};
+pub use conv_transpose2d::{
+    beside_each_other, conv_transpose2d, conv_transpose2d_relu, conv_transpose2d_relu_apart,
+};
 pub use conv2d::{Conv2dOptions, Normalization, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared};
 pub use group::{Collective, Group, threads};
 pub use linear::linear;

@@ -7,7 +7,8 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use scrl_ops::{
     BatchNormOptions, Conv2dOptions, Group, Normalization, batch_norm_inference, batch_norm_train,
-    conv_transpose2d_relu, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared, linear,
+    beside_each_other, conv_transpose2d_relu_apart, conv2d, conv2d_batch_norm, conv2d_relu, conv2d_shared,
+    linear,
 };
 
 use crate::random::{Rng, RngExt, standard_normal};
@@ -201,9 +202,13 @@ impl ConvTranspose2d {
         }
     }
 
-    /// `[N, channels_in, H, W]` to `[N, channels_out, H · stride, W · stride]`, then ReLU.
-    pub fn forward_relu(&self, input: Tensor<4>) -> Tensor<4> {
-        conv_transpose2d_relu(input, self.weight.val(), self.bias.val())
+    /// `[N, channels_in, H, W]` to `[N, channels_out, H · stride, W · stride]`, then ReLU and a 1×1 convolution.
+    ///
+    /// The convolution comes before the pixels are put beside each other, which is the same and moves fewer channels.
+    pub fn forward_relu_then(&self, input: Tensor<4>, pointwise: &Conv2d) -> Tensor<4> {
+        let [_, _, stride, _] = self.weight.dims();
+        let parts = conv_transpose2d_relu_apart(input, self.weight.val(), self.bias.val());
+        beside_each_other(pointwise.forward(parts), stride)
     }
 }
 

@@ -76,8 +76,8 @@ impl RoiHeads {
         let (Some(head), Some(predictor)) = (&self.mask_head, &self.mask_predictor) else { return None };
         let (pooled, rows) = pooler.with_side(POOLED).forward(features, rois);
         let hidden = head.iter().fold(pooled, |hidden, (convolution, _)| convolution.forward_relu(hidden));
-        let hidden = predictor.conv5_mask.forward_relu(hidden);
-        Some((in_f32(predictor.mask_fcn_logits.forward(hidden)), rows))
+        let logits = predictor.conv5_mask.forward_relu_then(hidden, &predictor.mask_fcn_logits);
+        Some((in_f32(logits), rows))
     }
 
     /// The mean binary cross entropy over the cells of the regions' masks, each of its own class; with several processes, this
