@@ -72,11 +72,14 @@ pub fn draw_detections(
     canvas
 }
 
-/// Tints the pixels of a mask that lie in the image.
-fn tint(canvas: &mut RgbImage, mask: &Rle, color: Rgb<u8>) {
-    let width = mask.size().width.max(1) as usize;
-    for (place, _) in mask.to_bitmap().into_iter().enumerate().filter(|(_, inside)| *inside) {
-        if let Some(pixel) = canvas.get_pixel_mut_checked((place % width) as u32, (place / width) as u32) {
+/// Tints the pixels of a mask; the picture may be of another size than the mask's image.
+pub fn tint(canvas: &mut RgbImage, mask: &Rle, color: Rgb<u8>) {
+    let (pixels, image) = (mask.to_bitmap(), mask.size());
+    let (width, height) = (u64::from(canvas.width()), u64::from(canvas.height()));
+    for (x, y, pixel) in canvas.enumerate_pixels_mut() {
+        let column = u64::from(x) * u64::from(image.width) / width;
+        let row = u64::from(y) * u64::from(image.height) / height;
+        if pixels.get((row * u64::from(image.width) + column) as usize) == Some(&true) {
             let mixed = |(own, color): (u8, u8)| {
                 (f32::from(own) * (1.0 - MASK_SHARE) + f32::from(color) * MASK_SHARE).round() as u8
             };
@@ -126,6 +129,21 @@ mod tests {
     use scrl_core::structures::BoxXyxy;
 
     use super::*;
+
+    #[test]
+    fn masks_tint_their_pixels_in_pictures_of_any_size() {
+        let size = scrl_core::structures::Size { width: 4, height: 2 };
+        // The two columns in the middle.
+        let mask = Rle::from_runs(vec![2, 4, 2], size).unwrap();
+        for factor in [1, 3] {
+            let mut picture = RgbImage::from_pixel(4 * factor, 2 * factor, Rgb([100; 3]));
+            tint(&mut picture, &mask, Rgb([200, 100, 0]));
+            for (x, _, pixel) in picture.enumerate_pixels() {
+                let inside = (factor..3 * factor).contains(&x);
+                assert_eq!(pixel.0, if inside { [145, 100, 55] } else { [100; 3] }, "{x} of {factor}");
+            }
+        }
+    }
 
     fn found(bbox: BoxXyxy, class: usize, score: f32) -> Detection {
         Detection { bbox, class, score, mask: None }

@@ -7,6 +7,7 @@ use scrl_core::structures::Size;
 use scrl_core::transforms::{RgbImage, decode, resample};
 use scrl_transfer::data::{DetectionImage, DetectionObject};
 use scrl_transfer::visualize::text::{class_label, draw_text, plate_size};
+use scrl_transfer::visualize::tint;
 
 use super::files::FileFacts;
 use super::splits::{Content, Entry, Split};
@@ -62,7 +63,7 @@ fn page(split: &Split, indices: &[usize], entries: &[&Entry]) -> Result<RgbImage
     Ok(page)
 }
 
-/// The image at the size of a page, with its boxes.
+/// The image at the size of a page, with its boxes and masks.
 fn picture(entry: &Entry, split: &Split) -> Result<RgbImage> {
     let image = decode::decode(&entry.path)?;
     let scale = (f64::from(WIDTH) / f64::from(image.width()))
@@ -82,6 +83,11 @@ fn draw_objects(picture: &mut RgbImage, image: &DetectionImage, split: &Split) {
     let (x, y) = (picture.width() as f32 / image.width as f32, picture.height() as f32 / image.height as f32);
     let mut objects: Vec<&DetectionObject> = image.objects.iter().collect();
     objects.sort_by(|a, b| b.bbox.area().total_cmp(&a.bbox.area()));
+    for object in &objects {
+        if let Some(mask) = &object.mask {
+            tint(picture, &mask.to_rle(image.size()), distinct_color(object.category));
+        }
+    }
     for object in &objects {
         draw_box(picture, &object.bbox.scale(x, y), distinct_color(object.category), LINE);
     }
