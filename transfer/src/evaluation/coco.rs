@@ -200,7 +200,7 @@ fn evaluate_rows<S: MaskField>(
     if !has_masks {
         return Ok(CocoFileMetrics { boxes: run(dataset, found, IouType::Bbox)?, masks: None });
     }
-    let sizes: HashMap<u64, Size> = dataset.images.iter().map(|image| (image.id, size(image))).collect();
+    let sizes = sizes(&dataset.images);
     for (index, row) in found.iter_mut().enumerate() {
         let (Some(mask), Some(&size)) = (&row.segmentation, sizes.get(&row.image_id)) else { continue };
         mask.check_size(size).map_err(|reason| results::mask_error(detections, index, &reason))?;
@@ -210,8 +210,10 @@ fn evaluate_rows<S: MaskField>(
     Ok(CocoFileMetrics { boxes, masks: Some(run(dataset, found, IouType::Segm)?) })
 }
 
-fn size(image: &Image) -> Size {
-    Size { width: image.width, height: image.height }
+/// Of each image, by its id.
+fn sizes(images: &[Image]) -> HashMap<u64, Size> {
+    let size = |image: &Image| Size { width: image.width, height: image.height };
+    images.iter().map(|image| (image.id, size(image))).collect()
 }
 
 /// A file's boxes as they are, its annotations numbered from 1 in their order. Annotations without a box are left out. Warns
@@ -230,14 +232,15 @@ fn from_records<S: MaskField>(path: &Path, records: coco::Instances<S>) -> Datas
         );
     }
     let count = records.annotations.len();
-    let sizes: HashMap<u64, Size> = records
-        .images
-        .iter()
-        .map(|image| {
-            let [width, height] = [image.width, image.height].map(|side| side.unwrap_or_default() as u32);
-            (image.id, Size { width, height })
-        })
-        .collect();
+    let images = records.images.into_iter().map(|image| Image {
+        id: image.id,
+        file_name: image.file_name.unwrap_or_default(),
+        width: image.width.unwrap_or_default() as u32,
+        height: image.height.unwrap_or_default() as u32,
+        ..Default::default()
+    });
+    let images: Vec<Image> = images.collect();
+    let sizes = sizes(&images);
     let mut unusable = Vec::new();
     let boxes = records.annotations.into_iter().filter(|record| record.bbox.is_some());
     let annotations: Vec<Annotation> = boxes
@@ -270,19 +273,12 @@ fn from_records<S: MaskField>(path: &Path, records: coco::Instances<S>) -> Datas
     if annotations.len() < count {
         tracing::warn!(file = %path.display(), left_out = count - annotations.len(), "annotations without a box");
     }
-    let images = records.images.into_iter().map(|image| Image {
-        id: image.id,
-        file_name: image.file_name.unwrap_or_default(),
-        width: image.width.unwrap_or_default() as u32,
-        height: image.height.unwrap_or_default() as u32,
-        ..Default::default()
-    });
     let categories = records.categories.into_iter().map(|category| Category {
         id: category.id,
         name: category.name,
         ..Default::default()
     });
-    Dataset { images: images.collect(), annotations, categories: categories.collect(), ..Default::default() }
+    Dataset { images, annotations, categories: categories.collect(), ..Default::default() }
 }
 
 /// Detections of an image and class that COCO's metrics judge.
@@ -363,11 +359,11 @@ fn mask_annotation(row: CocoResult) -> Annotation {
 
 /// Gives objects without a mask one of no pixels; the evaluation would take their box for it.
 fn without_pixels(dataset: &mut Dataset) {
-    let sizes: HashMap<u64, [u32; 2]> =
-        dataset.images.iter().map(|image| (image.id, [image.height, image.width])).collect();
+    let sizes = sizes(&dataset.images);
     for annotation in dataset.annotations.iter_mut().filter(|annotation| annotation.segmentation.is_none()) {
-        let size = sizes.get(&annotation.image_id).copied().unwrap_or([0, 0]);
-        let counts = vec![size[0].saturating_mul(size[1])];
+        let size = sizes.get(&annotation.image_id).copied().unwrap_or(Size { width: 0, height: 0 });
+        let counts = vec![size.height.saturating_mul(size.width)];
+        let size = [size.height, size.width];
         annotation.segmentation = Some(Segmentation::UncompressedRle { size, counts });
     }
 }

@@ -25,7 +25,7 @@ pub struct MaskStatistics {
 }
 
 impl MaskStatistics {
-    /// Of these images, and their doubtful masks as `file: class, what is wrong`; none where no object has a mask.
+    /// Of these images, and their doubtful masks as `file: the object at […] …`; none where no object has a mask.
     pub fn of<'a>(images: impl Iterator<Item = &'a DetectionImage>) -> (Option<Self>, Vec<String>) {
         let of_image = |image: &DetectionImage| {
             let mut found = (Self::default(), Vec::new());
