@@ -103,7 +103,7 @@ fn reference<'a>(plan: &'a ResolvedPlan, name: Option<&str>) -> Option<&'a Pretr
 }
 
 /// Another length with warm-up as the same share of it.
-fn with_epochs(settings: &PretrainConfig, epochs: u64) -> PretrainConfig {
+pub(crate) fn with_epochs(settings: &PretrainConfig, epochs: u64) -> PretrainConfig {
     let mut changed = settings.clone();
     changed.schedule.warmup_epochs *= epochs as f64 / settings.schedule.epochs as f64;
     changed.schedule.epochs = epochs;

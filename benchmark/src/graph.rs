@@ -10,7 +10,7 @@ use scrl_transfer::TransferConfig;
 use serde_json::{Value, json};
 
 use super::job::{DetectorJob, ExportJob, Job, PretrainJob, TransferJob};
-use super::plan::{Arm, PretrainImages, ResolvedPlan, Source, TransferArm};
+use super::plan::{Arm, PretrainImages, ResolvedPlan, Source, TransferArm, length_arms};
 
 /// One unit of work, in a process of its own.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ impl Graph<'_> {
             for transfer in &self.plan.transfers {
                 for &fraction in &transfer.fractions {
                     for arm in self.arms {
-                        let cell = self.transfer(transfer, arm, fraction, seed, chosen)?;
+                        let cell = self.transfer(transfer, arm, &arm.name, fraction, seed, chosen)?;
                         let first = seed == self.plan.plan.seeds[0];
                         let best = first && transfer.fractions.last() == Some(&fraction);
                         let exported = best && self.plan.plan.export.detectors;
@@ -168,6 +168,22 @@ impl Graph<'_> {
                         cells.extend(std::iter::once(cell).chain(detector));
                     }
                 }
+            }
+        }
+        cells.extend(self.length_cells(chosen)?);
+        Ok(cells)
+    }
+
+    /// Pretrainings and fine-tunings of the curve over pretraining length, with the learning rates of the full length.
+    fn length_cells(&self, chosen: &SweepResult) -> Result<Vec<Cell>> {
+        let Some((transfer, fraction)) = self.plan.length_transfer() else { return Ok(Vec::new()) };
+        let mut cells = Vec::new();
+        for &seed in &self.plan.plan.seeds {
+            for length in length_arms(self.plan, self.arms) {
+                let pretrained = self.plan.pretrain_seeds().contains(&seed);
+                let base_lr = chosen.base_lr.get(&length.of).copied();
+                cells.extend(pretrained.then(|| self.pretrain(&length.arm, seed, base_lr)).flatten());
+                cells.push(self.transfer(transfer, &length.arm, &length.of, fraction, seed, chosen)?);
             }
         }
         Ok(cells)
@@ -234,19 +250,21 @@ impl Graph<'_> {
         }
     }
 
+    /// A fine-tuning with the learning rates that a sweep chose for the init `rates_of`.
     fn transfer(
         &self,
         transfer: &TransferArm,
         arm: &Arm,
+        rates_of: &str,
         fraction: f64,
         seed: u64,
         chosen: &SweepResult,
     ) -> Result<Cell> {
         let mut settings = self.with_data(transfer)?;
         settings.fraction = fraction;
-        let lr = chosen.transfer_lr.get(&(transfer.name.clone(), arm.name.clone()));
+        let lr = chosen.transfer_lr.get(&(transfer.name.clone(), rates_of.to_string()));
         settings.solver.lr = lr.copied().unwrap_or(settings.solver.lr);
-        let base_lr = chosen.base_lr.get(&arm.name).copied();
+        let base_lr = chosen.base_lr.get(rates_of).copied();
         let pretrained = self.pretrain(arm, self.plan.pretrain_seed(seed), base_lr);
         let id = format!("transfer/{}-{}-{}pct-seed{seed}", transfer.name, arm.name, percent(fraction));
         Ok(self.transfer_cell(transfer, arm, settings, seed, pretrained.as_ref(), id))

@@ -1,5 +1,6 @@
 //! What a benchmark compares, as read from TOML.
 
+mod lengths;
 mod load;
 mod recipe;
 
@@ -10,6 +11,7 @@ use scrl_core::models::Precision;
 use scrl_synth::SynthConfig;
 use serde::{Deserialize, Serialize};
 
+pub use lengths::{LengthArm, length_arms, length_name};
 pub use load::{Arm, ResolvedPlan, Source, TransferArm};
 pub use recipe::Recipe;
 
@@ -56,6 +58,9 @@ pub struct BenchmarkPlan {
     /// The init whose recipe sets the budget; `scrl` or else the first pretrained one by default.
     #[serde(default)]
     pub budget_reference: Option<String>,
+    /// Shorter and longer pretrainings of some inits, for the curve over pretraining length.
+    #[serde(default)]
+    pub lengths: Option<LengthsPlan>,
     /// Learning rates to choose from; without it each recipe's own is used.
     #[serde(default)]
     pub sweep: Option<SweepPlan>,
@@ -132,6 +137,21 @@ pub struct TransferPlan {
     /// In place of the plan's.
     #[serde(default)]
     pub label_fractions: Option<Vec<f64>>,
+}
+
+/// Pretrainings of other lengths, each with its own complete schedule, compared at one share of the labels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LengthsPlan {
+    /// Names of pretrained inits.
+    pub inits: Vec<String>,
+    /// Epochs of each, beside the init's own; warm-up is the same share of every length.
+    pub epochs: Vec<u64>,
+    /// One of the label fractions of the fine-tuning.
+    pub label_fraction: f64,
+    /// Name of the fine-tuning; the first by default.
+    #[serde(default)]
+    pub transfer: Option<String>,
 }
 
 /// Learning rates to try on a part of the training data before the benchmark begins.

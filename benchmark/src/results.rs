@@ -6,7 +6,7 @@ use scrl_export::validation::backbone::Tolerance;
 use serde::Serialize;
 
 use super::graph::{Cell, CellKey, percent};
-use super::plan::ResolvedPlan;
+use super::plan::{ResolvedPlan, length_name};
 use super::record::CellState;
 use super::record::{PretrainRecord, Record, TransferRecord};
 use super::statistics::{Summary, holm};
@@ -43,6 +43,9 @@ pub struct Results {
     pub summary: Vec<SummaryRow>,
     /// Of the plan's subject against every other init.
     pub differences: Vec<Difference>,
+    /// The curve over pretraining length.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lengths: Vec<LengthRow>,
     /// Metrics of boxes that ignore the image, by data set.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub chance: Chance,
@@ -165,6 +168,26 @@ pub struct SummaryRow {
     pub over_seeds: Summary,
 }
 
+/// A metric of an init after a pretraining of so many epochs, over seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct LengthRow {
+    /// Name of the fine-tuning in the plan.
+    pub dataset: String,
+    /// Name of the init.
+    pub init: String,
+    /// Passes over the images, of a complete schedule.
+    pub epochs: u64,
+    /// Images that the pretraining saw, each counted as often as it was seen.
+    pub images: u64,
+    /// Share of the labelled images, in `(0, 1]`.
+    pub label_fraction: f64,
+    /// Name of the metric.
+    pub metric: String,
+    /// Its values over seeds.
+    #[serde(flatten)]
+    pub over_seeds: Summary,
+}
+
 /// The subject's metric less a baseline's, seed by seed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
@@ -185,6 +208,9 @@ pub struct Difference {
     pub p: Option<f64>,
     /// The same corrected for all comparisons of this metric in the benchmark (Holm).
     pub p_holm: Option<f64>,
+    /// Half of the interval of the mean that holds for all comparisons of this metric together with 95 % (Bonferroni); null
+    /// with one seed.
+    pub corrected_half_width: Option<f64>,
     /// Whether `p_holm` is below 5 %; null with one seed, and where no detector has learnt anything.
     pub separable: Option<bool>,
 }
@@ -220,6 +246,7 @@ impl Results {
             detectors: Vec::new(),
             summary: Vec::new(),
             differences: Vec::new(),
+            lengths: Vec::new(),
             chance,
             sweep,
             unfinished: Vec::new(),
@@ -228,6 +255,7 @@ impl Results {
         cells.iter().zip(states).for_each(|(cell, state)| results.add(cell, state));
         results.summary = results.summaries();
         results.differences = results.all_differences(plan.subject());
+        results.lengths = results.length_rows(plan);
         results
     }
 
@@ -358,6 +386,37 @@ impl Results {
         rows
     }
 
+    /// Of `[lengths]`: each init at its own length and at the others.
+    fn length_rows(&self, plan: &ResolvedPlan) -> Vec<LengthRow> {
+        let Some((transfer, fraction)) = plan.length_transfer() else { return Vec::new() };
+        let Some(lengths) = &plan.plan.lengths else { return Vec::new() };
+        let mut rows = Vec::new();
+        for init in &lengths.inits {
+            let others = lengths.epochs.iter().map(|epochs| length_name(init, *epochs));
+            for name in std::iter::once(init.clone()).chain(others) {
+                let Some(pretrained) = self.pretrain.iter().find(|r| r.init == name) else { continue };
+                let first = self.cell(&transfer.name, &name, fraction).next();
+                for metric in first.into_iter().flat_map(|r| r.metrics.keys()) {
+                    let Some(over_seeds) = self.over_seeds(&transfer.name, &name, fraction, metric) else {
+                        continue;
+                    };
+                    rows.push(LengthRow {
+                        dataset: transfer.name.clone(),
+                        init: init.clone(),
+                        epochs: pretrained.record.epochs,
+                        images: pretrained.record.steps * pretrained.record.batch_size as u64,
+                        label_fraction: fraction,
+                        metric: metric.clone(),
+                        over_seeds,
+                    });
+                }
+            }
+        }
+        // Stable, so inits and metrics keep their order.
+        rows.sort_by_key(|row| row.epochs);
+        rows
+    }
+
     fn all_differences(&self, subject: &str) -> Vec<Difference> {
         let mut differences = Vec::new();
         for dataset in self.datasets() {
@@ -379,10 +438,11 @@ impl Results {
             let mut family: Vec<&mut Difference> =
                 differences.iter_mut().filter(|d| d.metric == metric && d.p.is_some()).collect();
             let p: Vec<f64> = family.iter().filter_map(|difference| difference.p).collect();
-            for (difference, p) in family.iter_mut().zip(holm(&p)) {
-                difference.p_holm = Some(p);
+            for (difference, holm) in family.iter_mut().zip(holm(&p)) {
+                difference.p_holm = Some(holm);
+                difference.corrected_half_width = difference.over_seeds.half_width_at(LEVEL / p.len() as f64);
                 let learnt = self.has_learnt(&difference.dataset, difference.label_fraction, metric);
-                difference.separable = learnt.then_some(p < LEVEL);
+                difference.separable = learnt.then_some(holm < LEVEL);
             }
         }
     }
@@ -427,6 +487,7 @@ impl Results {
             over_seeds,
             p: over_seeds.p_value(),
             p_holm: None,
+            corrected_half_width: None,
             separable: None,
         })
     }
@@ -492,7 +553,7 @@ impl Difference {
         }
     }
 
-    /// `p = 0.013, corrected 0.07`.
+    /// `p = 0.013, corrected 0.07; corrected interval -0.2 to +3.1`.
     fn p_sentence(&self) -> String {
         let text = |p: Option<f64>| match p {
             Some(p) if p < 0.001 => "< 0.001".to_string(),
@@ -501,8 +562,18 @@ impl Difference {
         };
         let p = text(self.p);
         let equals = if p.starts_with('<') { "" } else { "= " };
-        format!("p {equals}{p}, corrected {}", text(self.p_holm))
+        let interval = self.corrected_half_width.map(|half| {
+            let [low, high] = [-half, half].map(|side| signed_points(self.over_seeds.mean + side));
+            format!("; corrected interval {low} to {high}")
+        });
+        format!("p {equals}{p}, corrected {}{}", text(self.p_holm), interval.unwrap_or_default())
     }
+}
+
+/// A share in percentage points with its sign.
+pub(crate) fn signed_points(value: f64) -> String {
+    // Adding zero turns a rounded -0 into 0.
+    format!("{:+.1}", (1000.0 * value).round() / 10.0 + 0.0)
 }
 
 #[cfg(test)]

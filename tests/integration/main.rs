@@ -12,6 +12,7 @@ mod export;
 mod exported;
 mod field_inputs;
 mod inspect;
+mod lengths;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod pack;
@@ -20,6 +21,7 @@ mod precision;
 mod predict;
 mod probe;
 mod real_data;
+mod recipes;
 mod replay;
 mod resume;
 mod retinanet;

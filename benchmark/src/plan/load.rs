@@ -10,6 +10,7 @@ use scrl_core::models::ResNetConfig;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use scrl_transfer::TransferConfig;
 
+use super::lengths::length_name;
 use super::{BenchmarkPlan, DataPlan, PretrainImages, RANDOM};
 
 /// A plan with its recipes.
@@ -87,6 +88,7 @@ impl ResolvedPlan {
         reader.check_networks(&arms, &transfers)?;
         reader.check_report_and_budget(&arms)?;
         reader.check_sweep()?;
+        reader.check_lengths(&arms, &transfers)?;
         let precision = plan.precision;
         let resolved = Self { path: path.to_path_buf(), arms, transfers, plan };
         Ok(match precision {
@@ -139,7 +141,15 @@ impl ResolvedPlan {
         let transfers: Vec<_> =
             self.transfers.iter().map(|t| (&t.name, t.settings.fingerprint(), &t.fractions)).collect();
         let plan = &self.plan;
-        config::hash(&(recipes, transfers, &plan.seeds, plan.pretrain_seeds, &plan.data, &plan.weights))
+        config::hash(&(
+            recipes,
+            transfers,
+            &plan.seeds,
+            plan.pretrain_seeds,
+            &plan.data,
+            &plan.weights,
+            &plan.lengths,
+        ))
     }
 }
 
@@ -381,6 +391,44 @@ impl Reader<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_lengths(&self, arms: &[Arm], transfers: &[TransferArm]) -> Result<()> {
+        let Some(lengths) = &self.plan.lengths else { return Ok(()) };
+        if lengths.inits.is_empty() || lengths.epochs.is_empty() || lengths.epochs.contains(&0) {
+            let message = "it needs at least one of `inits` and of `epochs`, and epochs above zero";
+            return Err(self.invalid("lengths", message));
+        }
+        if lengths.epochs.iter().collect::<BTreeSet<_>>().len() < lengths.epochs.len() {
+            return Err(self.invalid("lengths.epochs", "a length is named twice; leave one out"));
+        }
+        let unknown = |name: &&String| !arms.iter().any(|arm| arm.name == **name && arm.recipe().is_some());
+        if let Some(name) = lengths.inits.iter().find(unknown) {
+            let message = format!("`{name}` is not a pretrained initialisation of `inits`; name one that is");
+            return Err(self.invalid("lengths.inits", message));
+        }
+        let taken =
+            lengths.inits.iter().flat_map(|init| lengths.epochs.iter().map(|e| length_name(init, *e)));
+        if let Some(name) = taken.into_iter().find(|name| self.plan.inits.contains(name)) {
+            return Err(
+                self.invalid("inits", format!("`{name}` is a name that [lengths] uses; rename the entry"))
+            );
+        }
+        let names = || transfers.iter().map(|t| format!("`{}`", t.name)).collect::<Vec<_>>().join(", ");
+        let transfer = match &lengths.transfer {
+            None => &transfers[0],
+            Some(name) => transfers.iter().find(|t| t.name == *name).ok_or_else(|| {
+                self.invalid("lengths.transfer", format!("the plan has no `{name}`; name one of {}", names()))
+            })?,
+        };
+        if !transfer.fractions.contains(&lengths.label_fraction) {
+            let message = format!(
+                "{} is none of the label fractions of `{}`, {:?}; the curve needs the full length at the same one",
+                lengths.label_fraction, transfer.name, transfer.fractions
+            );
+            return Err(self.invalid("lengths.label_fraction", message));
+        }
+        Ok(())
     }
 
     fn check_sweep(&self) -> Result<()> {

@@ -6,8 +6,10 @@ use crate::error::Result;
 use serde_json::Value;
 
 use super::Finished;
+use super::sections::figure;
 use crate::events;
 use crate::graph::percent;
+use crate::statistics::Summary;
 use scrl_figures::chart::{Chart, Point, Series};
 use scrl_figures::document::{Block, Picture, Table};
 
@@ -46,6 +48,56 @@ pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
     if !blocks.is_empty() && finished.plan.plan.seeds.len() > 1 {
         blocks.push(Block::Paragraph("Bars are 95 % intervals of the mean over seeds.".into()));
     }
+    Ok(blocks)
+}
+
+/// AP against the length of the pretraining; inits of which there is one length only are level lines.
+///
+/// # Errors
+/// When the chart cannot be written.
+pub fn pretraining_length(finished: &Finished) -> Result<Vec<Block>> {
+    let metric = &finished.plan.plan.report.metric;
+    let rows: Vec<_> = finished.results.lengths.iter().filter(|row| row.metric == *metric).collect();
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
+    let (dataset, fraction) = (&first.dataset, first.label_fraction);
+    let ends = [first.epochs as f64, last.epochs as f64];
+    let point = |x: f64, summary: &Summary| Point {
+        x,
+        y: 100.0 * summary.mean,
+        half_width: summary.half_width.map(|half| 100.0 * half),
+    };
+    let series = finished.results.inits().into_iter().filter_map(|init| {
+        let own: Vec<_> = rows.iter().filter(|row| row.init == init).collect();
+        let points = if own.is_empty() {
+            let summary = finished.results.over_seeds(dataset, init, fraction, metric)?;
+            ends.map(|x| Point { half_width: None, ..point(x, &summary) }).to_vec()
+        } else {
+            own.into_iter().map(|row| point(row.epochs as f64, &row.over_seeds)).collect()
+        };
+        Some(Series { name: init.to_string(), style: finished.style(init), points })
+    });
+    let chart = Chart {
+        title: finished.titled(&format!("{metric} by length of the pretraining"), dataset),
+        x_label: "epochs of pretraining".into(),
+        y_label: format!("{metric}, %"),
+        log_x: ends[0] < ends[1],
+        marks: true,
+        series: series.collect(),
+        ..Chart::default()
+    };
+    let mut blocks = show(draw(finished, &format!("lengths-{dataset}.svg"), &chart)?.into_iter().collect());
+    let header = ["init", "epochs", "images seen", "seeds", metric.as_str()];
+    let mut table = Table::new(&header);
+    for row in &rows {
+        let numbers = [row.epochs, row.images, row.over_seeds.count as u64].map(|number| number.to_string());
+        let figure = figure(row.over_seeds, true);
+        table.row([row.init.clone()].into_iter().chain(numbers).chain([figure]));
+    }
+    blocks.push(Block::Paragraph(format!(
+        "Every length has its own complete schedule; {} % of the labels. Inits without lengths are drawn as level lines.",
+        percent(fraction)
+    )));
+    blocks.push(Block::Table(table));
     Ok(blocks)
 }
 

@@ -6,7 +6,7 @@ use super::{Finished, points};
 use crate::budget::{self, Length};
 use crate::graph::percent;
 use crate::plan::{DataPlan, Source};
-use crate::results::{Difference, LEVEL};
+use crate::results::{Difference, LEVEL, signed_points};
 use crate::statistics::Summary;
 use scrl_figures::document::{Block, Table};
 
@@ -91,8 +91,9 @@ fn seeds_sentence(finished: &Finished, comparisons: usize) -> String {
     };
     format!(
         "{varies} ± is half of a 95 % interval of the mean paired difference (Student's t; same seed, same labelled \
-         images), not corrected. Two inits are called separable if the p-value of the paired t-test, corrected for the \
-         {comparisons} comparisons of this list by Holm's method, is below {LEVEL}. The seeds are those of the plan. AP figures \
+         images), not corrected; the corrected interval is the one of level {LEVEL} / {comparisons}, which holds for the whole list \
+         (Bonferroni). Two inits are called separable if the p-value of the paired t-test, corrected for the {comparisons} \
+         comparisons of this list by Holm's method, is below {LEVEL}. The seeds are those of the plan. AP figures \
          are in percent."
     )
 }
@@ -162,7 +163,7 @@ pub fn detection_table(results: &crate::results::Results, dataset: &str, interva
 }
 
 /// `31.4 ± 0.6 [29.9, 32.9]`.
-fn figure(summary: Summary, interval: bool) -> String {
+pub(super) fn figure(summary: Summary, interval: bool) -> String {
     let mean = points(summary.mean);
     match (summary.std, summary.half_width) {
         (Some(std), Some(half)) if interval => format!(
@@ -226,7 +227,7 @@ pub fn differences(finished: &Finished) -> Vec<Block> {
 
 fn signed(difference: &Difference) -> String {
     let summary = difference.over_seeds;
-    let mean = format!("{:+.1}", (1000.0 * summary.mean).round() / 10.0 + 0.0);
+    let mean = signed_points(summary.mean);
     match summary.half_width {
         Some(half) => {
             let star = if difference.separable == Some(true) { "\u{a0}*" } else { "" };
@@ -349,7 +350,7 @@ pub fn sweep(finished: &Finished) -> Vec<Block> {
     vec![
         Block::Subheading("Learning rates".into()),
         Block::Paragraph(format!(
-            "SweepResult on {} % of the training images, which were not trained on meanwhile, with one seed; the test images \
+            "Tried on {} % of the training images, which were not trained on meanwhile, with one seed; the test images \
              took no part.",
             percent(plan.holdout)
         )),

@@ -29,6 +29,7 @@ fn results(aps: &[(&str, &[f64])]) -> Results {
         detectors: Vec::new(),
         summary: Vec::new(),
         differences: Vec::new(),
+        lengths: Vec::new(),
         chance: Chance::new(),
         sweep: Vec::new(),
         unfinished: Vec::new(),
@@ -45,15 +46,18 @@ fn sentence(ours: &[f64], theirs: &[f64]) -> String {
 fn differences_are_told_in_plain_words() {
     assert_eq!(
         sentence(&[0.30, 0.32, 0.31], &[0.26, 0.27, 0.27]),
-        "scrl is better than byol by 4.3 ± 1.4 AP at 10 % labels (3 seeds, p = 0.006, corrected 0.006)."
+        "scrl is better than byol by 4.3 ± 1.4 AP at 10 % labels (3 seeds, p = 0.006, corrected 0.006; \
+         corrected interval +2.9 to +5.8)."
     );
     assert_eq!(
         sentence(&[0.20, 0.21], &[0.30, 0.31]),
-        "scrl is worse than byol by 10.0 ± 0.0 AP at 10 % labels (2 seeds, p < 0.001, corrected < 0.001)."
+        "scrl is worse than byol by 10.0 ± 0.0 AP at 10 % labels (2 seeds, p < 0.001, corrected < 0.001; \
+         corrected interval -10.0 to -10.0)."
     );
     assert_eq!(
         sentence(&[0.20, 0.21, 0.22], &[0.20, 0.23, 0.20]),
-        "scrl is not separable from byol at 10 % labels: +0.0 ± 5.0 AP (3 seeds, p = 1.000, corrected 1.000)."
+        "scrl is not separable from byol at 10 % labels: +0.0 ± 5.0 AP (3 seeds, p = 1.000, corrected 1.000; \
+         corrected interval -5.0 to +5.0)."
     );
     assert_eq!(
         sentence(&[0.21], &[0.20]),
@@ -71,6 +75,9 @@ fn comparisons_are_corrected_for_their_number() {
     let two = results(&[("far", &far), ("near", &near), ("scrl", &better)]).all_differences("scrl");
     let p = |index: usize| (two[index].p.unwrap(), two[index].p_holm.unwrap());
     assert!((p(0).1 - 2.0 * p(0).0).abs() < 1e-12 && (p(1).1 - p(1).0).abs() < 1e-12, "{two:?}");
+    // Intervals at 2.5 %: scipy.stats.t.ppf(1 - 0.0125, 2) = 6.205347 standard errors.
+    let errors = two[1].corrected_half_width.unwrap() / (two[1].over_seeds.std.unwrap() / 3f64.sqrt());
+    assert!((errors - 6.205_347).abs() < 1e-5, "{errors}");
     // With many of them none is left.
     let many: Vec<(String, [f64; 3])> = (0..9).map(|index| (format!("far{index}"), far)).collect();
     let mut all: Vec<(&str, &[f64])> = many.iter().map(|(name, aps)| (name.as_str(), &aps[..])).collect();
