@@ -6,11 +6,12 @@ use clap::{Args, ValueEnum};
 use scrl_core::checkpoint::weights::Layout;
 use scrl_core::models::Arch;
 
-/// Convert a backbone between PyTorch, numpy and safetensors files, with an account of every key.
+/// Convert a backbone or a whole detector between PyTorch, numpy and safetensors files, with an account of every key.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  scrl convert --from resnet50.pth --to resnet50.safetensors --layout torchvision\n  \
-    scrl convert --from runs/scrl --to scrl-d2.safetensors --layout detectron2\n\n\
+    scrl convert --from runs/scrl --to scrl-d2.safetensors --layout detectron2\n  \
+    scrl convert --from mask_rcnn_R_50_FPN_1x.pkl --to mask_rcnn.safetensors --layout torchvision --detector\n\n\
     Reads torchvision's, detectron2's, MoCo's and the official SCRL code's files (.pth, .pt, .pkl, .safetensors) and runs. \
     A backbone that is incomplete or has keys of its own is refused unless --allow-missing or --allow-unused is given; \
     classifiers, heads and other networks of a file are left out and listed."
@@ -25,6 +26,10 @@ pub struct ConvertArgs {
     /// Names of the tensors to write.
     #[arg(long, value_enum)]
     pub layout: LayoutArg,
+    /// Convert a whole detector, not only its backbone: Faster and Mask R-CNN with a feature pyramid, and RetinaNet under
+    /// torchvision's keys.
+    #[arg(long, conflicts_with_all = ["arch", "prefix", "allow_missing"])]
+    pub detector: bool,
     /// Depth of the network, for example resnet50; by default the tensors tell.
     #[arg(long, value_parser = arch)]
     pub arch: Option<Arch>,

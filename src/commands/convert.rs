@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use scrl_core::checkpoint::weights::{self, Import, ImportOptions, KeyReport, Layout};
+use scrl_transfer::weights::convert_detector;
 
 use super::Ending;
 use crate::cli::ConvertArgs;
@@ -15,6 +16,9 @@ const NAMED_KEYS: usize = 3;
 pub fn run(args: ConvertArgs) -> Result<Ending> {
     if args.to.exists() && !args.overwrite {
         bail!("`{}` exists; give another --to, or --overwrite", args.to.display());
+    }
+    if args.detector {
+        return detector(&args);
     }
     let options = ImportOptions { arch: args.arch, prefix: args.prefix.clone(), bgr: args.bgr };
     let import = weights::import(&args.from, &options)?;
@@ -37,6 +41,40 @@ pub fn run(args: ConvertArgs) -> Result<Ending> {
         tracing::warn!(
             "the file has detectron2's keys and no metadata: if it was trained on BGR images (detectron2's default), \
              convert it again with --bgr"
+        );
+    }
+    Ok(Ending::Done)
+}
+
+/// A whole detector.
+fn detector(args: &ConvertArgs) -> Result<Ending> {
+    let layout = Layout::from(args.layout);
+    let converted = convert_detector(&args.from, layout, args.bgr)?;
+    println!("{}: a detector in {}'s layout\n", args.from.display(), converted.found.name());
+    let renamed: Vec<String> = converted.renamed.iter().map(|(source, _)| source.clone()).collect();
+    let mut text = String::new();
+    row(&mut text, "matched", &renamed, false);
+    row(&mut text, "left over", &converted.unused, true);
+    row(&mut text, "settings, left out", &converted.left_out, false);
+    print!("{text}");
+    if args.keys {
+        println!();
+        converted.renamed.iter().for_each(|(source, key)| println!("{source} -> {key}"));
+    }
+    if !converted.unused.is_empty() && !args.allow_unused {
+        bail!(
+            "`{}` has {} tensors that are not a detector's or have no name in {}'s layout; nothing is written; pass --allow-unused \
+             to leave them out",
+            args.from.display(),
+            converted.unused.len(),
+            layout.name()
+        );
+    }
+    weights::write_tensors(&args.to, &converted.tensors, &converted.metadata)?;
+    println!("\n{}: {} tensors in {}'s layout", args.to.display(), converted.tensors.len(), layout.name());
+    if converted.found == Layout::Detectron2 && !args.bgr {
+        tracing::warn!(
+            "detectron2's detectors expect BGR images in [0, 255] by default: convert it again with --bgr if this one does"
         );
     }
     Ok(Ending::Done)

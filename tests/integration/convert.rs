@@ -247,3 +247,49 @@ fn convert_explains_itself_with_an_example() {
         assert!(help.contains(part), "{part} is not in\n{help}");
     }
 }
+
+#[test]
+fn a_whole_detector_goes_to_detectron2_and_back() {
+    let tmp = temporary();
+    let data = scenes(tmp.path());
+    let run = tiny_detector(
+        tmp.path(),
+        &data,
+        &["--set", "model.architecture=\"mask_rcnn\"", "--set", "iterations=1"],
+    );
+    let path = |name: &str| tmp.path().join(name);
+    let table = convert(&run, &path("d2.pkl"), &["detectron2", "--detector", "--keys"]);
+    for part in [
+        "a detector in torchvision's layout",
+        "roi_heads.mask_head.0.0.weight -> roi_heads.mask_head.mask_fcn1.weight",
+    ] {
+        assert!(table.contains(part), "{part} is not in\n{table}");
+    }
+    let (theirs, metadata) = read_tensors(&path("d2.pkl")).unwrap();
+    assert_eq!(metadata["detectron2.INPUT.FORMAT"], "RGB");
+    let table = convert(&path("d2.pkl"), &path("back.safetensors"), &["torchvision", "--detector"]);
+    assert!(table.contains("a detector in detectron2's layout"), "{table}");
+
+    let (ours, _) = read_tensors(&run.join("weights/detector.safetensors")).unwrap();
+    let (back, _) = read_tensors(&path("back.safetensors")).unwrap();
+    assert_eq!((theirs.len(), back.len()), (ours.len(), ours.len()));
+    // detectron2 has neither a box nor a mask of the background.
+    let rows = |key: &str| match key {
+        _ if key.starts_with("roi_heads.box_predictor.bbox_pred.") => 4,
+        _ if key.starts_with("roi_heads.mask_predictor.mask_fcn_logits.") => 1,
+        _ => 0,
+    };
+    for (key, data) in &ours {
+        let [found, expected] = [&back[key], data].map(|data| data.iter::<f32>().collect::<Vec<f32>>());
+        let background = rows(key) * expected.len() / data.shape()[0];
+        assert!(found[..background].iter().all(|value| *value == 0.0), "{key}");
+        assert!(found[background..] == expected[background..], "{key}");
+    }
+}
+
+#[test]
+fn what_is_no_detector_is_not_converted_as_one() {
+    let tmp = temporary();
+    let message = refusal(&fixture("plain.pth"), &tmp.path().join("x.safetensors"), &["--detector"]);
+    assert!(message.contains("leave out --detector"), "{message}");
+}

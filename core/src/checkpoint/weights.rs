@@ -20,11 +20,12 @@ pub use super::metadata::BackboneMetadata;
 use super::{numpy_pickle, safetensors};
 use crate::config::hex;
 use crate::engine::atomic;
+use crate::models::Arch;
 use crate::models::parameters::{self, TensorMap};
 use crate::models::{Backbone, ResNetConfig};
 use crate::random;
 
-pub use import::{Import, ImportOptions, import};
+pub use import::{Import, ImportOptions, import, reversed_channels};
 pub use layout::Layout;
 pub use read::{read_safetensors, read_tensors};
 pub use report::{KeyReport, ShapeMismatch};
@@ -63,23 +64,36 @@ pub fn write_backbone(
     let mut map = metadata.to_map();
     map.insert("scrl.layout".to_string(), layout.name().to_string());
     if layout == Layout::Detectron2 {
-        map.extend(detectron2_settings(metadata));
+        map.extend(detectron2_settings(metadata.arch, metadata.mean, metadata.std));
     }
+    write_tensors(path, &renamed, &map)
+}
+
+/// Writes tensors with their metadata: a path that ends in `.pkl` becomes a pickle of numpy arrays, others become safetensors.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_tensors(
+    path: &Path,
+    tensors: &TensorMap,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), CheckpointError> {
     match path.extension().is_some_and(|ending| ending == "pkl") {
-        true => write_file(path, &numpy_pickle::encode(&renamed, &map)),
-        false => write_safetensors(path, &renamed, &map),
+        true => write_file(path, &numpy_pickle::encode(tensors, metadata)),
+        false => write_safetensors(path, tensors, metadata),
     }
 }
 
-/// The settings with which detectron2 must read these weights, by their keys in its configuration.
-fn detectron2_settings(metadata: &BackboneMetadata) -> BTreeMap<String, String> {
+/// The settings with which detectron2 must read weights, by their keys in its configuration; `mean` and `std` are per channel of RGB
+/// images in `[0, 1]`.
+pub fn detectron2_settings(arch: Arch, mean: [f32; 3], std: [f32; 3]) -> BTreeMap<String, String> {
     // In units of 0 to 255; f32 products would show their rounding.
     let pixels = |values: [f32; 3]| format!("{:?}", values.map(|value| (value as f64 * 255e4).round() / 1e4));
-    let depth = metadata.arch.name().trim_start_matches("resnet");
+    let depth = arch.name().trim_start_matches("resnet");
     let entries = [
         ("INPUT.FORMAT", "RGB".to_string()),
-        ("MODEL.PIXEL_MEAN", pixels(metadata.mean)),
-        ("MODEL.PIXEL_STD", pixels(metadata.std)),
+        ("MODEL.PIXEL_MEAN", pixels(mean)),
+        ("MODEL.PIXEL_STD", pixels(std)),
         ("MODEL.RESNETS.DEPTH", depth.to_string()),
         ("MODEL.RESNETS.STRIDE_IN_1X1", "False".to_string()),
     ];

@@ -94,16 +94,6 @@ impl Rle {
         pixels
     }
 
-    /// The mask in an image `factor` times as large, each pixel repeated.
-    pub fn enlarge(&self, factor: u32) -> Self {
-        let Size { width, height } = self.size();
-        let pixels = self.to_bitmap();
-        let size = Size { width: width * factor, height: height * factor };
-        let pixel = |y: u32| (0..size.width).map(move |x| (y / factor * width + x / factor) as usize);
-        let large: Vec<bool> = (0..size.height).flat_map(pixel).map(|place| pixels[place]).collect();
-        Self::from_bitmap(&large, size)
-    }
-
     /// As hotcoco has it.
     pub(crate) fn to_wire(&self) -> hotcoco::Segmentation {
         hotcoco::Segmentation::CompressedRle { size: [self.0.h, self.0.w], counts: self.compressed() }

@@ -281,7 +281,7 @@ fn describe(config: ResNetConfig) -> String {
 }
 
 /// `[out, channels, height, width]` with the channels in the other order.
-fn reversed_channels(weight: &TensorData) -> TensorData {
+pub fn reversed_channels(weight: &TensorData) -> TensorData {
     let shape = weight.shape().to_vec();
     let values: Vec<f32> = weight.iter().collect();
     let area = shape[2] * shape[3];
