@@ -1,7 +1,6 @@
 //! The same test images with what the detector of every init finds.
 
 use crate::error::{Context, Result};
-use scrl_core::structures::BoxXyxy;
 use scrl_core::transforms::{RgbImage, decode::decode};
 use scrl_transfer::data::{DetectionDataset, DetectionImage};
 use scrl_transfer::detection::Detection;
@@ -102,10 +101,9 @@ fn draw(
     let large = RgbImage::from_fn(pixels.width() * factor, pixels.height() * factor, |x, y| {
         *pixels.get_pixel(x / factor, y / factor)
     });
-    let enlarge = |b: &BoxXyxy| b.scale(factor as f32, factor as f32);
+    // Masks are scaled to the picture when they are drawn.
     let enlarged = |found: &Detection| Detection {
-        bbox: enlarge(&found.bbox),
-        mask: found.mask.as_ref().and_then(Mask::pixels).map(|mask| Mask::Pixels(mask.enlarge(factor))),
+        bbox: found.bbox.scale(factor as f32, factor as f32),
         ..found.clone()
     };
     let boxes: Vec<Detection> = boxes.iter().map(enlarged).collect();
