@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::*;
 
-const PLAN: &str = "inits = [\"random\", \"scrl\"]\nlabel_fractions = [0.5, 1.0]\nseeds = [0, 1]\npretrain_seeds = 1\n\
+const PLAN: &str = "inits = [\"random\", \"scrl\"]\nlabel_fractions = [0.5, 1.0]\nseeds = [0, 1, 2]\npretrain_seeds = 2\n\
     transfer = \"transfer.toml\"\n[pretrain]\nscrl = { recipe = \"scrl.toml\", set = [\"schedule.warmup_epochs=1.0\"] }\n\
     [export]\nenabled = false\n[report]\nimages = 0\nsimilarity_images = 0\n\
     [data.synth]\nwidth = 48\nheight = 48\ntrain = 8\nval = 4\nunlabelled = 12\nclass_images = 2\nmin_scale = 0.2\n";
@@ -32,17 +32,18 @@ fn shorter_pretrainings_make_a_curve_and_take_no_part_in_the_comparison() {
     let results = json(&out.join("results.json"));
     let list = |key: &str| results[key].as_array().unwrap().clone();
     let epochs: Vec<_> = list("pretrain").iter().map(|r| (r["init"].clone(), r["epochs"].as_u64())).collect();
-    assert_eq!(epochs, [("scrl".into(), Some(4)), ("scrl-2ep".into(), Some(2))]);
+    let (own, shorter) = (("scrl".into(), Some(4)), ("scrl-2ep".into(), Some(2)));
+    assert_eq!(epochs, [own.clone(), own, shorter.clone(), shorter]);
     let fractions = |init: &str| -> Vec<f64> {
         let of_init = list("transfer").into_iter().filter(|r| r["init"] == init);
         of_init.map(|r| r["label_fraction"].as_f64().unwrap()).collect()
     };
-    assert_eq!(fractions("scrl"), [0.5, 1.0, 0.5, 1.0]);
-    assert_eq!(fractions("scrl-2ep"), [0.5, 0.5]);
+    assert_eq!(fractions("scrl"), [0.5, 1.0, 0.5, 1.0, 0.5, 1.0]);
+    assert_eq!(fractions("scrl-2ep"), [0.5; 3]);
     assert!(list("differences").iter().all(|d| d["baseline"] == "random"), "{:?}", list("differences"));
     let curve: Vec<_> = list("lengths").into_iter().filter(|row| row["metric"] == "AP").collect();
     let points: Vec<_> = curve.iter().map(|row| (row["epochs"].as_u64(), row["count"].as_u64())).collect();
-    assert_eq!(points, [(Some(2), Some(2)), (Some(4), Some(2))]);
+    assert_eq!(points, [(Some(2), Some(3)), (Some(4), Some(3))]);
     let mean = |init: &str| {
         let of_init =
             list("transfer").into_iter().filter(|r| r["init"] == init && r["label_fraction"] == 0.5);
@@ -58,6 +59,8 @@ fn shorter_pretrainings_make_a_curve_and_take_no_part_in_the_comparison() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("AP by length of the pretraining") && page.contains("epochs of pretraining"));
     assert!(out.join("figures/lengths-detection.svg").is_file());
+    let report = fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("| init | labels | pretraining 0 | pretraining 1 |"), "{report}");
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn every_fine_tuning_recipe_makes_steps_and_evaluates() {
     let tmp = temporary();
     let (coco, voc) = (scenes(tmp.path()), voc(tmp.path()));
     let small = sets(&[
-        "model.width=0.125",
+        "model.backbone.width=0.125",
         "model.fpn.channels=8",
         "iterations=2",
         "batch_size=2",

@@ -122,6 +122,7 @@ fn blocks(finished: &Finished) -> Result<Vec<Block>> {
     blocks.extend(sections::detection(finished));
     blocks.extend(curves::label_efficiency(finished)?);
     blocks.extend(sections::differences(finished));
+    blocks.extend(sections::by_pretraining(finished));
     blocks.extend(curves::pretraining_length(finished)?);
     blocks.push(Block::Heading("Training".into()));
     blocks.extend(curves::training(finished)?);

@@ -177,6 +177,40 @@ pub(super) fn figure(summary: Summary, interval: bool) -> String {
     }
 }
 
+/// The headline metric of each pretraining apart, where several fine-tunings share one: how far pretrainings differ.
+pub fn by_pretraining(finished: &Finished) -> Vec<Block> {
+    let (results, metric) = (finished.results, &finished.plan.plan.report.metric);
+    let seeds = finished.plan.pretrain_seeds();
+    if seeds.len() < 2 || seeds.len() == finished.plan.plan.seeds.len() {
+        return Vec::new();
+    }
+    let mut blocks = Vec::new();
+    for dataset in results.datasets() {
+        let mut table = Table { header: vec!["init".into(), "labels".into()], rows: Vec::new() };
+        table.header.extend(seeds.iter().map(|seed| format!("pretraining {seed}")));
+        for fraction in results.fractions(dataset) {
+            for arm in finished.arms.iter().filter(|arm| arm.recipe().is_some()) {
+                let figures = seeds.iter().map(|seed| {
+                    let cell = results.cell(dataset, &arm.name, fraction);
+                    let shared = cell.filter(|r| finished.plan.pretrain_seed(r.seed) == *seed);
+                    let summary = Summary::of(shared.filter_map(|r| r.metric(metric)));
+                    summary.map_or("–".to_string(), |summary| figure(summary, false))
+                });
+                let start = [arm.name.clone(), format!("{} %", percent(fraction))];
+                table.row(start.into_iter().chain(figures));
+            }
+        }
+        blocks.push(Block::Subheading(finished.titled(&format!("{metric} of each pretraining"), dataset)));
+        blocks.push(Block::Table(table));
+    }
+    if !blocks.is_empty() {
+        blocks.push(Block::Paragraph(
+            "Mean ± standard deviation over the fine-tunings that start from it.".into(),
+        ));
+    }
+    blocks
+}
+
 /// Paired differences of every metric.
 pub fn differences(finished: &Finished) -> Vec<Block> {
     let results = finished.results;
