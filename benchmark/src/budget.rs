@@ -126,7 +126,7 @@ pub fn unfairness(arms: &[Arm], subject: &str, counts: ImageCounts, images: Pret
         let (a, b) = (Length::of(reference, count(reference)), Length::of(settings, count(settings)));
         if other_set(settings) {
             lines.push(format!(
-                "{name} sees {} images, {first} {} other ones",
+                "{name} sees {} images of the class folders, {first} {} unlabelled ones",
                 count(settings),
                 count(reference)
             ));
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "supervised sees 200 images, scrl 400 other ones",
+                "supervised sees 200 images of the class folders, scrl 400 unlabelled ones",
                 "supervised computes 0.19 times as much as scrl (heads not counted)",
                 "supervised takes batches of 10, scrl of 20",
             ]

@@ -143,7 +143,7 @@ fn report_is_whole(out: &Path) {
         "95 % interval",
         "Effective rank",
         "AP of each class",
-        "supervised sees 16 images, scrl 12 other ones",
+        "supervised sees 16 images of the class folders, scrl 12 unlabelled ones",
         "differs from the protocol",
         "href=\"onnx/scrl-seed0.onnx\"",
         "images/s",
