@@ -1,5 +1,6 @@
 //! What a benchmark compares, as read from TOML.
 
+mod checks;
 mod lengths;
 mod load;
 mod recipe;

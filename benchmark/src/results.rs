@@ -1,16 +1,25 @@
 //! Everything a benchmark measured; `results.json` and `results.csv`. Nothing here depends on time or machine load.
 
+mod difference;
+mod rows;
+
 use std::collections::BTreeMap;
 
-use scrl_export::validation::backbone::Tolerance;
 use serde::Serialize;
 
-use super::graph::{Cell, CellKey, percent};
+use super::graph::{Cell, CellKey};
 use super::plan::{ResolvedPlan, length_name};
 use super::record::CellState;
-use super::record::{PretrainRecord, Record, TransferRecord};
+use super::record::{Record, TransferRecord};
 use super::statistics::{Summary, holm};
 use super::sweep::Trial;
+
+pub use difference::Difference;
+pub(crate) use difference::signed_points;
+pub use rows::{
+    ClassResult, DetectorResult, ExportResult, LengthRow, PretrainResult, SummaryRow, TransferResult,
+    Unfinished,
+};
 
 /// A difference is separable when its corrected p-value is below this.
 pub const LEVEL: f64 = 0.05;
@@ -57,177 +66,8 @@ pub struct Results {
     inits: Vec<String>,
 }
 
-/// A pretraining.
-#[derive(Clone, Debug, Serialize)]
-pub struct PretrainResult {
-    /// Name of the cell.
-    pub cell: String,
-    /// Name of the init.
-    pub init: String,
-    /// Its seed.
-    pub seed: u64,
-    /// Method, images, length.
-    #[serde(flatten)]
-    pub record: PretrainRecord,
-    /// Hash of its settings.
-    pub settings: String,
-}
-
-/// Metrics in `[0, 1]`.
-#[derive(Clone, Debug, Serialize)]
-pub struct TransferResult {
-    /// Name of the cell.
-    pub cell: String,
-    /// Name of the fine-tuning in the plan.
-    pub dataset: String,
-    /// Name of the init.
-    pub init: String,
-    /// Share of the labelled images, in `(0, 1]`.
-    pub label_fraction: f64,
-    /// Its seed.
-    pub seed: u64,
-    /// Labelled images in training.
-    pub train_images: usize,
-    /// Images in evaluation.
-    pub val_images: usize,
-    /// Updates.
-    pub iterations: u64,
-    /// Values in percent by name.
-    #[serde(flatten)]
-    pub metrics: BTreeMap<String, Option<f64>>,
-    /// Values of each class.
-    pub per_class: Vec<ClassResult>,
-    /// Hash of its settings.
-    pub settings: String,
-}
-
-/// A class in a fine-tuning's evaluation.
-#[derive(Clone, Debug, Serialize)]
-pub struct ClassResult {
-    /// Name of the class.
-    pub name: String,
-    /// AP in percent; none where the class has no objects.
-    #[serde(rename = "AP")]
-    pub ap: Option<f64>,
-}
-
-/// A backbone as ONNX file.
-#[derive(Clone, Debug, Serialize)]
-pub struct ExportResult {
-    /// Name of the cell.
-    pub cell: String,
-    /// Name of the init.
-    pub init: String,
-    /// Its seed.
-    pub seed: u64,
-    /// Below the benchmark's folder.
-    pub path: String,
-    /// Outputs in which ONNX Runtime agrees with the trained network.
-    pub cases: usize,
-    /// Largest difference that is accepted.
-    pub tolerance: Tolerance,
-    /// Left out of the file: it is of the order of rounding, which threads may change.
-    #[serde(skip)]
-    pub max_abs_error: f64,
-}
-
-/// An exported detector.
-#[derive(Clone, Debug, Serialize)]
-pub struct DetectorResult {
-    /// Name of the cell.
-    pub cell: String,
-    /// Name of the fine-tuning in the plan.
-    pub dataset: String,
-    /// Name of the init.
-    pub init: String,
-    /// Below the benchmark's folder.
-    pub path: String,
-    /// Inputs on which ONNX Runtime agrees with the trained detector.
-    pub cases: usize,
-    /// Left out of the file: rounding decides a detection at the threshold.
-    #[serde(skip)]
-    pub matched: usize,
-    /// Detections whose scores are so close that either order is right.
-    #[serde(skip)]
-    pub ties: usize,
-}
-
-/// A metric of a cell over seeds.
-#[derive(Clone, Debug, Serialize)]
-pub struct SummaryRow {
-    /// Name of the fine-tuning in the plan.
-    pub dataset: String,
-    /// Name of the init.
-    pub init: String,
-    /// Share of the labelled images, in `(0, 1]`.
-    pub label_fraction: f64,
-    /// Name of the metric.
-    pub metric: String,
-    /// Its values over seeds.
-    #[serde(flatten)]
-    pub over_seeds: Summary,
-}
-
-/// A metric of an init after a pretraining of so many epochs, over seeds.
-#[derive(Clone, Debug, Serialize)]
-pub struct LengthRow {
-    /// Name of the fine-tuning in the plan.
-    pub dataset: String,
-    /// Name of the init.
-    pub init: String,
-    /// Passes over the images, of a complete schedule.
-    pub epochs: u64,
-    /// Images that the pretraining saw, each counted as often as it was seen.
-    pub images: u64,
-    /// Share of the labelled images, in `(0, 1]`.
-    pub label_fraction: f64,
-    /// Name of the metric.
-    pub metric: String,
-    /// Its values over seeds.
-    #[serde(flatten)]
-    pub over_seeds: Summary,
-}
-
-/// The subject's metric less a baseline's, seed by seed.
-#[derive(Clone, Debug, Serialize)]
-pub struct Difference {
-    /// Name of the fine-tuning in the plan.
-    pub dataset: String,
-    /// The init that is compared.
-    pub subject: String,
-    /// The init that it is compared with.
-    pub baseline: String,
-    /// Share of the labelled images, in `(0, 1]`.
-    pub label_fraction: f64,
-    /// Name of the metric.
-    pub metric: String,
-    /// Subject minus baseline over seeds.
-    #[serde(flatten)]
-    pub over_seeds: Summary,
-    /// Of a paired t-test; null with one seed.
-    pub p: Option<f64>,
-    /// The same corrected for all comparisons of this metric in the benchmark (Holm).
-    pub p_holm: Option<f64>,
-    /// Half of the interval of the mean that holds for all comparisons of this metric together with 95 % (Bonferroni); null
-    /// with one seed.
-    pub corrected_half_width: Option<f64>,
-    /// Whether `p_holm` is below 5 %; null with one seed, and where no detector has learnt anything.
-    pub separable: Option<bool>,
-}
-
 /// What random boxes get on a data set, see [`mod@scrl_transfer::evaluation::chance`].
 pub type Chance = BTreeMap<String, BTreeMap<String, f64>>;
-
-/// A cell without a result.
-#[derive(Clone, Debug, Serialize)]
-pub struct Unfinished {
-    /// Name of the cell.
-    pub cell: String,
-    /// What the cell is, in words.
-    pub title: String,
-    /// Why it has no result.
-    pub reason: String,
-}
 
 impl Results {
     /// Of cells and how they ended.
@@ -515,65 +355,6 @@ impl Results {
         }
         String::from_utf8(writer.into_inner().expect("writing to memory")).expect("the fields are text")
     }
-}
-
-impl TransferResult {
-    /// A metric by its name, where there is something to measure.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        self.metrics.get(name).copied().flatten()
-    }
-}
-
-impl Difference {
-    /// What the difference says, in plain words; figures in percentage points.
-    pub fn sentence(&self) -> String {
-        let Self { subject, baseline, metric, over_seeds, .. } = self;
-        // Adding zero turns a rounded -0 into 0.
-        let points = (1000.0 * over_seeds.mean).round() / 10.0 + 0.0;
-        let labels = percent(self.label_fraction);
-        let seeds = over_seeds.count;
-        match over_seeds.half_width.map(|half| 100.0 * half) {
-            None => format!(
-                "{subject} is {:.1} {metric} {} {baseline} at {labels} % labels with one seed, which cannot tell a \
-                 difference from chance.",
-                points.abs(),
-                if points < 0.0 { "below" } else { "above" }
-            ),
-            Some(half) if self.separable == Some(true) => format!(
-                "{subject} is {} than {baseline} by {:.1} ± {half:.1} {metric} at {labels} % labels ({seeds} seeds, {}).",
-                if points < 0.0 { "worse" } else { "better" },
-                points.abs(),
-                self.p_sentence()
-            ),
-            Some(half) => format!(
-                "{subject} is not separable from {baseline} at {labels} % labels: {points:+.1} ± {half:.1} {metric} \
-                 ({seeds} seeds, {}).",
-                self.p_sentence()
-            ),
-        }
-    }
-
-    /// `p = 0.013, corrected 0.07; corrected interval -0.2 to +3.1`.
-    fn p_sentence(&self) -> String {
-        let text = |p: Option<f64>| match p {
-            Some(p) if p < 0.001 => "< 0.001".to_string(),
-            Some(p) => format!("{p:.3}"),
-            None => "unknown".to_string(),
-        };
-        let p = text(self.p);
-        let equals = if p.starts_with('<') { "" } else { "= " };
-        let interval = self.corrected_half_width.map(|half| {
-            let [low, high] = [-half, half].map(|side| signed_points(self.over_seeds.mean + side));
-            format!("; corrected interval {low} to {high}")
-        });
-        format!("p {equals}{p}, corrected {}{}", text(self.p_holm), interval.unwrap_or_default())
-    }
-}
-
-/// A share in percentage points with its sign.
-pub(crate) fn signed_points(value: f64) -> String {
-    // Adding zero turns a rounded -0 into 0.
-    format!("{:+.1}", (1000.0 * value).round() / 10.0 + 0.0)
 }
 
 #[cfg(test)]
