@@ -12,6 +12,10 @@ import json
 import pathlib
 
 METRICS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "VOC07_mAP": "VOC07 mAP"}
+# Of detectors that give masks.
+MASK_METRICS = {"segm_AP": "mask AP", "segm_AP50": "mask AP50", "segm_AP75": "mask AP75"}
+
+
 def table(results: dict) -> list[str]:
     """One row per data set, label fraction and initialisation, in the report's order: mean ± standard deviation, percent.
 
@@ -24,15 +28,19 @@ def table(results: dict) -> list[str]:
         cells.setdefault(key, {})[summary["metric"]] = summary
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in cells))
     several = len(datasets) > 1
-    head = ["data"] * several + ["init", "labels", "images", "seeds", *METRICS.values()]
+    masks = any("segm_AP" in metrics for metrics in cells.values())
+    shown = {**METRICS, **MASK_METRICS} if masks else METRICS
+    head = ["data"] * several + ["init", "labels", "images", "seeds", *shown.values()]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for key, metrics in sorted(cells.items(), key=lambda item: (datasets.index(item[0][0]), item[0][1])):
         dataset, fraction, init = key
         row = [dataset] * several + [init, f"{100 * fraction:g} %", str(images[key]), str(metrics["AP"]["count"])]
-        for metric in METRICS:
+        for metric in shown:
+            if metric not in metrics:
+                row.append("–")
+                continue
             mean, std = metrics[metric]["mean"], metrics[metric]["std"]
-            text = f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if std is not None else "")
-            row.append(text)
+            row.append(f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if std is not None else ""))
         rows.append("| " + " | ".join(row) + " |")
     return rows
 
