@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Result, bail, ensure};
 use scrl_core::engine::Interrupt;
 use scrl_synth::{self as synth, ShapeClass};
 use scrl_transfer::data::Labels;
@@ -38,6 +38,8 @@ pub struct Benchmark<'a> {
     pub devices: &'a [String],
     /// Cells at a time.
     pub jobs: Option<usize>,
+    /// Runs no cell and reports on those that are done, also while another process runs the others.
+    pub only_report: bool,
     /// Stops the benchmark when it is requested.
     pub interrupt: Interrupt,
     /// How cells are started and shown.
@@ -59,8 +61,8 @@ impl Benchmark<'_> {
     /// When the images cannot be read, a cell was made with other settings, or the report cannot be written. A cell that
     /// fails is not an error here: the results name it.
     pub fn run(&self, observer: &mut dyn CellObserver) -> Result<BenchmarkEnd> {
-        // The process that holds it is the only one; the lock ends with it.
-        let _lock = self.lock()?;
+        // The process that holds it is the only one that runs cells; the lock ends with it.
+        let _lock = (!self.only_report).then(|| self.lock()).transpose()?;
         let first_seeds = self.first_seeds()?;
         let sources = self.prepare()?;
         let counts = image_counts(self.plan, &sources)?;
@@ -70,7 +72,8 @@ impl Benchmark<'_> {
             Runner::new(self.out, self.devices, self.jobs, self.interrupt.clone(), self.host.clone())?;
         let images = self.plan.plan.pretrain_images;
         let count = move |job: &PretrainJob| counts.of(job.settings.method, images);
-        let mut stage = Stage { runner: &runner, observer, work: &move |cell: &Cell| work(&cell.job, count) };
+        let work = move |cell: &Cell| work(&cell.job, count);
+        let mut stage = Stage { runner: &runner, observer, work: &work, only_report: self.only_report };
 
         let (mut chosen, mut trials) = (SweepResult::default(), Vec::new());
         if let Some(plan) = &self.plan.plan.sweep {
@@ -188,10 +191,14 @@ struct Stage<'a> {
     runner: &'a Runner,
     observer: &'a mut dyn CellObserver,
     work: &'a dyn Fn(&Cell) -> f64,
+    only_report: bool,
 }
 
 impl Stage<'_> {
     fn run(&mut self, cells: &[Cell]) -> Result<RunEnd> {
+        if self.only_report {
+            return Ok(RunEnd { states: self.runner.states(cells)?, interrupted: false });
+        }
         self.runner.run(cells, self.observer, self.work)
     }
 
@@ -201,6 +208,10 @@ impl Stage<'_> {
             return Ok(Some(Vec::new()));
         }
         let end = self.run(&round.cells)?;
+        ensure!(
+            !self.only_report || !end.states.iter().any(|state| matches!(state, CellState::Waiting)),
+            "there is nothing to report yet: the sweep, which chooses the learning rates of all other cells, has not ended"
+        );
         Ok((!end.interrupted).then(|| round.judge(&end.states, chosen)))
     }
 }

@@ -85,7 +85,7 @@ impl Runner {
         observer: &mut dyn CellObserver,
         work: &dyn Fn(&Cell) -> f64,
     ) -> Result<RunEnd> {
-        let mut states = cells.iter().map(|cell| self.state_of(cell)).collect::<Result<Vec<_>>>()?;
+        let mut states = self.states(cells)?;
         let mut running: Vec<Running> = Vec::new();
         let mut pulse = (!self.host.launcher.is_empty()).then(|| Pulse::new(&self.out.join("cells")));
         observer.begin(cells, &states, self.slots.len(), work);
@@ -122,6 +122,14 @@ impl Runner {
         let left = states.iter().any(|state| matches!(state, CellState::Waiting));
         observer.end();
         Ok(RunEnd { states, interrupted: left })
+    }
+
+    /// Where each cell stands, running none.
+    ///
+    /// # Errors
+    /// When a cell was made with other settings.
+    pub fn states(&self, cells: &[Cell]) -> Result<Vec<CellState>> {
+        cells.iter().map(|cell| self.state_of(cell)).collect()
     }
 
     fn path(&self, cell: &Cell, ending: &str) -> PathBuf {

@@ -54,7 +54,8 @@ fn run(folder: &Path, host: &Host, device: &str, ends: &mut Ends) -> Result<Benc
     let out = folder.join("out");
     let devices = [device.to_string()];
     let interrupt = Interrupt::new();
-    Benchmark { plan: &plan, out: &out, devices: &devices, jobs: None, interrupt, host }.run(ends)
+    Benchmark { plan: &plan, out: &out, devices: &devices, jobs: None, only_report: false, interrupt, host }
+        .run(ends)
 }
 
 #[cfg(unix)]

@@ -27,6 +27,9 @@ pub struct BenchmarkArgs {
     /// Print the cells with the time and disk space that they should take, and run none.
     #[arg(long)]
     pub dry_run: bool,
+    /// Report on the cells that are done and run none, also while another process runs the others.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub report: bool,
     /// Cells at a time, each a process of its own; one for each device by default.
     #[arg(long, value_parser = jobs)]
     pub jobs: Option<usize>,

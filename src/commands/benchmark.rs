@@ -40,6 +40,7 @@ pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending>
         out: &args.out,
         devices: &args.device,
         jobs: args.jobs,
+        only_report: args.report,
         interrupt: monitor.interrupt.clone(),
         host: &host(args.launcher.as_deref())?,
     };
@@ -52,12 +53,14 @@ pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending>
         BenchmarkEnd::Reported(results) => results,
     };
     print(&results, &args, &plan.plan.report.metric)?;
+    let done =
+        results.pretrain.len() + results.transfer.len() + results.export.len() + results.detectors.len();
+    let total = done + results.unfinished.len();
+    if args.report {
+        println!("{done} of {total} cells have a result");
+        return Ok(Ending::Done);
+    }
     if let Some(first) = results.unfinished.first() {
-        let total = results.unfinished.len()
-            + results.pretrain.len()
-            + results.transfer.len()
-            + results.export.len()
-            + results.detectors.len();
         bail!(
             "{} of {total} cells have no result; the first: {}: {}. The report names all; the same command tries them again",
             results.unfinished.len(),

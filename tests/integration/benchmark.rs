@@ -190,6 +190,12 @@ fn killed_five_times_a_benchmark_ends_with_the_same_results() {
         let place = (part as f64 + (random >> 40) as f64 / (1 << 24) as f64) / 5.5;
         let mut child = start(&[&base[..], &[text(&killed)]].concat());
         wait_for(&mut child, &killed, (place * all as f64) as usize);
+        if part == 3 {
+            let printed = succeed(&[&base[..], &[text(&killed), "--report"]].concat());
+            assert!(printed.contains("cells have a result"), "{printed}");
+            let report = fs::read_to_string(killed.join("report.md")).unwrap();
+            assert!(report.contains("This is an interim report: "), "{report}");
+        }
         // Somewhere between two events: while files are written, or processes start.
         std::thread::sleep(Duration::from_millis((random >> 20) % 60));
         child.kill().expect("the process can be killed");

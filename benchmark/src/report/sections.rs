@@ -6,6 +6,7 @@ use super::{Finished, points};
 use crate::budget::{self, Length};
 use crate::graph::percent;
 use crate::plan::{DataPlan, Source};
+use crate::record::CellState;
 use crate::results::{Difference, LEVEL, signed_points};
 use crate::statistics::Summary;
 use scrl_figures::document::{Block, Table};
@@ -30,9 +31,23 @@ pub fn verdict(finished: &Finished) -> Vec<Block> {
     sentences.extend(nothing_learnt(finished, metric));
     let mut blocks =
         vec![Block::List(sentences), Block::Paragraph(seeds_sentence(finished, of_metric.len()))];
+    blocks.extend(interim(finished).map(Block::Paragraph));
     blocks.extend(finished.added_seeds().map(Block::Paragraph));
     blocks.extend(material(finished).map(Block::Paragraph));
     blocks
+}
+
+/// A warning where cells are still to be run.
+fn interim(finished: &Finished) -> Option<String> {
+    let waiting = finished.states.iter().filter(|state| matches!(state, CellState::Waiting)).count();
+    let all = finished.states.len();
+    (waiting > 0).then(|| {
+        format!(
+            "This is an interim report: {} of {all} cells have ended. Verdicts may change, and corrections are for the comparisons that \
+             there are so far. A plan that is changed in sight of it is changed by results.",
+            all - waiting
+        )
+    })
 }
 
 /// A sentence for each place in the table where ranking would rank chance.
