@@ -35,6 +35,11 @@ pub const METRICS: [Metric; 4] =
 pub const MASK_METRICS: [Metric; 3] =
     [("segm_AP", "mask AP"), ("segm_AP50", "mask AP50"), ("segm_AP75", "mask AP75")];
 
+/// A metric's name for people; of one that no table has, its own.
+pub fn shown(metric: &str) -> &str {
+    METRICS.iter().chain(&MASK_METRICS).find(|(name, _)| *name == metric).map_or(metric, |(_, shown)| shown)
+}
+
 /// All results, in the order of the plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct Results {

@@ -9,6 +9,7 @@ use super::Finished;
 use super::sections::figure;
 use crate::events;
 use crate::graph::percent;
+use crate::results::shown;
 use crate::statistics::Summary;
 use scrl_figures::chart::{Chart, Point, Series};
 use scrl_figures::document::{Block, Picture, Table};
@@ -19,6 +20,7 @@ use scrl_figures::document::{Block, Picture, Table};
 /// When a chart cannot be written.
 pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
     let metric = &finished.plan.plan.report.metric;
+    let name = shown(metric);
     let results = finished.results;
     let mut charts = Vec::new();
     for dataset in results.datasets() {
@@ -34,9 +36,9 @@ pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
             points: fractions.iter().filter_map(|&fraction| point(init, fraction)).collect(),
         });
         let chart = Chart {
-            title: finished.titled(&format!("{metric} by share of labels"), dataset),
+            title: finished.titled(&format!("{name} by share of labels"), dataset),
             x_label: "labelled images, %".into(),
-            y_label: format!("{metric}, %"),
+            y_label: format!("{name}, %"),
             log_x: fractions.len() > 1,
             marks: true,
             series: series.collect(),
@@ -57,6 +59,7 @@ pub fn label_efficiency(finished: &Finished) -> Result<Vec<Block>> {
 /// When the chart cannot be written.
 pub fn pretraining_length(finished: &Finished) -> Result<Vec<Block>> {
     let metric = &finished.plan.plan.report.metric;
+    let name = shown(metric);
     let rows: Vec<_> = finished.results.lengths.iter().filter(|row| row.metric == *metric).collect();
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
     let (dataset, fraction) = (&first.dataset, first.label_fraction);
@@ -77,16 +80,16 @@ pub fn pretraining_length(finished: &Finished) -> Result<Vec<Block>> {
         Some(Series { name: init.to_string(), style: finished.style(init), points })
     });
     let chart = Chart {
-        title: finished.titled(&format!("{metric} by length of the pretraining"), dataset),
+        title: finished.titled(&format!("{name} by length of the pretraining"), dataset),
         x_label: "epochs of pretraining".into(),
-        y_label: format!("{metric}, %"),
+        y_label: format!("{name}, %"),
         log_x: ends[0] < ends[1],
         marks: true,
         series: series.collect(),
         ..Chart::default()
     };
     let mut blocks = show(draw(finished, &format!("lengths-{dataset}.svg"), &chart)?.into_iter().collect());
-    let header = ["init", "epochs", "images seen", "seeds", metric.as_str()];
+    let header = ["init", "epochs", "images seen", "seeds", name];
     let mut table = Table::new(&header);
     for row in &rows {
         let numbers = [row.epochs, row.images, row.over_seeds.count as u64].map(|number| number.to_string());

@@ -7,7 +7,7 @@ use crate::budget::{self, Length};
 use crate::graph::percent;
 use crate::plan::{DataPlan, Source};
 use crate::record::CellState;
-use crate::results::{Difference, LEVEL, signed_points};
+use crate::results::{Difference, LEVEL, shown, signed_points};
 use crate::statistics::Summary;
 use scrl_figures::document::{Block, Table};
 
@@ -63,9 +63,10 @@ fn nothing_learnt(finished: &Finished, metric: &str) -> Vec<String> {
             let chance = results.chance.get(dataset).and_then(|figures| figures.get(metric));
             sentences.push(format!(
                 "At {} % labels of {dataset} no detector has learnt anything, and none is ranked: the best init has {} \
-                 {metric}, boxes that ignore the image get {}.",
+                 {}, boxes that ignore the image get {}.",
                 percent(fraction),
                 points(best),
+                shown(metric),
                 chance.map_or("–".into(), |value| points(*value))
             ));
         }
@@ -215,7 +216,9 @@ pub fn by_pretraining(finished: &Finished) -> Vec<Block> {
                 table.row(start.into_iter().chain(figures));
             }
         }
-        blocks.push(Block::Subheading(finished.titled(&format!("{metric} of each pretraining"), dataset)));
+        blocks.push(Block::Subheading(
+            finished.titled(&format!("{} of each pretraining", shown(metric)), dataset),
+        ));
         blocks.push(Block::Table(table));
     }
     if !blocks.is_empty() {

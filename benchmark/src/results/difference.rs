@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::shown;
 use crate::graph::percent;
 use crate::statistics::Summary;
 
@@ -35,7 +36,8 @@ pub struct Difference {
 impl Difference {
     /// What the difference says, in plain words; figures in percentage points.
     pub fn sentence(&self) -> String {
-        let Self { subject, baseline, metric, over_seeds, .. } = self;
+        let Self { subject, baseline, over_seeds, .. } = self;
+        let metric = shown(&self.metric);
         // Adding zero turns a rounded -0 into 0.
         let points = (1000.0 * over_seeds.mean).round() / 10.0 + 0.0;
         let labels = percent(self.label_fraction);
