@@ -71,7 +71,7 @@ def devkit(coco: pathlib.Path, folder: pathlib.Path) -> None:
         names = {c["id"]: c["name"] for c in data["categories"]}
         ids = []
         for image in data["images"]:
-            (source,) = coco.rglob(image["file_name"]) if "/" not in image["file_name"] else [coco / image["file_name"]]
+            (source,) = coco.glob(f"{split}*/{image['file_name']}")
             stem = f"{split}{image['id']}"
             (folder / f"JPEGImages/{stem}{source.suffix}").symlink_to(source.resolve())
             objects = ""
