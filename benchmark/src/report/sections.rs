@@ -107,9 +107,9 @@ fn seeds_sentence(finished: &Finished, comparisons: usize) -> String {
     };
     format!(
         "{varies} ± is half of a 95 % interval of the mean paired difference (Student's t; same seed, same labelled \
-         images), not corrected; the corrected interval is the one of level {LEVEL} / {comparisons}, which holds for the whole list \
-         (Bonferroni). Two inits are called separable if the p-value of the paired t-test, corrected for the {comparisons} \
-         comparisons of this list by Holm's method, is below {LEVEL}. The seeds are those of the plan. AP figures \
+         images), not corrected; the Bonferroni interval has level {LEVEL} / {comparisons}, so that all of the list hold together. Two inits are called separable if the p-value of the paired t-test, corrected for the {comparisons} \
+         comparisons of this list by Holm's method, is below {LEVEL}; Holm's method is the less strict one, so the Bonferroni interval of a \
+         separable difference may include zero. The seeds are those of the plan. AP figures \
          are in percent."
     )
 }

@@ -63,7 +63,7 @@ impl Difference {
         }
     }
 
-    /// `p = 0.013, corrected 0.07; corrected interval -0.2 to +3.1`.
+    /// `p = 0.013, corrected 0.07; Bonferroni interval -0.2 to +3.1`.
     fn p_sentence(&self) -> String {
         let text = |p: Option<f64>| match p {
             Some(p) if p < 0.001 => "< 0.001".to_string(),
@@ -74,7 +74,7 @@ impl Difference {
         let equals = if p.starts_with('<') { "" } else { "= " };
         let interval = self.corrected_half_width.map(|half| {
             let [low, high] = [-half, half].map(|side| signed_points(self.over_seeds.mean + side));
-            format!("; corrected interval {low} to {high}")
+            format!("; Bonferroni interval {low} to {high}")
         });
         format!("p {equals}{p}, corrected {}{}", text(self.p_holm), interval.unwrap_or_default())
     }

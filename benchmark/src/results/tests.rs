@@ -47,17 +47,17 @@ fn differences_are_told_in_plain_words() {
     assert_eq!(
         sentence(&[0.30, 0.32, 0.31], &[0.26, 0.27, 0.27]),
         "scrl is better than byol by 4.3 ± 1.4 AP at 10 % labels (3 seeds, p = 0.006, corrected 0.006; \
-         corrected interval +2.9 to +5.8)."
+         Bonferroni interval +2.9 to +5.8)."
     );
     assert_eq!(
         sentence(&[0.20, 0.21], &[0.30, 0.31]),
         "scrl is worse than byol by 10.0 ± 0.0 AP at 10 % labels (2 seeds, p < 0.001, corrected < 0.001; \
-         corrected interval -10.0 to -10.0)."
+         Bonferroni interval -10.0 to -10.0)."
     );
     assert_eq!(
         sentence(&[0.20, 0.21, 0.22], &[0.20, 0.23, 0.20]),
         "scrl is not separable from byol at 10 % labels: +0.0 ± 5.0 AP (3 seeds, p = 1.000, corrected 1.000; \
-         corrected interval -5.0 to +5.0)."
+         Bonferroni interval -5.0 to +5.0)."
     );
     assert_eq!(
         sentence(&[0.21], &[0.20]),
