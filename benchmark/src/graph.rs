@@ -177,9 +177,10 @@ impl Graph<'_> {
     /// Pretrainings and fine-tunings of the curve over pretraining length, with the learning rates of the full length.
     fn length_cells(&self, chosen: &SweepResult) -> Result<Vec<Cell>> {
         let Some((transfer, fraction)) = self.plan.length_transfer() else { return Ok(Vec::new()) };
+        let lengths = length_arms(self.plan, self.arms);
         let mut cells = Vec::new();
         for &seed in &self.plan.plan.seeds {
-            for length in length_arms(self.plan, self.arms) {
+            for length in &lengths {
                 let pretrained = self.plan.pretrain_seeds().contains(&seed);
                 let base_lr = chosen.base_lr.get(&length.of).copied();
                 cells.extend(pretrained.then(|| self.pretrain(&length.arm, seed, base_lr)).flatten());

@@ -61,10 +61,7 @@ impl InitWeights {
             return Ok(Self::Backbone(path));
         }
         let (tensors, metadata) = read_tensors(&path)?;
-        let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
-        let heads = Architecture::ALL.into_iter().any(|architecture| has(architecture.heads()));
-        let torchvision = heads && has("backbone.body.");
-        let detector = is_detector(&metadata) || torchvision || detectron2::is_detector(&tensors);
+        let detector = holds_detector(&tensors, &metadata);
         Ok(if detector { Self::Detector(path) } else { Self::Backbone(path) })
     }
 
@@ -221,6 +218,12 @@ pub fn convert_detector(path: &Path, layout: Layout, bgr: bool) -> Result<Detect
     let file = detector_file(path);
     let (tensors, metadata) = read_tensors(&file)?;
     check_finite(&file, &tensors)?;
+    if !holds_detector(&tensors, &metadata) {
+        let reason = "a whole detector: it has neither a region proposal network nor RetinaNet's heads; leave out --detector to \
+                      convert its backbone"
+            .to_string();
+        return Err(TransferError::Detector { path: file, reason });
+    }
     let foreign = detectron2::is_detector(&tensors);
     let found = if foreign { Layout::Detectron2 } else { Layout::Torchvision };
     let mut converted = DetectorTensors {
@@ -252,18 +255,8 @@ pub fn convert_detector(path: &Path, layout: Layout, bgr: bool) -> Result<Detect
             None => converted.unused.push(source),
         }
     }
-    let has = |prefix: &str| {
-        converted.renamed.iter().any(|(source, key)| source.starts_with(prefix) || key.starts_with(prefix))
-    };
-    let heads = Architecture::ALL.into_iter().any(|architecture| has(architecture.heads()));
-    if heads || foreign {
-        converted.metadata = described(layout, &converted.metadata);
-        return Ok(converted);
-    }
-    let reason = "a whole detector: it has neither a region proposal network nor RetinaNet's heads; leave out --detector to convert \
-                  its backbone"
-        .to_string();
-    Err(TransferError::Detector { path: file, reason })
+    converted.metadata = described(layout, &converted.metadata);
+    Ok(converted)
 }
 
 /// What the written file says of itself: all that the read one does, or for detectron2 the settings that it needs.
@@ -394,6 +387,13 @@ pub(crate) fn restore(model: Detector, tensors: &TensorMap) -> Result<Detector, 
 
 fn detector_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join("weights").join(DETECTOR_FILE) } else { path.to_path_buf() }
+}
+
+/// Whether a file is a whole detector of this program, torchvision or detectron2.
+fn holds_detector(tensors: &TensorMap, metadata: &BTreeMap<String, String>) -> bool {
+    let has = |prefix: &str| tensors.keys().any(|key| key.starts_with(prefix));
+    let heads = Architecture::ALL.into_iter().any(|architecture| has(architecture.heads()));
+    is_detector(metadata) || (heads && has("backbone.body.")) || detectron2::is_detector(tensors)
 }
 
 fn is_detector(metadata: &BTreeMap<String, String>) -> bool {
