@@ -9,7 +9,7 @@ use scrl_core::models::Precision;
 
 use scrl_benchmark::job::{JobEnd, JobFile};
 use scrl_benchmark::process::{PipedProgress, follow_pulse, listen_to_parent};
-use scrl_benchmark::report::sections;
+use scrl_benchmark::report::tables;
 use scrl_benchmark::results::Results;
 use scrl_benchmark::{Benchmark, BenchmarkEnd, Host, ResolvedPlan, estimate};
 use scrl_figures::document::{Block, Document};
@@ -74,7 +74,7 @@ pub fn run(args: BenchmarkArgs, monitor: Monitor, quiet: bool) -> Result<Ending>
 fn print(results: &Results, args: &BenchmarkArgs, metric: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for dataset in results.datasets() {
-        let table = Block::Table(sections::detection_table(results, dataset, false));
+        let table = Block::Table(tables::detection_table(results, dataset, false));
         let text = Document { title: dataset.into(), blocks: vec![table] }.markdown();
         writeln!(out, "{}", text.trim_start_matches("# "))?;
     }

@@ -73,14 +73,17 @@ impl Reader<'_> {
                 "budget_reference",
                 "it has no effect without `budget`; add budget = \"steps\" or remove it",
             )),
-            (Some(_), Some(name)) if !arms.iter().any(|arm| arm.name == *name && arm.recipe().is_some()) => {
-                Err(self.invalid(
-                    "budget_reference",
-                    format!("`{name}` is not a pretrained initialisation of `inits`; name one that is"),
-                ))
-            }
+            (Some(_), Some(name)) => self.check_pretrained("budget_reference", name, arms),
             _ => Ok(()),
         }
+    }
+
+    fn check_pretrained(&self, key: &str, name: &str, arms: &[Arm]) -> Result<()> {
+        if arms.iter().any(|arm| arm.name == name && arm.recipe().is_some()) {
+            return Ok(());
+        }
+        let message = format!("`{name}` is not a pretrained initialisation of `inits`; name one that is");
+        Err(self.invalid(key, message))
     }
 
     pub(super) fn check_lengths(&self, arms: &[Arm], transfers: &[TransferArm]) -> Result<()> {
@@ -92,10 +95,8 @@ impl Reader<'_> {
         if lengths.epochs.iter().collect::<BTreeSet<_>>().len() < lengths.epochs.len() {
             return Err(self.invalid("lengths.epochs", "a length is named twice; leave one out"));
         }
-        let unknown = |name: &&String| !arms.iter().any(|arm| arm.name == **name && arm.recipe().is_some());
-        if let Some(name) = lengths.inits.iter().find(unknown) {
-            let message = format!("`{name}` is not a pretrained initialisation of `inits`; name one that is");
-            return Err(self.invalid("lengths.inits", message));
+        for name in &lengths.inits {
+            self.check_pretrained("lengths.inits", name, arms)?;
         }
         let taken =
             lengths.inits.iter().flat_map(|init| lengths.epochs.iter().map(|e| length_name(init, *e)));

@@ -8,8 +8,6 @@ use crate::budget::with_epochs;
 pub struct LengthArm {
     /// Name of the init that it is a shorter or longer pretraining of.
     pub of: String,
-    /// Passes over the images.
-    pub epochs: u64,
     /// `scrl-4ep`, with the settings of that length.
     pub arm: Arm,
 }
@@ -25,7 +23,7 @@ pub fn length_arms(plan: &ResolvedPlan, arms: &[Arm]) -> Vec<LengthArm> {
             others.map(|&epochs| {
                 let source = Source::Pretrained(Box::new(with_epochs(settings, epochs)));
                 let name = length_name(&arm.name, epochs);
-                LengthArm { of: arm.name.clone(), epochs, arm: Arm { name, source } }
+                LengthArm { of: arm.name.clone(), arm: Arm { name, source } }
             })
         })
         .collect()

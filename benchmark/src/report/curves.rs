@@ -6,7 +6,7 @@ use crate::error::Result;
 use serde_json::Value;
 
 use super::Finished;
-use super::sections::figure;
+use super::tables::figure;
 use crate::events;
 use crate::graph::percent;
 use crate::results::shown;

@@ -4,8 +4,10 @@ mod costs;
 mod curves;
 mod environment;
 mod pictures;
-pub mod sections;
+mod settings;
 mod similarity;
+pub mod tables;
+mod verdict;
 
 use std::path::Path;
 
@@ -116,24 +118,24 @@ pub fn write(finished: &Finished) -> Result<()> {
 }
 
 fn blocks(finished: &Finished) -> Result<Vec<Block>> {
-    let mut blocks = sections::verdict(finished);
-    blocks.extend(sections::unfinished(finished));
+    let mut blocks = verdict::verdict(finished);
+    blocks.extend(verdict::unfinished(finished));
     blocks.push(Block::Heading("Detection".into()));
-    blocks.extend(sections::detection(finished));
+    blocks.extend(tables::detection(finished));
     blocks.extend(curves::label_efficiency(finished)?);
-    blocks.extend(sections::differences(finished));
-    blocks.extend(sections::by_pretraining(finished));
+    blocks.extend(tables::differences(finished));
+    blocks.extend(tables::by_pretraining(finished));
     blocks.extend(curves::pretraining_length(finished)?);
     blocks.push(Block::Heading("Training".into()));
     blocks.extend(curves::training(finished)?);
     blocks.extend(curves::health(finished)?);
     blocks.extend(pictures::detections(finished)?);
     blocks.extend(similarity::maps(finished)?);
-    blocks.extend(sections::per_class(finished));
+    blocks.extend(tables::per_class(finished));
     blocks.push(Block::Heading("What was compared".into()));
-    blocks.extend(sections::arms(finished));
-    blocks.extend(sections::sweep(finished));
-    blocks.extend(sections::protocols(finished));
+    blocks.extend(settings::arms(finished));
+    blocks.extend(settings::sweep(finished));
+    blocks.extend(settings::protocols(finished));
     blocks.extend(costs::onnx(finished));
     blocks.push(Block::Heading("Cost and environment".into()));
     blocks.extend(costs::costs(finished));
