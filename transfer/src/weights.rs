@@ -5,12 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::data::Category;
 use burn::tensor::Device;
-use burn::tensor::TensorData;
 use scrl_core::checkpoint::CheckpointError;
-use scrl_core::checkpoint::weights::{
-    Layout, check_finite, detectron2_settings, load_backbone, read_tensors, reversed_channels,
-    write_safetensors,
-};
+use scrl_core::checkpoint::weights::{check_finite, load_backbone, read_tensors, write_safetensors};
 use scrl_core::models::parameters::{self, LoadReport, TensorMap};
 use scrl_core::random::stream;
 use serde::Serialize;
@@ -21,7 +17,12 @@ use crate::data::Preprocessing;
 use crate::detection::{Architecture, Detector, DetectorConfig};
 use crate::error::TransferError;
 
+mod convert;
 mod detectron2;
+mod torchvision;
+
+pub use convert::{DetectorTensors, convert_detector};
+use torchvision::torchvision_tensors;
 
 /// Name of the detector in a run's `weights` folder.
 pub const DETECTOR_FILE: &str = "detector.safetensors";
@@ -164,149 +165,6 @@ fn explain(report: &LoadReport, architecture: Architecture) -> String {
         quoted(&report.unused),
         list(report.mismatched.iter().map(shape).collect()),
     )
-}
-
-/// A state dict's tensors under the names that torchvision gives them today, without the counters of batch norms.
-///
-/// torchvision's published file of `fasterrcnn_resnet50_fpn` is older than the pyramid's and the head's present keys
-/// (torchvision, `ops/feature_pyramid_network.py` and `models/detection/rpn.py::_load_from_state_dict`).
-fn torchvision_tensors(tensors: TensorMap) -> TensorMap {
-    let foreign = detectron2::is_detector(&tensors);
-    if foreign {
-        tracing::warn!(
-            "the detector is detectron2's: it fits a config of the variant `detectron2` whose mean, std and order of channels \
-             are those that it was trained with"
-        );
-    }
-    tensors.into_iter().filter_map(|(key, data)| torchvision_tensor(foreign, &key, data)).collect()
-}
-
-/// One of them; none of what is not a weight.
-fn torchvision_tensor(detectron2: bool, key: &str, data: TensorData) -> Option<(String, TensorData)> {
-    let (key, data) = match detectron2 {
-        true => detectron2::to_torchvision(key, data)?,
-        false => (key.to_string(), data),
-    };
-    (!key.ends_with(".num_batches_tracked")).then(|| (present_key(key), data))
-}
-
-/// A whole detector's tensors on their way to another program.
-#[derive(Clone, Debug)]
-pub struct DetectorTensors {
-    /// Whose keys the file has: torchvision's, which are also this program's, or detectron2's.
-    pub found: Layout,
-    /// Under the keys of the layout that was asked for.
-    pub tensors: TensorMap,
-    /// Every tensor's key in the file and the one that it gets.
-    pub renamed: Vec<(String, String)>,
-    /// Keys of what is not a weight: batch counters, anchors, pixel statistics.
-    pub left_out: Vec<String>,
-    /// Keys that are none of a detector's, or have no name in the layout.
-    pub unused: Vec<String>,
-    /// Of the file to write.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// Reads a detector from a weight file or a transfer run's directory, under the keys of `layout` (torchvision's or detectron2's).
-///
-/// detectron2 has the background as the last class and no box or mask of it, torchvision has it as the first: rows are moved, added
-/// with zeros, or left out. With `bgr` the weights are those for BGR images, and the stem's input channels are reversed.
-///
-/// # Errors
-/// When the file cannot be read or is not a whole detector, or a value is NaN or infinite.
-pub fn convert_detector(path: &Path, layout: Layout, bgr: bool) -> Result<DetectorTensors, TransferError> {
-    let file = detector_file(path);
-    let (tensors, metadata) = read_tensors(&file)?;
-    check_finite(&file, &tensors)?;
-    if !holds_detector(&tensors, &metadata) {
-        let reason = "a whole detector: it has neither a region proposal network nor RetinaNet's heads; leave out --detector to \
-                      convert its backbone"
-            .to_string();
-        return Err(TransferError::Detector { path: file, reason });
-    }
-    let foreign = detectron2::is_detector(&tensors);
-    let found = if foreign { Layout::Detectron2 } else { Layout::Torchvision };
-    let mut converted = DetectorTensors {
-        found,
-        tensors: TensorMap::new(),
-        renamed: Vec::new(),
-        left_out: Vec::new(),
-        unused: Vec::new(),
-        metadata,
-    };
-    let own = |key: &str| OWN_KEYS.iter().any(|prefix| key.starts_with(prefix));
-    for (source, data) in tensors {
-        let Some((key, mut data)) = torchvision_tensor(foreign, &source, data) else {
-            converted.left_out.push(source);
-            continue;
-        };
-        if bgr && key == "backbone.body.conv1.weight" {
-            data = reversed_channels(&data);
-        }
-        let named = match layout {
-            Layout::Detectron2 => detectron2::from_torchvision(&key, &data),
-            _ => own(&key).then_some((key, data)),
-        };
-        match named {
-            Some((key, data)) => {
-                converted.renamed.push((source, key.clone()));
-                converted.tensors.insert(key, data);
-            }
-            None => converted.unused.push(source),
-        }
-    }
-    converted.metadata = described(layout, &converted.metadata);
-    Ok(converted)
-}
-
-/// What the written file says of itself: all that the read one does, or for detectron2 the settings that it needs.
-fn described(layout: Layout, metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut map = match (layout, DetectorMetadata::from_map(metadata)) {
-        (Layout::Detectron2, Ok(detector)) => {
-            let Preprocessing { mean, std, .. } = detector.preprocessing;
-            let names: Vec<&str> =
-                detector.categories.iter().map(|category| category.name.as_str()).collect();
-            let mut map = detectron2_settings(detector.config.resnet().arch, mean, std);
-            map.insert("detectron2.classes".into(), json(&names));
-            map
-        }
-        (Layout::Detectron2, Err(_)) => BTreeMap::new(),
-        _ => metadata.clone(),
-    };
-    map.insert("scrl.layout".into(), layout.name().into());
-    map
-}
-
-/// What torchvision's keys of a detector begin with.
-const OWN_KEYS: [&str; 5] = ["backbone.body.", "backbone.fpn.", "rpn.head.", "roi_heads.", "head."];
-
-fn present_key(key: String) -> String {
-    let parts: Vec<&str> = key.split('.').collect();
-    match parts[..] {
-        ["rpn", "head", "conv", kind @ ("weight" | "bias")] => format!("rpn.head.conv.0.0.{kind}"),
-        [
-            "backbone",
-            "fpn",
-            blocks @ ("inner_blocks" | "layer_blocks"),
-            index,
-            kind @ ("weight" | "bias"),
-        ] => {
-            format!("backbone.fpn.{blocks}.{index}.0.{kind}")
-        }
-        // The mask head's layers once had names (`models/detection/mask_rcnn.py::_load_from_state_dict`).
-        ["roi_heads", "mask_head", layer, kind @ ("weight" | "bias")] => {
-            match layer.strip_prefix("mask_fcn").and_then(|number| number.parse::<usize>().ok()) {
-                Some(number @ 1..) => format!("roi_heads.mask_head.{}.0.{kind}", number - 1),
-                _ => key,
-            }
-        }
-        // Its heads once were a list of convolutions and ReLUs in turns (`models/detection/retinanet.py::_v1_to_v2_weights`).
-        ["head", head, "conv", index, kind @ ("weight" | "bias")] => match index.parse::<usize>() {
-            Ok(index) => format!("head.{head}.conv.{}.0.{kind}", index / 2),
-            Err(_) => key,
-        },
-        _ => key,
-    }
 }
 
 /// The config's detector with the tensors of a state dict with torchvision's keys, on `device`: a `.pth` or safetensors

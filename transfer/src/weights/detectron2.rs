@@ -176,7 +176,7 @@ mod tests {
         let theirs: TensorMap = KEYS.iter().map(|(key, shape)| (key.to_string(), tensor(shape))).collect();
         let convert = |(key, data): (&String, &TensorData)| {
             let (key, data) = to_torchvision(key, data.clone())?;
-            Some((super::super::present_key(key), data))
+            Some((super::super::torchvision::present_key(key), data))
         };
         let ours: TensorMap = theirs.iter().filter_map(convert).collect();
         assert_eq!(ours.len(), theirs.len());
