@@ -10,6 +10,7 @@ mod distributed;
 mod logging;
 mod progress;
 mod progress_table;
+mod threads;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,18 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         let group = distributed::connect(with_others)?;
         Ok((group, progress::monitor(cli.quiet || distributed::is_silent())?))
     };
+    // These know only later how many threads they may use.
+    let of_own = matches!(
+        cli.command,
+        Command::Pretrain(_)
+            | Command::Transfer(_)
+            | Command::Evaluate(_)
+            | Command::Probe(_)
+            | Command::Bench(_)
+    );
+    if !of_own {
+        threads::start(0)?;
+    }
     match cli.command {
         Command::Synth(args) => commands::synth::run(args),
         Command::Pretrain(args) => {

@@ -8,9 +8,11 @@ use std::sync::OnceLock;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use scrl_core::config::SettingError;
 use scrl_ops::Group;
+
+use crate::threads;
 
 /// The processes of this run, once they are connected.
 static PROCESSES: OnceLock<Processes> = OnceLock::new();
@@ -25,7 +27,8 @@ struct Processes {
     abort: fn(u8) -> !,
 }
 
-/// Connects the processes that the launcher has started; without `distributed` there is one.
+/// Connects the processes that the launcher has started, and starts the kernels' threads; without `distributed` there is one
+/// process.
 ///
 /// # Errors
 /// With `distributed`, if this binary has no MPI. Without it, if a launcher has started several processes, which would then all
@@ -41,7 +44,10 @@ pub fn connect(distributed: bool) -> Result<Group> {
                 ),
             }
             .into()),
-            None => Ok(Group::alone()),
+            None => {
+                threads::start(0)?;
+                Ok(Group::alone())
+            }
         };
     }
     let processes = start()?;
@@ -123,7 +129,7 @@ fn abort_on_panic() {
     }));
 }
 
-/// Divides the cores among the processes of a machine.
+/// Starts the kernels' threads, with the cores divided among the processes of a machine.
 fn share_cores(processes: usize) -> Result<()> {
     let visible = available_parallelism().map_or(1, NonZeroUsize::get);
     let cores = cores();
@@ -133,10 +139,7 @@ fn share_cores(processes: usize) -> Result<()> {
     // A launcher that binds has divided them already.
     let bound = visible * processes <= cores && visible < cores;
     let threads = if bound { visible } else { (visible / processes).max(1) };
-    if std::env::var_os("RAYON_NUM_THREADS").is_some() {
-        return Ok(());
-    }
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start threads")
+    threads::start(if std::env::var_os("RAYON_NUM_THREADS").is_some() { 0 } else { threads })
 }
 
 /// Cores of the machine, whether this process may use them or not.

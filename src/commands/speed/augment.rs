@@ -12,11 +12,12 @@ use scrl_pretrain::image_views::load_views;
 use scrl_pretrain::{MethodKind, PretrainConfig};
 use serde_json::{Value, json};
 
-use super::{SEED, peak_gib, set_threads};
+use super::{SEED, peak_gib};
 use crate::cli::BenchAugmentArgs;
+use crate::threads;
 
 pub fn run(args: &BenchAugmentArgs) -> Result<Value> {
-    set_threads(1)?;
+    threads::start(1)?;
     let folder = ImageFolder::scan(std::slice::from_ref(&args.data))?;
     let images = folder.samples.len().min(args.images);
     let prepare = load_views(&config(args.size), &folder);

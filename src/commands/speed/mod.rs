@@ -9,7 +9,7 @@ mod roi_align;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use scrl_core::random::{Rng, standard_normal, stream};
 
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::Ending;
 use crate::cli::{BenchArgs, BenchCommand, BenchRunArgs};
-use crate::device;
+use crate::{device, threads};
 
 /// Every bench draws the same numbers each time.
 const SEED: u64 = 0;
@@ -42,19 +42,13 @@ pub fn run(args: BenchArgs) -> Result<Ending> {
 
 /// The device, after the threads of its kernels are set; to be called before anything computes.
 fn set_up(args: &BenchRunArgs) -> Result<Device> {
-    set_threads(args.threads)?;
+    threads::start(args.threads)?;
     ensure!(
         device::usable(args.precision, &args.device, false)? == args.precision,
         "this processor does not multiply numbers of {}, so there is nothing to measure; leave --precision out",
         args.precision
     );
     device::parse(&args.device)
-}
-
-/// Kernels run on rayon's global pool.
-fn set_threads(threads: usize) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.with_context(|| format!("cannot start {threads} threads"))
 }
 
 /// What a step takes.
