@@ -4,7 +4,7 @@ use super::{
     super::backend::Purpose,
     geometry::{Geometry, Tile},
     patches::patches,
-    scratch::{Scratched, take},
+    scratch::{Scratch, Scratched, take},
     winograd::{self, TransformedWeight},
 };
 use crate::cpu::{DisjointMut, values};
@@ -66,7 +66,8 @@ pub(super) fn forward_with<N: Scratched>(
     let weight = &Left::<N>::weight(weight, [geometry.channels_out, geometry.depth()], whole);
     geometry.tiles(tile_pixels::<N>(&geometry)).into_par_iter().for_each(|tile| {
         N::with_scratch(|scratch| {
-            let patches = patches(&geometry, input, 0..geometry.channels_in, &tile, &mut scratch.patches);
+            let Scratch { patches, lines, .. } = scratch;
+            let patches = self::patches(&geometry, input, 0..geometry.channels_in, &tile, patches, lines);
             if tile.images.len() == 1 {
                 one_image(&geometry, weight, patches, epilogue, &tile, output);
             } else {

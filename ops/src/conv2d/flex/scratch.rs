@@ -9,6 +9,8 @@ use std::cell::RefCell;
 pub(super) struct Scratch<N> {
     /// im2col patches, `[patch length, pixels]`.
     pub patches: Vec<N>,
+    /// The input that patches are copied from, one channel at a time.
+    pub lines: Vec<N>,
     /// Output values or their gradients, `[channels out, pixels]`.
     pub panel: Vec<N>,
     /// Products that are to be summed up, `[patch length, pixels]`.

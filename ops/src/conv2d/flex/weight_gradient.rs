@@ -3,7 +3,7 @@
 use super::{
     geometry::{Geometry, Tile, even_parts},
     patches::{panel, patches},
-    scratch::Scratched,
+    scratch::{Scratch, Scratched},
     winograd,
 };
 use crate::cpu::{DisjointMut, Number, written_by};
@@ -101,9 +101,10 @@ fn sum_groups<N: Scratched>(
         };
         N::with_scratch(|scratch| {
             for (index, tile) in tiles.iter().enumerate() {
-                let rows = panel(geometry, output_gradient, tile, &mut scratch.panel);
+                let Scratch { panel, patches, lines, .. } = scratch;
+                let rows = self::panel(geometry, output_gradient, tile, panel);
                 let patches =
-                    patches(geometry, input, channels.clone(), tile, &mut scratch.patches).transposed();
+                    self::patches(geometry, input, channels.clone(), tile, patches, lines).transposed();
                 let sizes = [geometry.channels_out, channels.len() * taps, geometry.pixels(tile)];
                 // SAFETY: no two tasks have the same group and channels.
                 unsafe { multiply(sizes, &rows.into(), patches, destination, index > 0) };
