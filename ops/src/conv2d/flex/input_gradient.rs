@@ -76,12 +76,17 @@ fn turned(geometry: &Geometry, weight: &[f32]) -> Vec<f32> {
     if taps == 1 {
         return transposed(weight, [geometry.channels_out, geometry.channels_in]);
     }
-    let mut turned = vec![0.0; weight.len()];
+    // Some channels at a time, whose kernels of one output channel lie next to each other.
+    const BLOCK: usize = 16;
     let row = geometry.channels_out * taps;
-    turned.par_chunks_exact_mut(row).enumerate().for_each(|(channel, row)| {
-        for (out, target) in row.chunks_exact_mut(taps).enumerate() {
-            let source = &weight[(out * geometry.channels_in + channel) * taps..][..taps];
-            target.iter_mut().zip(source.iter().rev()).for_each(|(target, source)| *target = *source);
+    let mut turned = vec![0.0; weight.len()];
+    turned.par_chunks_mut(BLOCK * row).enumerate().for_each(|(block, target)| {
+        let kernels = target.len() / geometry.channels_out;
+        for out in 0..geometry.channels_out {
+            let source = &weight[(out * geometry.channels_in + block * BLOCK) * taps..][..kernels];
+            for (kernel, target) in source.chunks_exact(taps).zip(target[out * taps..].chunks_mut(row)) {
+                target.iter_mut().zip(kernel.iter().rev()).for_each(|(target, value)| *target = *value);
+            }
         }
     });
     turned
