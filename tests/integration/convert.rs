@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::TensorData;
 use scrl_core::checkpoint::weights::{read_safetensors, read_tensors, write_safetensors};
 use scrl_core::models::parameters::TensorMap;
 
@@ -285,6 +286,21 @@ fn a_whole_detector_goes_to_detectron2_and_back() {
         assert!(found[..background].iter().all(|value| *value == 0.0), "{key}");
         assert!(found[background..] == expected[background..], "{key}");
     }
+
+    // With --bgr only the stem changes: red and blue are exchanged.
+    convert(&path("d2.pkl"), &path("rgb.safetensors"), &["torchvision", "--detector", "--bgr"]);
+    let (mut rgb, _) = read_tensors(&path("rgb.safetensors")).unwrap();
+    let stem = "backbone.body.conv1.weight";
+    let kernels = |data: &TensorData| -> Vec<f32> { data.iter().collect() };
+    let (exchanged, plain) = (kernels(&rgb.remove(stem).unwrap()), kernels(&back[stem]));
+    let plane = 7 * 7;
+    for (exchanged, plain) in exchanged.chunks(3 * plane).zip(plain.chunks(3 * plane)) {
+        for channel in 0..3 {
+            assert_eq!(exchanged[channel * plane..][..plane], plain[(2 - channel) * plane..][..plane]);
+        }
+    }
+    assert_eq!(rgb.len(), back.len() - 1);
+    assert!(rgb.iter().all(|(key, data)| *data == back[key]));
 }
 
 #[test]
