@@ -2,6 +2,7 @@
 //!
 //! A cell whose marker is there is done. A cell that fails takes with it those that need it and no other.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,13 +79,17 @@ impl Runner {
     /// Runs what is not done.
     ///
     /// # Errors
-    /// When a cell was made with other settings, or processes cannot be started at all.
+    /// When a cell was made with other settings, two have one name, or processes cannot be started at all.
     pub fn run(
         &self,
         cells: &[Cell],
         observer: &mut dyn CellObserver,
         work: &dyn Fn(&Cell) -> f64,
     ) -> Result<RunEnd> {
+        let mut names = BTreeSet::new();
+        if let Some(twin) = cells.iter().find(|cell| !names.insert(&cell.id)) {
+            bail!("two cells are called `{}`; they would write to the same files", twin.id);
+        }
         let mut states = self.states(cells)?;
         let mut running: Vec<Running> = Vec::new();
         let mut pulse = (!self.host.launcher.is_empty()).then(|| Pulse::new(&self.out.join("cells")));

@@ -87,6 +87,9 @@ pub fn transfer_round(graph: &Graph, rates: &[f64], holdout: f64, chosen: &Sweep
                 let id = format!("sweep/{}-{}-transfer_lr{rate}", transfer.name, arm.name);
                 round.add(graph, transfer, arm, settings, pretrained.as_ref(), id, ("transfer_lr", rate));
             }
+            // One pretraining serves every data set.
+            let known = |cell: &Cell| round.cells.iter().any(|other| other.id == cell.id);
+            let pretrained = pretrained.filter(|cell| !known(cell));
             round.cells.extend(pretrained);
         }
     }
