@@ -76,23 +76,25 @@ pub fn pretraining_round(graph: &Graph, rates: &[f64], holdout: f64) -> Result<R
 /// When the training images cannot be split.
 pub fn transfer_round(graph: &Graph, rates: &[f64], holdout: f64, chosen: &SweepResult) -> Result<Round> {
     let mut round = Round { cells: Vec::new(), attempts: Vec::new() };
+    if rates.is_empty() {
+        return Ok(round);
+    }
     let seed = graph.plan.plan.seeds[0];
-    for transfer in graph.plan.transfers.iter().filter(|_| !rates.is_empty()) {
+    let pretrain = |arm: &Arm| graph.pretrain(arm, seed, chosen.base_lr.get(&arm.name).copied());
+    // One pretraining of an init serves every data set.
+    let pretrained: Vec<_> = graph.arms.iter().map(pretrain).collect();
+    for transfer in &graph.plan.transfers {
         let settings = held_out(graph, transfer, holdout)?;
-        for arm in graph.arms {
-            let pretrained = graph.pretrain(arm, seed, chosen.base_lr.get(&arm.name).copied());
+        for (arm, pretrained) in graph.arms.iter().zip(&pretrained) {
             for &rate in rates {
                 let mut settings = settings.clone();
                 settings.solver.lr = rate;
                 let id = format!("sweep/{}-{}-transfer_lr{rate}", transfer.name, arm.name);
                 round.add(graph, transfer, arm, settings, pretrained.as_ref(), id, ("transfer_lr", rate));
             }
-            // One pretraining serves every data set.
-            let known = |cell: &Cell| round.cells.iter().any(|other| other.id == cell.id);
-            let pretrained = pretrained.filter(|cell| !known(cell));
-            round.cells.extend(pretrained);
         }
     }
+    round.cells.extend(pretrained.into_iter().flatten());
     Ok(round)
 }
 
