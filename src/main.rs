@@ -63,18 +63,8 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
         let group = distributed::connect(with_others)?;
         Ok((group, progress::monitor(cli.quiet || distributed::is_silent())?))
     };
-    // These know only later how many threads they may use.
-    let of_own = matches!(
-        cli.command,
-        Command::Pretrain(_)
-            | Command::Transfer(_)
-            | Command::Evaluate(_)
-            | Command::Probe(_)
-            | Command::Bench(_)
-    );
-    if !of_own {
-        threads::start(0)?;
-    }
+    // What computes alone takes all threads; `connect` and `bench` find out how many they may have.
+    let alone = || threads::start(0);
     match cli.command {
         Command::Synth(args) => commands::synth::run(args),
         Command::Pretrain(args) => {
@@ -89,19 +79,31 @@ fn run(cli: Cli) -> anyhow::Result<Ending> {
             let (group, monitor) = together(args.distributed)?;
             commands::evaluate::run(args, &group, monitor)
         }
-        Command::Export(args) => commands::export::run(args),
+        Command::Export(args) => {
+            alone()?;
+            commands::export::run(args)
+        }
         Command::Bench(args) => commands::speed::run(args),
         Command::Benchmark(args) => commands::benchmark::run(args, monitor()?, cli.quiet),
-        Command::BenchmarkCell(args) => commands::benchmark::cell(args, monitor()?),
+        Command::BenchmarkCell(args) => {
+            alone()?;
+            commands::benchmark::cell(args, monitor()?)
+        }
         Command::Convert(args) => commands::convert::run(args),
-        Command::Predict(args) => commands::predict::run(args, monitor()?),
+        Command::Predict(args) => {
+            alone()?;
+            commands::predict::run(args, monitor()?)
+        }
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Pack(args) => commands::pack::run(args, monitor()?),
         Command::Probe(args) => {
             let (group, monitor) = together(args.distributed)?;
             commands::probe::run(args, &group, monitor)
         }
-        Command::Replay(args) => commands::replay::run(&args),
+        Command::Replay(args) => {
+            alone()?;
+            commands::replay::run(&args)
+        }
     }
 }
 
