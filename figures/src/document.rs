@@ -190,13 +190,10 @@ fn is_text(table: &Table, column: usize) -> bool {
     table.rows.iter().filter_map(|row| row.get(column)).any(word)
 }
 
-/// A figure with its spread breaks nowhere but before its interval.
+/// A figure with its spread breaks nowhere but before its interval, a share not before its percent sign.
 fn unbroken(cell: &str) -> String {
-    if cell.contains('±') {
-        cell.replace(" ± ", "\u{a0}±\u{a0}").replace(", ", ",\u{a0}")
-    } else {
-        cell.into()
-    }
+    let cell = cell.replace(" %", "\u{a0}%");
+    if cell.contains('±') { cell.replace(" ± ", "\u{a0}±\u{a0}").replace(", ", ",\u{a0}") } else { cell }
 }
 
 /// A chart's SVG as it is, so that its text stays text.

@@ -36,7 +36,7 @@ pub fn detection_table(results: &crate::results::Results, dataset: &str, interva
         for init in results.inits() {
             let cell: Vec<_> = results.cell(dataset, init, fraction).collect();
             let Some(first) = cell.first() else { continue };
-            let start = [init.to_string(), format!("{}\u{a0}%", percent(fraction))];
+            let start = [init.to_string(), format!("{} %", percent(fraction))];
             let counts = [first.train_images.to_string(), cell.len().to_string()];
             let figures = metrics.iter().map(|(metric, _)| {
                 let summary = Summary::of(cell.iter().filter_map(|r| r.metric(metric)));
@@ -55,16 +55,18 @@ pub fn detection_table(results: &crate::results::Results, dataset: &str, interva
     table
 }
 
-/// `31.4 ± 0.6 [29.9, 32.9]`. Where a table is too wide, its lines break before the interval and nowhere else.
+/// `31.4 ± 0.6 [29.9, 32.9]`.
 pub(super) fn figure(summary: Summary, interval: bool) -> String {
     let mean = points(summary.mean);
-    let Some(std) = summary.std else { return mean };
-    let spread = format!("{mean}\u{a0}±\u{a0}{}", points(std));
-    match summary.half_width {
-        Some(half) if interval => {
-            format!("{spread} [{},\u{a0}{}]", points(summary.mean - half), points(summary.mean + half))
-        }
-        _ => spread,
+    match (summary.std, summary.half_width) {
+        (Some(std), Some(half)) if interval => format!(
+            "{mean} ± {} [{}, {}]",
+            points(std),
+            points(summary.mean - half),
+            points(summary.mean + half)
+        ),
+        (Some(std), _) => format!("{mean} ± {}", points(std)),
+        _ => mean,
     }
 }
 
