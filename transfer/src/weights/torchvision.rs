@@ -33,6 +33,7 @@ pub(super) fn torchvision_tensor(
     (!key.ends_with(".num_batches_tracked")).then(|| (present_key(key), data))
 }
 
+/// The key that torchvision gives a tensor of a detector today.
 pub(super) fn present_key(key: String) -> String {
     let parts: Vec<&str> = key.split('.').collect();
     match parts[..] {

@@ -9,7 +9,7 @@ use crate::matrix::Matrix;
 use crate::vectorized;
 use std::ops::Range;
 
-/// Elements beyond a buffer's content that copies of whole blocks may read or write.
+/// Elements beyond a buffer's content that copies of whole blocks may read or write: the largest block.
 const SLACK: usize = 16;
 
 /// The patches of `channels` at the pixels of a tile, `[channels · taps, pixels]`.
@@ -33,7 +33,7 @@ pub(super) fn patches<'a, N: Number>(
     match geometry.output[1] {
         0..=4 => gather_patches::<N, 4>(geometry, input, channels, tile, buffer, lines),
         5..=8 => gather_patches::<N, 8>(geometry, input, channels, tile, buffer, lines),
-        _ => gather_patches::<N, 16>(geometry, input, channels, tile, buffer, lines),
+        _ => gather_patches::<N, SLACK>(geometry, input, channels, tile, buffer, lines),
     }
     Matrix::rows(&buffer[..length], pixels)
 }
@@ -219,7 +219,7 @@ fn gather_patches<N: Number, const BLOCK: usize>(
         image_step: lines.start(1, 0, 0),
         row_step: lines.length * geometry.stride[0],
     };
-    let mut targets = (0..).step_by(images * rows.rows * rows.width);
+    let mut targets = (0..).step_by(geometry.pixels(tile));
     for channel in channels {
         vectorized(
             #[inline(always)]
