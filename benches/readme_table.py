@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Inserts a benchmark's table into a Markdown file, between the lines `<!-- NAME -->` and `<!-- /NAME -->`.
 
-    python3 benches/readme_table.py runs/demo README.md [NAME] [--data DATASET]
+    python3 benches/readme_table.py runs/demo README.md [NAME] [--data DATASET] [--small METRIC]
 
-NAME defaults to `demo`. `--data` keeps one data set of a plan that has several. Reads `results.json` and the sentences at
-the top of `report.md`; needs only Python's standard library.
+NAME defaults to `demo`. `--data` keeps one data set of a plan that has several. `--small AP` writes one row per share of labels,
+with that metric of every initialisation and the differences, instead of one row per initialisation with all metrics and the
+sentences. Reads `results.json` and, without `--small`, the sentences at the top of `report.md`; needs only Python's standard
+library.
 """
 
 import argparse
@@ -14,6 +16,11 @@ import pathlib
 METRICS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "VOC07_mAP": "VOC07 mAP"}
 # Of detectors that give masks.
 MASK_METRICS = {"segm_AP": "mask AP", "segm_AP50": "mask AP50", "segm_AP75": "mask AP75"}
+
+
+def spread(text: str, deviation: float | None) -> str:
+    """A figure with its ±, in percent; one seed has none."""
+    return text if deviation is None else f"{text} ± {100 * deviation:.1f}"
 
 
 def table(results: dict) -> list[str]:
@@ -39,15 +46,45 @@ def table(results: dict) -> list[str]:
             if metric not in metrics:
                 row.append("–")
                 continue
-            mean, std = metrics[metric]["mean"], metrics[metric]["std"]
-            row.append(f"{100 * mean:.1f}" + (f" ± {100 * std:.1f}" if std is not None else ""))
+            row.append(spread(f"{100 * metrics[metric]['mean']:.1f}", metrics[metric]["std"]))
+        rows.append("| " + " | ".join(row) + " |")
+    return rows
+
+
+def small_table(results: dict, metric: str) -> list[str]:
+    """One row per share of labels: one metric's mean ± standard deviation of every initialisation, then the mean difference ±
+    half of its 95 % interval from every initialisation that the subject is compared with, starred where it is separable; percent.
+    """
+    images = {r["label_fraction"]: r["train_images"] for r in results["transfer"]}
+    means = {(s["label_fraction"], s["init"]): s for s in results["summary"] if s["metric"] == metric}
+    differences = {(d["label_fraction"], d["baseline"]): d for d in results["differences"] if d["metric"] == metric}
+    inits = list(dict.fromkeys(init for _, init in means))
+    baselines = list(dict.fromkeys(baseline for _, baseline in differences))
+    subject = results["differences"][0]["subject"] if differences else ""
+    head = ["labels", "images", *inits, *(f"{subject} − {baseline}" for baseline in baselines)]
+    if not means:
+        raise SystemExit(f"no summary of `{metric}`; the run has {', '.join(sorted({s['metric'] for s in results['summary']}))}")
+    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for fraction in sorted({fraction for fraction, _ in means}):
+        row = [f"{100 * fraction:g} %", str(images[fraction])]
+        for init in inits:
+            summary = means.get((fraction, init))
+            row.append(spread(f"{100 * summary['mean']:.1f}", summary["std"]) if summary else "–")
+        for baseline in baselines:
+            difference = differences.get((fraction, baseline))
+            if difference is None:
+                row.append("–")
+                continue
+            text = spread(f"{100 * difference['mean']:+.1f}".replace("-", "−"), difference["half_width"])
+            row.append(text + " *" * bool(difference["separable"]))
         rows.append("| " + " | ".join(row) + " |")
     return rows
 
 
 def only(results: dict, dataset: str) -> dict:
     """The results of one data set."""
-    return {**results, **{part: [r for r in results[part] if r["dataset"] == dataset] for part in ("transfer", "summary")}}
+    parts = ("transfer", "summary", "differences")
+    return {**results, **{part: [r for r in results[part] if r["dataset"] == dataset] for part in parts}}
 
 
 def sentences(report: str, dataset: str | None) -> list[str]:
@@ -63,6 +100,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("target", type=pathlib.Path, help="Markdown file to change")
     parser.add_argument("name", nargs="?", default="demo", help="name in the marker comments")
     parser.add_argument("--data", metavar="DATASET", help="keep only this data set")
+    parser.add_argument("--small", metavar="METRIC", help="one row per share of labels with this metric, such as AP or segm_AP")
     return parser.parse_args()
 
 
@@ -78,7 +116,10 @@ def main() -> None:
     text = args.target.read_text()
     if begin not in text or end not in text:
         raise SystemExit(f"{args.target} lacks the lines {begin.strip()} and {end.strip()}")
-    lines = [*table(results), "", *sentences((args.run / "report.md").read_text(), args.data)]
+    if args.small is None:
+        lines = [*table(results), "", *sentences((args.run / "report.md").read_text(), args.data)]
+    else:
+        lines = small_table(results, args.small)
     before, rest = text.split(begin)
     after = rest.split(end)[1]
     args.target.write_text(before + begin + "\n" + "\n".join(lines) + "\n\n" + end + after)
