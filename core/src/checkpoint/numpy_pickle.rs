@@ -6,6 +6,7 @@
 //! says nothing.
 
 mod machine;
+mod value;
 mod write;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use burn::tensor::DType;
 use super::error::CheckpointError;
 use super::safetensors::host_tensor;
 use crate::models::parameters::TensorMap;
-use machine::{Array, Value};
+use value::{Array, Value};
 
 pub(super) use write::encode;
 

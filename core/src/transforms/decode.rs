@@ -1,16 +1,13 @@
 //! Image files to 8-bit RGB.
 
+mod jpeg;
+
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::OnceLock;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
-use memchr::memchr;
-use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::{ImageError, scratch};
 use crate::packed;
@@ -42,7 +39,7 @@ pub fn decode(path: &Path) -> Result<RgbImage, ImageError> {
 /// When the content is empty, of another format, too large, damaged, or of a kind that is not supported.
 pub fn decode_bytes(bytes: &[u8], name: &Path) -> Result<RgbImage, ImageError> {
     let (image, orientation) = match format(bytes, name)? {
-        Format::Jpeg => decode_jpeg(bytes, name)?,
+        Format::Jpeg => jpeg::decode(bytes, name)?,
         Format::Other(format) => decode_other(bytes, format, name)?,
     };
     if orientation == Orientation::NoTransforms {
@@ -90,8 +87,8 @@ fn header(bytes: &[u8], name: &Path) -> Result<Header, ImageError> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     let ((width, height), orientation) = match format(bytes, name)? {
         Format::Jpeg => {
-            let (decoder, size) = open_jpeg(bytes, name)?;
-            (size, jpeg_orientation(&decoder))
+            let (decoder, size) = jpeg::open(bytes, name)?;
+            (size, jpeg::orientation(&decoder))
         }
         Format::Other(format) => {
             let (decoder, orientation) = open_other(bytes, format, name)?;
@@ -205,77 +202,6 @@ fn explain(error: image::ImageError, name: &Path) -> ImageError {
         image::ImageError::Unsupported(e) => ImageError::Unsupported { path, reason: e.to_string() },
         image::ImageError::Limits(e) => ImageError::Unsupported { path, reason: e.to_string() },
         other => ImageError::Damaged { path, reason: other.to_string() },
-    }
-}
-
-type JpegDecoder<'a> = zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>;
-
-/// The decoder behind the headers, and width and height.
-fn open_jpeg<'a>(bytes: &'a [u8], name: &Path) -> Result<(JpegDecoder<'a>, (u32, u32)), ImageError> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|e| explain_jpeg(e, name))?;
-    let info = decoder.info().expect("the headers are decoded");
-    Ok((decoder, (info.width.into(), info.height.into())))
-}
-
-fn jpeg_orientation(decoder: &JpegDecoder) -> Orientation {
-    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    orientation.unwrap_or(Orientation::NoTransforms)
-}
-
-fn decode_jpeg(bytes: &[u8], name: &Path) -> Result<(RgbImage, Orientation), ImageError> {
-    let (mut decoder, (width, height)) = open_jpeg(bytes, name)?;
-    if !ends_properly(bytes) {
-        let reason = "the file ends before the image does".to_owned();
-        return Err(ImageError::Damaged { path: name.to_path_buf(), reason });
-    }
-    check_pixels((width, height), name)?;
-    check_memory((width, height), turned_copies(jpeg_orientation(&decoder)), name)?;
-    let mut image = scratch::image(width, height);
-    // What a damaged file leaves out must not be what an earlier image had there.
-    image.fill(0);
-    decoder.decode_into(&mut image).map_err(|e| explain_jpeg(e, name))?;
-    Ok((image, jpeg_orientation(&decoder)))
-}
-
-fn explain_jpeg(error: DecodeErrors, name: &Path) -> ImageError {
-    let (path, reason) = (name.to_path_buf(), error.to_string());
-    match error {
-        DecodeErrors::Unsupported(_) | DecodeErrors::LargeDimensions(_) => {
-            ImageError::Unsupported { path, reason }
-        }
-        _ => ImageError::Damaged { path, reason },
-    }
-}
-
-const JPEG_START: [u8; 2] = [0xff, 0xd8];
-
-/// Whether the markers of a JPEG lead to its end-of-image marker.
-///
-/// The decoder fills what a truncated file lacks with grey and reports success, so this is looked at apart. Segments are
-/// jumped over by their length: a thumbnail inside one has an end marker too.
-fn ends_properly(bytes: &[u8]) -> bool {
-    let mut rest = &bytes[JPEG_START.len()..];
-    loop {
-        let Some(start) = memchr(0xff, rest) else { return false };
-        rest = &rest[start + 1..];
-        match rest {
-            [0xd9, ..] => return true,
-            // A stuffed zero, a restart or a second start: entropy-coded data goes on.
-            [0x00 | 0x01 | 0xd0..=0xd8, ..] => rest = &rest[1..],
-            // Fill bytes before a marker.
-            [0xff, ..] => {}
-            [_, high, low, ..] => match rest.get(1 + usize::from(u16::from_be_bytes([*high, *low]))..) {
-                Some(behind) => rest = behind,
-                None => return false,
-            },
-            _ => return false,
-        }
     }
 }
 
