@@ -9,6 +9,7 @@ use scrl_core::structures::BoxXyxy;
 use super::*;
 use crate::data::DetectionObject;
 use crate::detection::Detection;
+use hotcoco::{Annotation, Image};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/coco_metrics")).join(name)
