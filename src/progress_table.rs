@@ -79,18 +79,26 @@ impl ProgressTable {
         }
     }
 
-    /// Seconds left, as far as finished cells of the kind (or the running cell itself) tell: id, share and seconds of each
-    /// running cell.
+    /// Seconds of a unit of work, from finished cells of some kinds.
+    fn rate(&self, of: impl Fn(&str) -> bool) -> Option<f64> {
+        let rates = self.rates.iter().filter(|(kind, _)| of(kind));
+        let (work, spent) = rates.fold((0.0, 0.0), |sum, (_, rate)| (sum.0 + rate.0, sum.1 + rate.1));
+        (work > 0.0).then(|| spent / work)
+    }
+
+    /// Seconds left, as far as finished cells of the kind tell, or the running cell itself, or else finished cells of similar
+    /// kinds, such as pretrainings of another length: id, share and seconds of each running cell.
     fn eta(&self, running: &[(String, f64, f64)]) -> Option<f64> {
         let mut seconds = 0.0;
         for cell in &self.open {
             let run = running.iter().find(|(id, ..)| *id == cell.id);
-            let known = self.rates.get(&cell.key.kind()).filter(|(work, _)| *work > 0.0);
-            let whole = match (known, run) {
-                (Some((work, spent)), _) => self.work_of(cell) * spent / work,
+            let kind = cell.key.kind();
+            let family = kind.split(' ').next();
+            let whole = match (self.rate(|known| known == kind), run) {
+                (Some(rate), _) => self.work_of(cell) * rate,
                 (None, Some((_, share, spent))) if *share > 0.02 => spent / share,
-                (None, _) if cell.key.kind() == "export" => 0.0,
-                _ => return None,
+                (None, _) if kind == "export" => 0.0,
+                (None, _) => self.work_of(cell) * self.rate(|known| known.split(' ').next() == family)?,
             };
             seconds += whole * (1.0 - run.map_or(0.0, |(_, share, _)| *share));
         }
@@ -185,5 +193,37 @@ impl CellObserver for ProgressTable {
         if let Output::Bar(bar) = &self.output {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scrl_benchmark::graph::CellKey;
+    use scrl_benchmark::job::{ExportJob, Job};
+
+    use super::*;
+
+    fn table(kind: &str, work: f64, seconds: f64) -> ProgressTable {
+        let key = CellKey::Pretrain { init: "byol-4ep".into(), seed: 0 };
+        let job = ExportJob { weights: "".into(), onnx: "".into(), images: Vec::new(), count: 0 };
+        let id = String::from("pretrain/byol-4ep-seed0");
+        let open = Cell { id: id.clone(), key, settings: String::new(), job: Job::Export(job), after: None };
+        ProgressTable {
+            work: BTreeMap::from([(id, 4.0)]),
+            open: vec![open],
+            rates: BTreeMap::from([(kind.into(), (work, seconds))]),
+            ..ProgressTable::new(true, "AP")
+        }
+    }
+
+    #[test]
+    fn the_time_left_comes_from_the_nearest_known_cells() {
+        assert_eq!(table("pretrain byol-4ep", 2.0, 6.0).eta(&[]), Some(12.0), "cells of the same kind");
+        let similar = table("pretrain byol", 60.0, 600.0);
+        assert_eq!(similar.eta(&[]), Some(40.0), "a pretraining of another length");
+        let running = |share, seconds| [("pretrain/byol-4ep-seed0".to_string(), share, seconds)];
+        assert_eq!(similar.eta(&running(0.5, 30.0)), Some(30.0), "the running cell itself");
+        assert_eq!(similar.eta(&running(0.01, 30.0)), Some(39.6), "too early to tell");
+        assert_eq!(table("fine-tune voc07", 60.0, 600.0).eta(&[]), None, "another kind of work");
     }
 }
