@@ -7,11 +7,11 @@ use super::{
     scratch::{Scratch, Scratched, take},
     winograd::{self, TransformedWeight},
 };
-use crate::cpu::DisjointMut;
+use crate::cpu::{DisjointMut, written_by};
 use crate::matrix::{Destination, Epilogue, Left, Matrix, multiply};
 use crate::vectorized;
 use rayon::prelude::*;
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range};
 
 /// Elements of a tile of patches.
 const PATCH_ELEMENTS: usize = 192 * 1024;
@@ -79,17 +79,40 @@ fn turned(geometry: &Geometry, weight: &[f32]) -> Vec<f32> {
     // Some channels at a time, whose kernels of one output channel lie next to each other.
     const BLOCK: usize = 16;
     let row = geometry.channels_out * taps;
-    let mut turned = vec![0.0; weight.len()];
-    turned.par_chunks_mut(BLOCK * row).enumerate().for_each(|(block, target)| {
-        let kernels = target.len() / geometry.channels_out;
-        for out in 0..geometry.channels_out {
-            let source = &weight[(out * geometry.channels_in + block * BLOCK) * taps..][..kernels];
-            for (kernel, target) in source.chunks_exact(taps).zip(target[out * taps..].chunks_mut(row)) {
-                target.iter_mut().zip(kernel.iter().rev()).for_each(|(target, value)| *target = *value);
+    let turn = if taps == 9 { turn_each::<9> } else { turn_any };
+    let blocks = (0..geometry.channels_in.div_ceil(BLOCK)).into_par_iter();
+    let fill = |turned: DisjointMut<'_>| {
+        blocks.for_each(|block| {
+            let channels = block * BLOCK..geometry.channels_in.min((block + 1) * BLOCK);
+            // SAFETY: blocks do not overlap.
+            let target = unsafe { turned.unwritten_part(channels.start * row..channels.end * row) };
+            for out in 0..geometry.channels_out {
+                let start = (out * geometry.channels_in + channels.start) * taps;
+                let source = &weight[start..start + channels.len() * taps];
+                turn(source, taps, &mut target[out * taps..], row);
             }
+        });
+    };
+    // SAFETY: every kernel of every block is written.
+    unsafe { written_by(weight.len(), fill) }
+}
+
+/// Writes kernels of `taps` values that lie one after the other, each turned by half a turn, `row` apart.
+fn turn_any(source: &[f32], taps: usize, target: &mut [MaybeUninit<f32>], row: usize) {
+    for (kernel, target) in source.chunks_exact(taps).zip(target.chunks_mut(row)) {
+        for (target, value) in target.iter_mut().zip(kernel.iter().rev()) {
+            target.write(*value);
         }
-    });
-    turned
+    }
+}
+
+/// As [`turn_any`], with as many values as the compiler knows.
+fn turn_each<const TAPS: usize>(source: &[f32], _: usize, target: &mut [MaybeUninit<f32>], row: usize) {
+    for (kernel, target) in source.as_chunks::<TAPS>().0.iter().zip(target.chunks_mut(row)) {
+        let mut kernel = *kernel;
+        kernel.reverse();
+        target[..TAPS].copy_from_slice(&kernel.map(MaybeUninit::new));
+    }
 }
 
 /// The transpose of a `[rows, columns]` matrix. A product reads it faster than the matrix by columns.
